@@ -1,0 +1,383 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The command line: bzzz-setup."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import getpass
+import importlib
+import json
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress as Bar
+from rich.prompt import Confirm, Prompt
+
+from bzzz_setup import init as new
+from bzzz_setup import paths, run, steps, terminal
+from bzzz_setup.declaration import Declaration
+from bzzz_setup.events import Event, ExitCode, Refusal
+from bzzz_setup.report import Report
+
+EPILOG = (
+    "Exit codes: 0 fine, 1 checks failed, 2 declaration or option refused, 3 nodes failed or unreachable, "
+    "4 another run holds the cluster, 130 interrupted."
+)
+# Command -> module and attribute, loaded only when it is wanted.
+ELSEWHERE = {"lab": ("lab", "app"), "demo": ("lab", "demo"), "test": ("testing", "test"), "bench": ("testing", "bench")}
+
+
+class Commands(typer.core.TyperGroup):
+    """Adds the commands that live in modules of their own."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *(name for name in ELSEWHERE if self._elsewhere(name))]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return super().get_command(ctx, cmd_name) or (self._elsewhere(cmd_name) if cmd_name in ELSEWHERE else None)
+
+    @staticmethod
+    @functools.cache
+    def _elsewhere(name: str) -> Any:
+        module, attribute = ELSEWHERE[name]
+        try:
+            found = getattr(importlib.import_module(f"bzzz_setup.{module}"), attribute)
+        except ModuleNotFoundError as error:
+            # A wheel carries the front only; what tests it needs the checkout and its tools.
+            if error.name and error.name.split(".")[0] in ("bzzz_setup", "tests"):
+                return None
+            raise
+        if isinstance(found, typer.Typer):
+            command: Any = typer.main.get_group(found)
+        else:
+            single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+            single.command(name)(found)
+            command = typer.main.get_command(single)
+        command.name = name
+        return command
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    # A traceback with local variables could show secrets.
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+InventoryOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--inventory",
+        "-i",
+        envvar="BZZZ_INVENTORY",
+        metavar="FOLDER",
+        help="The cluster's inventory folder. Default: the only one there is.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+LimitOption = Annotated[
+    str | None, typer.Option(metavar="NODES", help="Only these nodes, for example node1,node2 (an Ansible host pattern).")
+]
+
+
+@dataclass
+class Settings:
+    """What was given before the command's name."""
+
+    inventory: Path | None = None
+    as_json: bool = False
+
+
+given = Settings()
+
+
+@app.callback()
+def common(inventory: InventoryOption = None, as_json: JsonOption = False) -> None:
+    """Sets up a BZZZ cluster on Linux machines over SSH, in eight steps.
+
+    Begin with [bold]init[/], which asks for the machines. Then [bold]detect[/] looks at them, [bold]plan[/] shows what
+    would be done, [bold]apply[/] does it and [bold]verify[/] checks the result. Every command can be repeated at any time.
+    """
+    given.inventory, given.as_json = inventory, as_json
+
+
+def _out(as_json: bool) -> Console:
+    """Where people read: not where the JSON document goes."""
+    return terminal.console(stderr=as_json)
+
+
+@contextlib.contextmanager
+def _command(inventory: Path | None, as_json: bool) -> Iterator[Settings]:
+    """The two global options, wherever they were given; refusals become output and exit code."""
+    call = Settings(inventory or given.inventory, as_json or given.as_json)
+    try:
+        yield call
+    except Refusal as refused:
+        _tell(refused, call.as_json)
+        raise typer.Exit(refused.code) from None
+
+
+def _tell(refused: Refusal, as_json: bool) -> None:
+    if as_json:
+        _print_json({"problems": refused.problems, "exit_code": int(refused.code)})
+    else:
+        terminal.show_problems(terminal.console(stderr=True), refused.problems)
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def _run(job: run.Job, as_json: bool) -> Report:
+    """Run with progress, and keep the report beside the journal."""
+    report = Report()
+    progress = contextlib.nullcontext() if as_json else terminal.Progress(_out(False), report)
+    with progress as show:
+
+        def take(event: Event) -> None:
+            report.add(event)
+            if show:
+                show(event)
+
+        folder = run.execute(job, take)
+    if folder:
+        run.keep(folder, report)
+    return report
+
+
+def _job(command: str, chosen: tuple[steps.Step, ...], inventory: Path | None, limit: str | None, **more: Any) -> run.Job:
+    folder = paths.inventory(inventory)
+    if any(step.slug == "services" for step in chosen) and "service_release_index" not in Declaration.read(folder).options:
+        _build_release()
+    return run.Job(command, folder, steps.playbooks(chosen), [step.number for step in chosen], limit, **more)
+
+
+def _build_release() -> None:
+    """In a checkout the release that the collection would carry is made when it is missing or outdated."""
+    from bzzz_setup import release  # noqa: PLC0415 - only these commands need it
+
+    if not (release.ROOT / "pyproject.toml").exists():
+        return
+    try:
+        release.build()
+    except release.ReleaseError as error:
+        raise Refusal(str(error), "Check that this host reaches PyPI (pip's own settings count), or set service_release_index.") from error
+
+
+@app.command()
+def init(
+    nodes: Annotated[
+        str | None, typer.Option(metavar="LIST", help="The machines: '10.0.0.10-20, gpu1, 10.0.1.0/28'. Of a network, those that answer.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="The cluster's name.")] = "bzzz",
+    user: Annotated[str | None, typer.Option(help="User to log in as; needs sudo unless it is root. Default: you.")] = None,
+    ssh_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Private key to log in with. Default: what your ssh uses.")] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The machines' SSH port.")] = 22,
+    coordinators: Annotated[
+        str | None, typer.Option(metavar="N|NAMES", help="How many coordinators, or which. Default: the first 3, or 1 of fewer nodes.")
+    ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OPTION",
+            help="Put this option into the vault file, for example ansible_become_password; asked for, or one line of standard input each.",
+        ),
+    ] = None,
+    accept_host_keys: Annotated[
+        bool, typer.Option("--accept-host-keys", help="Pin the host keys that the machines present, unseen.")
+    ] = False,
+    known_hosts: Annotated[
+        Path | None, typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Pin the host keys of this file instead.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an inventory folder; the old one is put aside.")] = False,
+    inventory: InventoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make an inventory folder: which machines, and how to get in."""
+    with _command(inventory, as_json) as call:
+        out = _out(call.as_json)
+        asking = sys.stdin.isatty() and out.is_terminal
+        ask = functools.partial(Prompt.ask, console=out)
+        folder = (call.inventory or paths.new_inventory(name)).absolute()
+        if folder.exists() and not force:
+            raise Refusal(f"{folder} exists already", "Choose another folder with -i, or replace it with --force.", option="inventory")
+        if nodes is None:
+            if not asking:
+                raise Refusal("no nodes are named", "Name them like --nodes '10.0.0.10-20, gpu1, 10.0.1.0/28'.", option="nodes")
+            nodes = ask("Machines (addresses, ranges, networks, names)") or ""
+        if user is None:
+            user = ask("User to log in as", default=getpass.getuser()) if asking else getpass.getuser()
+        ssh_key = ssh_key.expanduser().absolute() if ssh_key else None
+        options = new.options(name, user or "", ssh_key)
+
+        addresses, swept = new.nodes_of(nodes)
+        if swept:
+            with Bar(console=out, transient=True, disable=not out.is_terminal) as bar:
+                task = bar.add_task(f"Looking for SSH servers on port {port}", total=len(swept))
+                there = new.answering(swept, port, lambda: bar.advance(task))
+            addresses = [address for address in addresses if address not in swept or address in there]
+            out.print(f"{terminal.count(len(there), 'address')} of {len(swept)} answer on port {port}.".replace("addresss", "addresses"))
+            if not addresses:
+                raise Refusal(
+                    f"nothing answers on port {port}",
+                    "Check network and --port, or name the machines.",
+                    ExitCode.NODES_FAILED,
+                    option="nodes",
+                )
+        named = new.named(addresses)
+        chosen = new.choose_coordinators(coordinators, named)
+        keys = new.pinned(known_hosts, addresses, port) if known_hosts else new.scan_host_keys(addresses, port)
+        if not known_hosts:
+            for host, kind, fingerprint in new.fingerprints(keys):
+                out.print(f"  {host}  {kind}  {fingerprint}")
+            if not accept_host_keys and not (asking and Confirm.ask("Are these the machines' own host keys?", console=out)):
+                raise Refusal(
+                    "the machines' host keys are not accepted",
+                    "Compare them with what ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub says on each machine, "
+                    "then give --accept-host-keys, or --known-hosts FILE.",
+                    option="known_hosts",
+                )
+        secrets = {option: getpass.getpass(f"{option}: ") if asking else sys.stdin.readline().rstrip("\n") for option in secret or []}
+        declaration = Declaration(folder, new.hosts(named, chosen, port), options, keys, secrets)
+        aside = declaration.create(force=force)
+        if call.as_json:
+            _print_json(
+                {
+                    "inventory": str(folder),
+                    "cluster": name,
+                    "nodes": named,
+                    "coordinators": chosen,
+                    "put_aside": str(aside) if aside else None,
+                }
+            )
+            return
+        if aside:
+            out.print(f"The former inventory is now {aside}")
+        out.print(f"[green]✔[/] {terminal.count(len(named), 'node')}, coordinators: {', '.join(chosen)}. The inventory is {folder}")
+        out.print(f"Next: [bold]bzzz-setup detect -i {shlex.quote(str(folder))}[/], then plan, then apply.")
+
+
+@app.command()
+def detect(limit: LimitOption = None, inventory: InventoryOption = None, as_json: JsonOption = False) -> None:
+    """Look at the machines (step 1): system, CPU, memory, disks, GPUs, network. Changes nothing."""
+    with _command(inventory, as_json) as call:
+        report = _run(_job("detect", (steps.steps()[0],), call.inventory, limit), call.as_json)
+        if call.as_json:
+            own = ("bzzz_gpu", "bzzz_network", "bzzz_ports", "bzzz_system")
+            facts = {name: {part: value for part, value in report.facts.get(name, {}).items() if part in own} for name in report.nodes}
+            _print_json(
+                {
+                    "nodes": facts,
+                    "places": report.places(),
+                    "checks": report.checks,
+                    "problems": report.problems,
+                    "failures": report.failures,
+                    "exit_code": int(report.exit_code),
+                }
+            )
+        else:
+            terminal.show_detected(_out(False), report)
+            terminal.show_report(_out(False), report)
+        raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def check(inventory: InventoryOption = None, as_json: JsonOption = False) -> None:
+    """Check the declaration, without touching a node."""
+    with _command(inventory, as_json) as call:
+        report = _run(run.Job("check", paths.inventory(call.inventory), ["bzzz.cluster.check"], journal=False), call.as_json)
+        if call.as_json:
+            _print_json({"problems": report.problems, "exit_code": int(report.exit_code)})
+        else:
+            terminal.show_report(_out(False), report)
+        raise typer.Exit(report.exit_code)
+
+
+StartOption = Annotated[str | None, typer.Option("--from", metavar="STEP", help="Start with this step, by number or name.")]
+OnlyOption = Annotated[list[str] | None, typer.Option("--only", metavar="STEP", help="Run this step only; may be repeated.")]
+
+
+def _finish(report: Report, as_json: bool, *, diff: bool = False) -> None:
+    if as_json:
+        _print_json({**report.as_dict(), **({"diffs": report.diffs} if diff else {})})
+    else:
+        terminal.show_report(_out(False), report, diff=diff)
+    raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def plan(
+    start: StartOption = None,
+    only: OnlyOption = None,
+    limit: LimitOption = None,
+    diff: Annotated[bool, typer.Option("--diff", help="Show every change, and what differs in files. Secrets are masked.")] = False,
+    inventory: InventoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what apply would change, per step and node. Changes nothing."""
+    with _command(inventory, as_json) as call:
+        _finish(_run(_job("plan", steps.choose(start, only), call.inventory, limit, check=True), call.as_json), call.as_json, diff=diff)
+
+
+@app.command()
+def apply(
+    start: StartOption = None,
+    only: OnlyOption = None,
+    limit: LimitOption = None,
+    inventory: InventoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the machines as declared: all eight steps, or some. Repeat it at will; what is right stays untouched."""
+    with _command(inventory, as_json) as call:
+        _finish(_run(_job("apply", steps.choose(start, only), call.inventory, limit), call.as_json), call.as_json)
+
+
+@app.command()
+def verify(limit: LimitOption = None, inventory: InventoryOption = None, as_json: JsonOption = False) -> None:
+    """Check that the machines are as declared (step 8)."""
+    with _command(inventory, as_json) as call:
+        _finish(_run(_job("verify", (steps.steps()[-1],), call.inventory, limit), call.as_json), call.as_json)
+
+
+@app.command()
+def status(inventory: InventoryOption = None, as_json: JsonOption = False) -> None:
+    """Show how the last apply or verify ended, and whether a run is going on."""
+    with _command(inventory, as_json) as call:
+        cluster = Declaration.read(paths.inventory(call.inventory)).cluster
+        report, held = run.last(cluster), run.holder(cluster)
+        if call.as_json:
+            _print_json({"cluster": cluster, "running": held, "report": report.as_dict() if report else None})
+            return
+        out = _out(False)
+        if held:
+            out.print(f"[cyan]…[/] {held['command']} is going on: pid {held['pid']}, since {held['since']}.")
+        if report is None:
+            out.print(f"Nothing has been applied to cluster {cluster} yet. Next: bzzz-setup plan, then apply.")
+            return
+        if not held or report.finished:
+            out.print(f"[dim]{time.strftime('%Y-%m-%d %H:%M', time.localtime(report.started))}  {report.run}[/]")
+            for step in report.steps.values():
+                out.print(terminal.step_line(step))
+            terminal.show_report(out, report)
+
+
+def main() -> None:
+    try:
+        app(prog_name="bzzz-setup")
+    except Refusal as refused:
+        # From a command that lives elsewhere.
+        _tell(refused, given.as_json)
+        sys.exit(refused.code)

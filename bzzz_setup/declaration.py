@@ -1,0 +1,172 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""One inventory folder: what the operator declared.
+
+What a person types is data. Strings that could be read as anything else are written `!unsafe`, so that Ansible never
+evaluates them as templates; what an operator writes into the files by hand stays as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets as randomness
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bzzz_setup import paths
+from bzzz_setup.events import Refusal
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?")
+_PLAIN = re.compile(r"[A-Za-z0-9_.:/@+-]*")
+_DEFAULT_NAME = "bzzz"
+MAIN, VAULT, HOSTS, KNOWN_HOSTS = "group_vars/bzzz/main.yml", "group_vars/bzzz/vault.yml", "hosts.yml", "known_hosts.txt"
+
+
+class Unsafe(str):
+    """Text that is never a template."""
+
+
+class Vaulted(str):
+    """A single encrypted value; kept as it is."""
+
+
+class _Loader(yaml.SafeLoader):
+    pass
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+_Loader.add_constructor("!unsafe", lambda loader, node: Unsafe(loader.construct_scalar(node)))  # type: ignore[arg-type]
+_Loader.add_constructor("!vault", lambda loader, node: Vaulted(loader.construct_scalar(node)))  # type: ignore[arg-type]
+_Dumper.add_representer(Unsafe, lambda dumper, value: dumper.represent_scalar("!unsafe", str(value), style='"'))
+_Dumper.add_representer(Vaulted, lambda dumper, value: dumper.represent_scalar("!vault", str(value), style="|"))
+
+
+def load(text: str) -> Any:
+    return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+
+
+def dump(data: Any) -> str:
+    return "---\n" + yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def typed(value: Any) -> Any:
+    """The same value, its strings marked as data that a person typed."""
+    if isinstance(value, dict):
+        return {key: typed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [typed(item) for item in value]
+    return Unsafe(value) if isinstance(value, str) and not _PLAIN.fullmatch(value) else value
+
+
+def write(file: Path, text: str, mode: int = 0o644) -> None:
+    """Write a file whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        new.replace(file)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def vault_key(cluster: str) -> str:
+    """The key of the cluster's vault file, made on first use. Ansible is given the path of its 0600 file."""
+    file = paths.vault_key(cluster)
+    if not file.exists():
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write(file, randomness.token_urlsafe(32) + "\n", 0o600)
+    return file.read_text(encoding="utf-8").strip()
+
+
+def _encrypt(text: str, key: str) -> str:
+    from ansible.parsing.vault import VaultLib, VaultSecret  # noqa: PLC0415 - slow to import, and seldom needed
+
+    return str(VaultLib([("default", VaultSecret(key.encode()))]).encrypt(text).decode())
+
+
+@dataclass
+class Declaration:
+    """`hosts` and `options` are hosts.yml and group_vars/bzzz/main.yml as they stand there.
+
+    `secrets` (option name to value) is only ever written, into the vault file.
+    """
+
+    folder: Path
+    hosts: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    known_hosts: str = ""
+    secrets: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, source: Path) -> Declaration:
+        """`source` is an inventory folder or a file in one. Raises Refusal where YAML is broken."""
+        folder = source if source.is_dir() else source.parent
+
+        def part(name: str) -> dict[str, Any]:
+            file = folder / name
+            if not file.is_file():
+                return {}
+            try:
+                data = load(file.read_text(encoding="utf-8"))
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                raise Refusal(f"{file} is not YAML: {error}", "Correct the file at the place named.") from error
+            return data if isinstance(data, dict) else {}
+
+        known_hosts = folder / KNOWN_HOSTS
+        return cls(folder, part(HOSTS), part(MAIN), known_hosts.read_text(encoding="utf-8") if known_hosts.is_file() else "")
+
+    @property
+    def cluster(self) -> str:
+        """The cluster's name. Raises Refusal for one that is none, since paths are made of it."""
+        name = str(self.options.get("declaration_cluster_name", _DEFAULT_NAME))
+        if not NAME.fullmatch(name):
+            raise Refusal(
+                f"'{name}' is no cluster name",
+                "Use lower-case letters, digits and hyphens, for example lab-1.",
+                option="declaration_cluster_name",
+            )
+        return name
+
+    def source(self) -> Path:
+        """What Ansible is given with -i."""
+        return self.folder / HOSTS if (self.folder / HOSTS).is_file() else self.folder
+
+    def create(self, *, force: bool = False) -> Path | None:
+        """Write the whole folder at once. With `force` an existing one is put aside; returns where.
+
+        Raises Refusal when there is one already.
+        """
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        new = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
+        aside = None
+        try:
+            write(new / HOSTS, dump(self.hosts))
+            write(new / MAIN, dump(self.options))
+            write(new / KNOWN_HOSTS, self.known_hosts)
+            (new / "host_vars").mkdir()
+            if self.secrets:
+                write(new / VAULT, _encrypt(dump(typed(self.secrets)), vault_key(self.cluster)), 0o600)
+            if self.folder.exists():
+                if not force:
+                    raise Refusal(
+                        f"{self.folder} exists already", "Choose another folder with -i, or replace it with --force.", option="inventory"
+                    )
+                aside = self.folder.with_name(f"{self.folder.name}.{time.strftime('%Y%m%d-%H%M%S')}.bak")
+                self.folder.rename(aside)
+            new.rename(self.folder)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+        return aside

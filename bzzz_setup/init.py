@@ -1,0 +1,197 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""From a list of nodes to an inventory folder: who answers, which host keys they have, who does what."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.bzzz.cluster.plugins.module_utils.addresses import AddressError, address_of, expand_nodes
+
+from bzzz_setup.declaration import NAME, typed
+from bzzz_setup.events import ExitCode, Refusal
+
+SWEEP_AT_ONCE = 128
+ANSWER_SECONDS = 3.0
+# Quoted twice: for Ansible, which splits the options, and for ssh, which splits the file names.
+_SSH_OPTIONS = (
+    """-o {{ ('UserKnownHostsFile="' ~ inventory_dir ~ '/known_hosts.txt"') | quote }} """
+    "-o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes"
+)
+
+
+def nodes_of(text: str) -> tuple[list[str], set[str]]:
+    """The nodes that a list names, in order, and those of them that only a network names, so that they may not exist. Raises Refusal."""
+    networks = [entry for entry in re.split(r"[,\s]+", text) if "/" in entry]
+    try:
+        nodes, swept = expand_nodes(text), set(expand_nodes(" ".join(networks)))
+    except AddressError as error:
+        meant = (
+            f"Did you mean {error.correct}?"
+            if error.correct
+            else "Write it like --nodes '10.0.0.10-20, gpu1, 10.0.1.0/28', 1024 nodes at most."
+        )
+        raise Refusal(str(error), meant, option="nodes") from error
+    if not nodes:
+        raise Refusal("no nodes are named", "Name them like --nodes '10.0.0.10-20, gpu1, 10.0.1.0/28'.", option="nodes")
+    return nodes, swept
+
+
+def answering(addresses: Iterable[str], port: int, on_done: Callable[[], None]) -> set[str]:
+    """Those addresses that take a TCP connection on the port. `on_done` is called once for each address tried."""
+
+    async def sweep() -> set[str]:
+        gate = asyncio.Semaphore(SWEEP_AT_ONCE)
+        found = set()
+
+        async def knock(address: str) -> None:
+            async with gate:
+                with contextlib.suppress(OSError, asyncio.TimeoutError):
+                    _, writer = await asyncio.wait_for(asyncio.open_connection(address, port), ANSWER_SECONDS)
+                    found.add(address)
+                    writer.close()
+            on_done()
+
+        await asyncio.gather(*map(knock, addresses))
+        return found
+
+    return asyncio.run(sweep())
+
+
+def scan_host_keys(addresses: list[str], port: int) -> str:
+    """known_hosts lines of the machines, as they present themselves. Raises Refusal (NODES_FAILED) naming those that don't answer."""
+    found = subprocess.run(
+        ["ssh-keyscan", "-T", "5", "-p", str(port), "-f", "-"],
+        input="\n".join(addresses) + "\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    known_hosts = "".join(sorted(line + "\n" for line in found.stdout.splitlines() if line and not line.startswith("#")))
+    if missing := without_key(known_hosts, addresses, port):
+        raise Refusal(
+            f"no SSH server answers on port {port} of {', '.join(missing)}",
+            "Start these machines and their SSH servers, give the right --port, or leave them out of --nodes.",
+            ExitCode.NODES_FAILED,
+            option="nodes",
+        )
+    return known_hosts
+
+
+def pinned(file: Path, addresses: list[str], port: int) -> str:
+    """The lines of a known_hosts file that name these machines, hashed names too. Raises Refusal naming those it doesn't hold."""
+    lines, missing = [], []
+    for address in addresses:
+        said = subprocess.run(
+            ["ssh-keygen", "-F", address if port == 22 else f"[{address}]:{port}", "-f", str(file)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        found = [line for line in said.stdout.splitlines() if line and not line.startswith("#")]
+        lines += found
+        missing += [] if found else [address]
+    if missing:
+        raise Refusal(
+            f"{file} holds no key of {', '.join(missing)}",
+            "Add their keys to it, or let init ask the machines: leave --known-hosts out.",
+            option="known_hosts",
+        )
+    return "".join(line + "\n" for line in dict.fromkeys(lines))
+
+
+def without_key(known_hosts: str, addresses: list[str], port: int) -> list[str]:
+    """The addresses that have no key among these known_hosts lines."""
+    named = {host for line in known_hosts.splitlines() if not line.startswith(("#", "@")) for host in line.partition(" ")[0].split(",")}
+    return [address for address in addresses if (address if port == 22 else f"[{address}]:{port}") not in named]
+
+
+def fingerprints(known_hosts: str) -> list[tuple[str, str, str]]:
+    """(host, kind, fingerprint) of each key. Raises Refusal when ssh-keygen finds none."""
+    said = subprocess.run(["ssh-keygen", "-lf", "-"], input=known_hosts, capture_output=True, text=True, check=False)
+    found = re.findall(r"^\d+ (\S+) (\S+) \((.+)\)$", said.stdout, re.MULTILINE)
+    if not found:
+        raise Refusal("these are no SSH host keys", "Give lines as ssh-keyscan prints them: host, kind, key.", option="known_hosts")
+    return [(host, kind, fingerprint) for fingerprint, host, kind in found]
+
+
+def named(addresses: list[str]) -> dict[str, str]:
+    """Node name to address: host names keep theirs (the first label, where that is unambiguous), addresses become node1, node2, ..."""
+    short = [address.partition(".")[0].lower() for address in addresses if address_of(address) is None]
+    taken = set(short)
+    free = (name for name in (f"node{number}" for number in range(1, 2 * len(addresses) + 1)) if name not in taken)
+    nodes = {}
+    for address in addresses:
+        label = address.partition(".")[0].lower()
+        nodes[next(free) if address_of(address) is not None else label if short.count(label) == 1 else address.lower()] = address
+    return nodes
+
+
+def choose_coordinators(wanted: str | None, nodes: dict[str, str]) -> list[str]:
+    """The coordinators' names, of a number, of names or addresses, or of nothing: the first three, or one of fewer. Raises Refusal."""
+    names = list(nodes)
+    if wanted is None:
+        return names[: 3 if len(names) >= 3 else 1]
+    if wanted.isdigit():
+        if not 1 <= int(wanted) <= len(names):
+            raise Refusal(
+                f"{wanted} coordinators of {len(names)} nodes are not possible",
+                f"Give a number from 1 to {len(names)}, best an odd one.",
+                option="coordinators",
+            )
+        return names[: int(wanted)]
+    by_address = {address: name for name, address in nodes.items()}
+    chosen = [by_address.get(word, word) for word in re.split(r"[,\s]+", wanted) if word]
+    for name in chosen:
+        if name not in nodes:
+            raise Refusal(f"'{name}' is none of the nodes", f"Name some of: {', '.join(names)}.", option="coordinators")
+    return list(dict.fromkeys(chosen))
+
+
+def hosts(nodes: dict[str, str], coordinators: list[str], port: int) -> dict[str, Any]:
+    """The content of hosts.yml. Every node works, the coordinators too."""
+    connection = {
+        name: typed({"ansible_host": address, **({"ansible_port": port} if port != 22 else {})}) for name, address in nodes.items()
+    }
+    return {
+        "bzzz": {
+            "hosts": connection,
+            "children": {
+                "coordinators": {"hosts": {name: {} for name in coordinators}},
+                "workers": {"hosts": {name: {} for name in nodes}},
+                "storage": {"hosts": {}},
+            },
+        }
+    }
+
+
+def options(name: str, user: str, key: Path | None) -> dict[str, Any]:
+    """The content of group_vars/bzzz/main.yml."""
+    if not NAME.fullmatch(name):
+        raise Refusal(
+            f"'{name}' is no cluster name", "Use lower-case letters, digits and hyphens, for example --name lab-1.", option="name"
+        )
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", user):
+        raise Refusal(f"'{user}' is no user name", "Give the user that may log in to the nodes, for example --user root.", option="user")
+    if key is not None and not key.is_file():
+        raise Refusal(
+            f"there is no private key at {key}",
+            "Give the path of the key that gets in, for example --ssh-key ~/.ssh/id_ed25519.",
+            option="ssh_key",
+        )
+    return {
+        "declaration_cluster_name": name,
+        "ansible_user": typed(user),
+        **({"ansible_ssh_private_key_file": typed(str(key))} if key else {}),
+        "ansible_become": True,
+        "ansible_python_interpreter": "/usr/bin/python3",
+        # Only keys pinned in this folder count, also where the environment would switch the check off, as AWX does.
+        "ansible_host_key_checking": True,
+        "ansible_ssh_common_args": _SSH_OPTIONS,
+    }

@@ -1,0 +1,129 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What the lab needs of the machine it runs on, and the only place where it is set up as root."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bzzz_setup.events import ExitCode, Refusal
+
+TOOLS = {
+    "docker": "docker.io",
+    "mmdebstrap": "mmdebstrap",
+    "ssh": "openssh-client",
+    "ip": "iproute2",
+}
+APT = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
+DOCKERD_LOG = Path("/var/log/bzzz-dockerd.log")
+START_SECONDS = 120
+
+
+def prepare(say: Callable[[str], None]) -> None:
+    """Install what is missing and start Docker, as root on Debian or Ubuntu; elsewhere raise Refusal with what to do."""
+    packages = sorted({package for tool, package in TOOLS.items() if not shutil.which(tool)})
+    if not packages and _docker_says() is None:
+        return
+    if os.geteuid() != 0:
+        if packages:
+            raise _refusal(f"the lab needs {', '.join(packages)}", f"Run: sudo apt-get install {' '.join(packages)} - or run this as root.")
+        raise _refusal(
+            f"Docker does not answer: {_docker_says()}",
+            "Start it (sudo systemctl start docker), join the group docker, or run this as root.",
+        )
+    with Path("/run/bzzz-machine.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if packages:
+            _install(packages, say)
+        if _docker_says() is not None:
+            _start_docker(say)
+
+
+def _refusal(message: str, remedy: str) -> Refusal:
+    return Refusal(message, remedy, ExitCode.NODES_FAILED)
+
+
+def _install(packages: list[str], say: Callable[[str], None]) -> None:
+    if not shutil.which("apt-get"):
+        raise _refusal(
+            f"the lab needs {', '.join(packages)}", "Install what these Debian packages hold with this system's package manager."
+        )
+    say(f"installing {', '.join(packages)} (apt)…")
+    _run([*APT, "update"])
+    _run([*APT, "install", "-y", "--no-install-recommends", *packages])
+
+
+def _run(command: list[str], cwd: Path | None = None) -> None:
+    done = subprocess.run(
+        command, cwd=cwd, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        said = done.stderr.strip() or done.stdout.strip()
+        raise _refusal(f"'{' '.join(command)}' failed: {said}", "Run it by hand to see more.")
+
+
+def unpacked(tools: dict[str, str], folder: Path, say: Callable[[str], None]) -> Path:
+    """A directory with programs (name to Debian package), unpacked beside the system: no service of theirs is started.
+
+    Holds only those that the system has not. Raises Refusal where apt cannot fetch them.
+    """
+    programs = folder / "usr/bin"
+    packages = sorted({package for tool, package in tools.items() if not shutil.which(tool) and not (programs / tool).exists()})
+    if packages:
+        if not shutil.which("apt-get"):
+            raise _refusal(f"the tests need {', '.join(tools)}", "Install them with this system's package manager.")
+        say(f"fetching {', '.join(packages)} (apt)…")
+        if os.geteuid() == 0:
+            _run([*APT, "update"])
+        with tempfile.TemporaryDirectory() as fetched:
+            _run([*APT, "download", *packages], Path(fetched))
+            for package in Path(fetched).glob("*.deb"):
+                _run(["dpkg-deb", "--extract", str(package), str(folder)])
+    return programs
+
+
+def _docker_says() -> str | None:
+    """None when the Docker daemon answers, else its client's complaint."""
+    if not shutil.which("docker"):
+        return "docker is not installed"
+    done = subprocess.run(["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True, check=False)
+    return None if done.returncode == 0 else done.stderr.strip()
+
+
+def _start_docker(say: Callable[[str], None]) -> None:
+    if Path("/run/systemd/system").is_dir():
+        say("starting docker.service…")
+        done = subprocess.run(["systemctl", "start", "docker"], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise _refusal(f"docker.service does not start: {done.stderr.strip()}", "Its reasons are in: journalctl -u docker")
+        return
+    if not shutil.which("dockerd"):
+        raise _refusal(f"there is Docker's client, but no daemon: {_docker_says()}", "Install it: apt-get install docker.io")
+    # A killed daemon leaves its process ID behind; a stranger that has it by now would be taken for the daemon.
+    for program, pid_file in (("dockerd", Path("/run/docker.pid")), ("containerd", Path("/run/docker/containerd/containerd.pid"))):
+        if pid_file.exists() and _program_of(pid_file) != program:
+            pid_file.unlink()
+    say(f"starting dockerd, since no service manager runs here; it goes on running afterwards (log: {DOCKERD_LOG})…")
+    with DOCKERD_LOG.open("ab") as log:
+        start = log.tell()
+        daemon = subprocess.Popen(["dockerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/")
+    deadline = time.monotonic() + START_SECONDS
+    while _docker_says() is not None:
+        if daemon.poll() is not None or time.monotonic() > deadline:
+            said = DOCKERD_LOG.read_bytes()[start:].decode(errors="replace").strip().splitlines()[-15:]
+            raise _refusal("dockerd does not start:\n" + "\n".join(said), f"The whole log is in {DOCKERD_LOG}.")
+        time.sleep(0.2)
+
+
+def _program_of(pid_file: Path) -> str | None:
+    try:
+        return Path("/proc", pid_file.read_text().strip(), "comm").read_text().strip()
+    except OSError:
+        return None

@@ -1,0 +1,172 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""``bzzz-node --config /etc/bzzz/config.yaml``: run the node service.
+
+Exit codes: 0 stopped as asked, 1 failed, 78 wrong configuration (systemd: RestartPreventExitStatus=78).
+SIGTERM leaves the cluster and stops; SIGHUP reads log level, token hashes and certificates again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+
+from . import systemd
+from .app import Gate, build
+from .config import ConfigError, Problem, Settings, load
+from .service import Service
+
+log = logging.getLogger("bzzz.node")
+
+EX_CONFIG = 78
+
+
+class NotListening(Exception):
+    """A port could not be taken: unlike a wrong configuration, this may pass."""
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn's own would raise the signal again after shutting down; ours are set in `serve`.
+        yield
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext:
+    """The server's TLS; raises ConfigError when certificate and key do not fit."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    load_certificate(context, settings)
+    return context
+
+
+def load_certificate(context: ssl.SSLContext, settings: Settings) -> None:
+    try:
+        context.load_cert_chain(settings.tls.certificate, settings.tls.key)
+    except (ssl.SSLError, OSError) as error:
+        fit = f"{settings.tls.certificate} and {settings.tls.key} cannot be used together ({error})"
+        raise ConfigError([Problem("tls.certificate", fit, "write the node's PEM certificate and its own key")]) from None
+
+
+def listeners(settings: Settings) -> list[socket.socket]:
+    """Bound sockets: the API's port, and the status page's when it is another one."""
+    listen = settings.listen
+    family = socket.AF_INET6 if ":" in listen.address else socket.AF_INET
+    bound: list[socket.socket] = []
+    for name, number in {"port": listen.port, "web_port": listen.web_port}.items():
+        if bound and number == listen.port:
+            continue
+        try:
+            # "::" serves IPv4 too, except where the kernel has no IPv6 at all.
+            if listen.address == "::" and not socket.has_dualstack_ipv6():
+                bound.append(socket.create_server(("0.0.0.0", number), backlog=512))
+            else:
+                bound.append(
+                    socket.create_server((listen.address, number), family=family, backlog=512, dualstack_ipv6=listen.address == "::")
+                )
+        except OSError as error:
+            remedy = f"free the port (ss -ltnp 'sport = :{number}' names who holds it), or choose another"
+            raise NotListening(Problem(f"listen.{name}", f"{listen.address} port {number}: {error.strerror}", remedy)) from None
+    return bound
+
+
+async def serve(service: Service, gate: Gate, tls: ssl.SSLContext, sockets: list[socket.socket], config: Path) -> bool:
+    """Serve until SIGTERM or SIGINT; False when that was not the reason to end."""
+    server = _Server(
+        uvicorn.Config(
+            build(service, gate),
+            ssl_context_factory=lambda _config, _default: tls,
+            http="h11",
+            loop="asyncio",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=5,
+        )
+    )
+
+    def reload() -> None:
+        try:
+            settings = load(config, os.environ)
+            load_certificate(tls, settings)
+        except ConfigError as error:
+            log.error("the configuration was not read again: %s", error)
+            return
+        gate.token_sha256 = settings.auth.token_sha256
+        systemd.configure_logging(settings.logging.level, settings.logging.format)
+        if service.store:
+            service.store.connect()
+        log.info("log level, token hashes and certificates were read again; other settings need a restart")
+
+    leaving = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, leaving.set)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+
+    running = asyncio.create_task(server.serve(sockets))
+    while not server.started and not running.done():
+        await asyncio.sleep(0.01)
+    if not running.done():
+        log.info("serving on port %s", ", ".join(str(each.getsockname()[1]) for each in sockets))
+        systemd.notify("READY=1")
+        beat = asyncio.create_task(_watchdog(service))
+        await asyncio.wait([running, asyncio.create_task(leaving.wait())], return_when=asyncio.FIRST_COMPLETED)
+        beat.cancel()
+        systemd.notify("STOPPING=1")
+        # First out of the cluster, then out of reach.
+        await asyncio.to_thread(service.stop)
+        server.should_exit = True
+    await running
+    return leaving.is_set()
+
+
+async def _watchdog(service: Service) -> None:
+    while (seconds := systemd.watchdog_seconds()) is not None:
+        if service.alive:
+            systemd.notify("WATCHDOG=1")
+        await asyncio.sleep(seconds)
+
+
+def main(argv: list[str] | None = None, version: str = "unknown") -> int:
+    parser = argparse.ArgumentParser(prog="bzzz-node", description="The BZZZ node service.")
+    parser.add_argument("--config", type=Path, default=Path("/etc/bzzz/config.yaml"), help="default: %(default)s")
+    parser.add_argument("--check", action="store_true", help="only check the configuration")
+    parser.add_argument("--version", action="version", version=version)
+    arguments = parser.parse_args(argv)
+    try:
+        settings = load(arguments.config, os.environ)
+        systemd.configure_logging(settings.logging.level, settings.logging.format)
+        tls = tls_context(settings)
+        for warning in settings.warnings:
+            log.warning("%s: %s", arguments.config, warning)
+        if arguments.check:
+            return 0
+        sockets = listeners(settings)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return EX_CONFIG
+    except NotListening as error:
+        log.error("%s", error)
+        return 1
+    if not settings.auth.token_sha256:
+        log.warning("auth.token_sha256 is empty: everything but health is refused")
+    service = Service(settings, version)
+    service.start()
+    asked = asyncio.run(serve(service, Gate(settings.auth.token_sha256), tls, sockets, arguments.config))
+    log.info("stopped")
+    return 0 if asked else 1

@@ -1,0 +1,77 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The service as Prometheus metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from .service import FAIL
+
+if TYPE_CHECKING:
+    from .service import Service
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+
+class _Service(Collector):
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    def collect(self) -> Iterator[Metric]:
+        service = self.service
+        cluster, membership = service.cluster(), service.membership
+
+        info = GaugeMetricFamily("bzzz_node_info", "This node; always 1.", labels=["cluster", "node", "roles", "version", "revision"])
+        node = service.settings.node
+        info.add_metric([service.settings.cluster.name, node.name, ",".join(node.roles), service.version, service.settings.revision], 1)
+        yield info
+
+        yield GaugeMetricFamily("bzzz_uptime_seconds", "Seconds since the service started.", value=service.uptime_seconds)
+        yield GaugeMetricFamily("bzzz_ready", "1 when this node is fit for work.", value=not service.unready())
+        checks = GaugeMetricFamily("bzzz_check", "1 when a check of this node's health does not fail.", labels=["check"])
+        for check in service.checks():
+            checks.add_metric([check.name], check.status != FAIL)
+        yield checks
+
+        yield GaugeMetricFamily("bzzz_cluster_current", "1 when etcd confirms this node's view of the cluster.", value=cluster["current"])
+        yield GaugeMetricFamily("bzzz_cluster_members", "Nodes with a live lease.", value=len(cluster["members"]))
+        yield GaugeMetricFamily(
+            "bzzz_cluster_primary_known", "1 when the cluster has a primary coordinator.", value=cluster["primary"] is not None
+        )
+        if membership:
+            yield GaugeMetricFamily("bzzz_primary", "1 when this node is the primary coordinator.", value=membership.term is not None)
+            yield CounterMetricFamily(
+                "bzzz_elections_won", "Times this process became the primary coordinator.", value=membership.elections
+            )
+
+        yield GaugeMetricFamily("bzzz_detection_seconds", "How long the last detection took.", value=service.detector.seconds)
+        yield from self._gpus()
+
+    def _gpus(self) -> Iterator[Metric]:
+        labels = ["uuid", "index", "model"]
+        families = {
+            "memory_total_mib": GaugeMetricFamily("bzzz_gpu_memory_total_bytes", "Memory of the GPU.", labels=labels),
+            "memory_used_mib": GaugeMetricFamily("bzzz_gpu_memory_used_bytes", "Memory in use on the GPU.", labels=labels),
+            "temperature_c": GaugeMetricFamily("bzzz_gpu_temperature_celsius", "Temperature of the GPU.", labels=labels),
+        }
+        for device in (self.service.detector.facts.get("gpu") or {}).get("devices") or []:
+            for key, family in families.items():
+                value = device.get(key)
+                if isinstance(value, (int, float)):
+                    scale = 1024 * 1024 if key.endswith("_mib") else 1
+                    family.add_metric([str(device.get(label) or "") for label in labels], value * scale)
+        yield from families.values()
+
+
+def text(service: Service) -> bytes:
+    """Everything in the text format."""
+    registry = CollectorRegistry()
+    registry.register(_Service(service))
+    ProcessCollector(registry=registry)
+    return generate_latest(registry)

@@ -1,0 +1,167 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""One node's service as a whole: its parts, and what it knows of itself and the cluster."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from typing import Any
+
+from .capabilities import Detector
+from .config import Settings
+from .etcd import Identity, Store
+from .membership import Membership, clock
+
+PASS, WARN, FAIL = "pass", "warn", "fail"
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One thing that health depends on. ``ready``: whether failing it makes the node unfit for work."""
+
+    name: str
+    status: str
+    message: str
+    ready: bool = True
+
+
+class Service:
+    """membership is None while no etcd endpoint is configured: the cluster is not formed yet."""
+
+    def __init__(self, settings: Settings, version: str) -> None:
+        self.settings = settings
+        self.version = version
+        self.started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self._began = clock()
+        self.detector = Detector()
+        self.store: Store | None = None
+        self.membership: Membership | None = None
+        etcd = settings.etcd
+        if etcd.endpoints:
+            tls = settings.tls
+            identity = Identity(tls.certificate, tls.key, tls.ca)
+            self.store = Store(
+                etcd.endpoints, identity, f"/bzzz/{settings.cluster.name}/", timeout=min(2.0, max(0.5, etcd.lease_seconds / 6))
+            )
+            self.membership = Membership(self.store, settings.node.name, etcd.lease_seconds, etcd.primary, self.record)
+
+    def start(self) -> None:
+        self.detector.start()
+        if self.membership:
+            self.membership.start()
+
+    def stop(self) -> None:
+        """Leave the cluster; peers see it at once."""
+        self.detector.stop()
+        if self.membership:
+            self.membership.stop()
+
+    @property
+    def uptime_seconds(self) -> float:
+        return clock() - self._began
+
+    @property
+    def alive(self) -> bool:
+        """Whether membership's thread still makes rounds: one may take as long as every endpoint's time-outs."""
+        return self.membership is None or clock() - self.membership.last_step < 60
+
+    def local_checks(self) -> list[Check]:
+        """What this node finds out by itself."""
+        data = self.settings.paths.data
+        try:
+            space = os.statvfs(data)
+            free = space.f_bavail / max(1, space.f_blocks)
+            if not os.access(data, os.W_OK):
+                storage = Check("storage", FAIL, f"{data} is not writable for the service")
+            elif free < 0.05:
+                storage = Check("storage", WARN, f"{data} has {free:.0%} of its space left")
+            else:
+                storage = Check("storage", PASS, f"{data} has {free:.0%} of its space left")
+        except OSError as error:
+            storage = Check("storage", FAIL, f"{data}: {error.strerror}")
+        problems = self.detector.summary.get("problems")
+        if problems is None:
+            detection = Check("detection", WARN, "detection has not finished yet", ready=False)
+        elif problems:
+            detection = Check("detection", WARN, f"findings of detection: {problems}, see /api/v1/node", ready=False)
+        else:
+            detection = Check("detection", PASS, "no findings", ready=False)
+        return [storage, detection]
+
+    def checks(self) -> list[Check]:
+        if self.membership is None:
+            coordination = Check("coordination", WARN, "the cluster is not formed yet: no etcd endpoint is configured")
+        elif reason := self.membership.reason:
+            coordination = Check("coordination", FAIL, reason)
+        else:
+            coordination = Check("coordination", PASS, f"member of the cluster; {self.role}")
+        return [coordination, *self.local_checks()]
+
+    @property
+    def role(self) -> str:
+        return "primary coordinator" if self.membership and self.membership.term is not None else ", ".join(self.settings.node.roles)
+
+    def record(self) -> dict[str, Any]:
+        """What is published under this node's lease."""
+        node = self.settings.node
+        return {
+            "name": node.name,
+            "address": node.address,
+            "port": self.settings.listen.port,
+            "roles": list(node.roles),
+            "labels": node.labels,
+            "version": self.version,
+            "revision": self.settings.revision,
+            "started": self.started,
+            "healthy": all(check.status != FAIL for check in self.local_checks()),
+            "capabilities": self.detector.summary,
+        }
+
+    def health(self) -> dict[str, Any]:
+        """``status`` is the worst of the checks'."""
+        checks = self.checks()
+        statuses = {check.status for check in checks}
+        return {
+            "status": FAIL if FAIL in statuses else WARN if WARN in statuses else PASS,
+            "checks": [{"name": check.name, "status": check.status, "message": check.message} for check in checks],
+        }
+
+    def unready(self) -> list[str]:
+        """The reasons not to send work here; none when ready."""
+        return [f"{check.name}: {check.message}" for check in self.checks() if check.ready and check.status == FAIL]
+
+    def node(self) -> dict[str, Any]:
+        """This node, with its facts as last seen."""
+        return {
+            **self.record(),
+            "cluster": self.settings.cluster.name,
+            "primary": self.membership is not None and self.membership.term is not None,
+            "term": self.membership.term if self.membership else None,
+            "uptime_seconds": round(self.uptime_seconds, 1),
+            "health": self.health(),
+            "facts": self.detector.facts,
+        }
+
+    def cluster(self) -> dict[str, Any]:
+        """The cluster as this node sees it. ``current`` is false when etcd cannot confirm it now; ``reason`` says why."""
+        membership, view = self.membership, self.membership.view if self.membership else None
+        reason = "the cluster is not formed yet" if membership is None else membership.reason
+        members = [] if view is None else [{**view.members[name], "name": name} for name in sorted(view.members)]
+        primary = view.primary if view else None
+        if view and primary == self.settings.node.name and membership and membership.term is None:
+            primary = None  # the key is ours still, the claim has lapsed
+        return {
+            "name": self.settings.cluster.name,
+            "current": reason is None,
+            "reason": reason,
+            "age_seconds": round(clock() - view.at, 1) if view else None,
+            "primary": primary,
+            "term": view.term if view and primary else None,
+            "preferred_primary": self.settings.etcd.primary,
+            "coordinators": [member["name"] for member in members if "coordinator" in member.get("roles", ())],
+            "members": [
+                {**member, "health": PASS if member.get("healthy") else FAIL, "primary": member["name"] == primary} for member in members
+            ],
+        }

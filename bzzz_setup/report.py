@@ -1,0 +1,246 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a run did, as far as its events tell: the sum of them, live or read back from the journal."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ansible_collections.bzzz.cluster.plugins.module_utils.probe import matrix
+from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem, errors, merged, problem
+
+from bzzz_setup.events import Event, ExitCode, Message, RunFinished, RunStarted, StepStarted, TaskFinished, TaskStarted
+from bzzz_setup.steps import steps
+
+
+@dataclass
+class Tally:
+    """Of one node, in one step or in the whole run. `seconds` is the time its tasks took, waiting for other nodes left out."""
+
+    changed: int = 0
+    failed: bool = False
+    seconds: float = 0.0
+
+
+@dataclass
+class StepReport:
+    """`state`: waiting, running, done or failed."""
+
+    number: int
+    title: str
+    state: str = "waiting"
+    started: float = 0.0
+    seconds: float = 0.0
+    nodes: dict[str, Tally] = field(default_factory=dict)
+
+    @property
+    def changed(self) -> int:
+        return sum(tally.changed for tally in self.nodes.values())
+
+
+@dataclass
+class Report:
+    run: str = ""
+    command: str = ""
+    cluster: str = ""
+    inventory: str = ""
+    started: float = 0.0
+    seconds: float = 0.0
+    finished: RunFinished | None = None
+    steps: dict[int, StepReport] = field(default_factory=dict)
+    nodes: dict[str, Tally] = field(default_factory=dict)
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    diffs: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    working: dict[str, TaskStarted] = field(default_factory=dict)
+    _checks: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    _problems: list[Problem] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, events: Iterable[Event]) -> Report:
+        report = cls()
+        for event in events:
+            report.add(event)
+        return report
+
+    def add(self, event: Event) -> None:
+        self.seconds = round(event.at - self.started, 3) if self.started else 0.0
+        if isinstance(event, RunStarted):
+            self.started = event.at
+            self.run, self.command, self.cluster, self.inventory = event.run, event.command, event.cluster, event.inventory
+            titles = {step.number: step.title for step in steps()}
+            self.steps = {number: StepReport(number, titles.get(number, str(number))) for number in event.steps}
+        elif isinstance(event, StepStarted):
+            self._end_step(event.at)
+            step = self.steps.setdefault(event.step, StepReport(event.step, str(event.step)))
+            step.state, step.started = "running", event.at
+        elif isinstance(event, TaskStarted):
+            self.working[event.node] = event
+            self.nodes.setdefault(event.node, Tally())
+        elif isinstance(event, TaskFinished):
+            self._task(event)
+        elif isinstance(event, Message):
+            if all(event.text != said.text for said in self.messages):
+                self.messages.append(event)
+        elif isinstance(event, RunFinished):
+            self.finished = event
+            self.working.clear()
+            self._forget_rescued({*event.failed, *event.unreachable})
+            self._end_step(event.at, interrupted=event.interrupted)
+
+    def _forget_rescued(self, given_up: set[str]) -> None:
+        """A playbook may rescue a node that has failed. One that it gave up ran nothing after the step in which it failed last."""
+        last = {failure["node"]: failure["step"] for failure in self.failures if failure["node"] in given_up}
+        self.failures = [failure for failure in self.failures if last.get(failure["node"]) == failure["step"]]
+        for name, tally in self.nodes.items():
+            tally.failed &= name in last
+        for step in self.steps.values():
+            for name, tally in step.nodes.items():
+                tally.failed &= last.get(name) == step.number
+            if step.state == "failed" and step.number not in last.values():
+                step.state = "done"
+
+    def _task(self, event: TaskFinished) -> None:
+        self.working.pop(event.node, None)
+        where = {"step": event.step, "node": event.node, "role": event.role}
+        tallies = [self.nodes.setdefault(event.node, Tally())]
+        if event.step in self.steps:
+            tallies.append(self.steps[event.step].nodes.setdefault(event.node, Tally()))
+        if event.status == "changed":
+            changes = event.changes or [{"kind": "task", "name": event.task, "what": "changed"}]
+            self.changes += [{**where, **change} for change in changes]
+            self.diffs += [{**where, **diff} for diff in event.diff]
+        for tally in tallies:
+            tally.seconds = round(tally.seconds + event.seconds, 3)
+            tally.changed += len(changes) if event.status == "changed" else 0
+        if event.status in ("failed", "unreachable"):
+            kind = "problems" if errors(event.problems) else "checks" if event.checks else event.status
+            for tally in tallies:
+                # A refused declaration is no fault of the node that happened to be asked.
+                tally.failed = kind != "problems"
+            remedy = _remedy(event.message) if kind == "unreachable" else None
+            self.failures.append({**where, "task": event.task, "kind": kind, "message": event.message, "remedy": remedy})
+        for check in event.checks:
+            # On whose behalf it was asked, not necessarily where.
+            node = str(check.get("node") or event.node)
+            self._checks[node, str(check.get("id"))] = {**check, "node": node, "step": event.step}
+        self._problems += event.problems
+        self.facts.setdefault(event.node, {}).update(event.facts)
+
+    def _end_step(self, at: float, *, interrupted: bool = False) -> None:
+        for step in self.steps.values():
+            if step.state == "running":
+                failed = interrupted or any(failure["step"] == step.number for failure in self.failures)
+                step.state = "failed" if failed else "done"
+                step.seconds = round(at - step.started, 3)
+
+    @property
+    def checks(self) -> list[dict[str, Any]]:
+        """The last answer to each check on each node."""
+        return list(self._checks.values())
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Errors first. What Ansible could not even begin with is one, too."""
+        found = list(self._problems)
+        if self.finished and not self.nodes:
+            remedy = "Correct what Ansible names; nothing was done on any node."
+            found += [problem("", said.text, remedy) for said in self.messages if said.level == "error"]
+        told: list[Problem] = merged(found, list(self.nodes))
+        return told
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Of a run that never ended (it was killed): nodes failed."""
+        if self.finished is None:
+            return ExitCode.NODES_FAILED
+        if self.finished.interrupted:
+            return ExitCode.INTERRUPTED
+        if errors(self.problems):
+            return ExitCode.REFUSED
+        if self.finished.unreachable or any(failure["kind"] != "checks" for failure in self.failures):
+            return ExitCode.NODES_FAILED
+        if self.failures or any(check.get("status") == "fail" for check in self.checks):
+            return ExitCode.CHECKS_FAILED
+        return ExitCode.FINE if self.finished.returncode == 0 else ExitCode.NODES_FAILED
+
+    def hardware(self, node: str) -> str:
+        """A node in one line: `Debian 12, 8 threads, 62 GiB, 2 x NVIDIA A100 40 GiB`. Empty when nothing is known of it."""
+        facts = self.facts.get(node, {})
+        system = facts.get("bzzz_system") or {}
+        parts = [str((system.get("os") or {}).get("name") or "").replace("GNU/Linux ", "")]
+        if threads := (system.get("cpu") or {}).get("threads"):
+            parts.append(f"{threads} threads")
+        if memory := (system.get("memory") or {}).get("total_mib"):
+            parts.append(gib(memory))
+        return ", ".join(part for part in [*parts, self.gpus(node)] if part)
+
+    def gpus(self, node: str) -> str:
+        """`2 x NVIDIA A100 40 GiB, AMD MI100 32 GiB`; empty when the node has none."""
+        kinds: dict[str, int] = {}
+        for device in (self.facts.get(node, {}).get("bzzz_gpu") or {}).get("devices") or []:
+            name = f"{device.get('model') or device.get('vendor') or 'GPU'} {gib(device.get('memory_total_mib'))}".strip()
+            kinds[name] = kinds.get(name, 0) + 1
+        return ", ".join(f"{count} x {name}" if count > 1 else name for name, count in kinds.items())
+
+    def places(self) -> dict[str, dict[str, Any]]:
+        """Of each node whose facts are known `{subnet, interface, address}` in the cluster's network."""
+        # Settled once for all nodes, and told by the one that was asked.
+        declared: dict[str, Any] = next((facts["bzzz_declared"] for facts in self.facts.values() if "bzzz_declared" in facts), {})
+        wanted = ("subnet", "interface", "address")
+        return {
+            node: {name: roles["network"][name] for name in wanted}
+            for node, roles in declared.items()
+            if "bzzz_network" in self.facts.get(node, {})
+        }
+
+    def resume(self) -> str:
+        """The command that goes on from where an apply to the last step stopped, or nothing."""
+        failed = [step.number for step in self.steps.values() if step.state in ("failed", "running")]
+        if self.command != "apply" or not failed or max(self.steps) != steps()[-1].number:
+            return ""
+        return f"bzzz-setup apply -i {shlex.quote(self.inventory)} --from {min(failed)}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON. Times in seconds, `started` since the epoch; facts and diffs stay in the journal."""
+        return {
+            "run": self.run,
+            "command": self.command,
+            "cluster": self.cluster,
+            "inventory": self.inventory,
+            "started": self.started,
+            "seconds": self.seconds,
+            "exit_code": int(self.exit_code),
+            "outcome": self.exit_code.name.lower(),
+            "steps": [{**asdict(step), "changed": step.changed} for step in self.steps.values()],
+            "nodes": {name: {**asdict(tally), "hardware": self.hardware(name)} for name, tally in self.nodes.items()},
+            "changes": self.changes,
+            "checks": self.checks,
+            "matrix": matrix(self.checks),
+            "problems": self.problems,
+            "failures": self.failures,
+            "messages": [{"level": said.level, "text": said.text} for said in self.messages],
+        }
+
+
+def _remedy(message: str) -> str:
+    """For a node that was not reached."""
+    if "Host key verification failed" in message:
+        return (
+            "The machine does not show the host key that is pinned for it, so nothing was sent to it. If it was set up anew, compare what "
+            "'ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub' says on its console, then put its new keys into known_hosts.txt of the "
+            "inventory; if nobody changed it, another machine answers in its place."
+        )
+    return "See that it is up and that SSH gets in with user, key and port of the inventory; then run the same command again."
+
+
+def gib(mib: float | None) -> str:
+    """`24 GiB` of 24576 MiB; one decimal below 10 GiB; empty for nothing."""
+    if not mib:
+        return ""
+    return f"{mib / 1024:.0f} GiB" if mib >= 10 * 1024 else f"{mib / 1024:.1f} GiB"

@@ -1,0 +1,93 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""`bzzz-setup test`: everything that must hold before a change is merged, as CI runs it. Needs the checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bzzz_setup import machine, release, terminal
+from bzzz_setup.bench import bench as bench  # noqa: PLC0414 - the other command of the test tools
+from bzzz_setup.events import Refusal
+from bzzz_setup.lab import CHECKOUT
+
+RESULTS = CHECKOUT / "build/requirements.json"
+LINTERS = {
+    "ruff": ["ruff", "check", "."],
+    "ruff format": ["ruff", "format", "--check", "."],
+    "mypy": ["mypy"],
+    "ansible-lint": ["ansible-lint", "--offline", "--strict"],
+    "generated files": [sys.executable, "-m", "bzzz_setup.schema", "--check"],
+    "changelog": ["antsibull-changelog", "lint"],
+}
+# What unit tests run for real, and the Debian packages it is in.
+TOOLS = {"etcd": "etcd-server", "etcdctl": "etcd-client", "ssh-keygen": "openssh-client"}
+PYTEST = [sys.executable, "-m", "pytest", "--durations=10"]
+
+
+def test(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[PYTEST ARGUMENTS]", help="Only pytest, with these; options after --.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also the slow tests.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="Linters and unit tests only, without lab nodes.")] = False,
+) -> None:
+    """Run linters, unit tests and, on lab nodes, the cluster tests."""
+    path = _prepare(lab=not fast)
+    slow = ["--all"] if everything else []
+    if arguments:
+        stages = {"pytest": [*PYTEST, *slow, *arguments]}
+    else:
+        stages = LINTERS | {"pytest": [*PYTEST, *slow, "tests/unit", *([] if fast else ["tests/cluster"])]}
+        if not fast:  # minutes of compiling in a fresh home, which the linters leave a core for; the test waits for it
+            subprocess.Popen(
+                [sys.executable, "tests/cluster/ollama.py"],
+                cwd=CHECKOUT,
+                env=os.environ | {"PATH": path},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+    RESULTS.unlink(missing_ok=True)
+    failed = [name for name, command in stages.items() if not _passes(name, command, path)]
+    counts = json.loads(RESULTS.read_text(encoding="utf-8"))["tests"] if RESULTS.exists() else {"passed": 0, "failed": 0, "skipped": 0}
+    beside = [name for name in failed if name != "pytest" or not counts["failed"]]
+    if failed:
+        typer.secho(f"\nfailed: {', '.join(failed)}", fg="red")
+    typer.echo(f"{counts['passed']} passed, {counts['failed'] + len(beside)} failed, {counts['skipped']} skipped")
+    raise typer.Exit(1 if failed else 0)
+
+
+def _prepare(*, lab: bool) -> str:
+    """Have what tests run beside Python, as far as it can be had here; tests say themselves what they lack. Returns PATH."""
+    path = [str(Path(sys.executable).parent), os.environ["PATH"]]
+    try:
+        path.append(str(machine.unpacked(TOOLS, CHECKOUT / ".cache/tools", typer.echo)))
+        if lab:
+            machine.prepare(typer.echo)
+    except Refusal as refused:
+        terminal.show_problems(terminal.console(stderr=True), refused.problems)
+    try:
+        release.build()  # once, with pip's own settings, which tests of the front take away
+    except release.ReleaseError as error:
+        typer.echo(error, err=True)
+    return os.pathsep.join(path)
+
+
+def _passes(name: str, command: list[str], path: str) -> bool:
+    typer.secho(f"\n== {name}", bold=True)
+    sys.stdout.flush()
+    started = time.monotonic()
+    code = subprocess.run(command, cwd=CHECKOUT, env=os.environ | {"PATH": path}, check=False).returncode
+    typer.secho(
+        f"== {name}: {'passed' if code == 0 else 'failed'} in {terminal.clock(time.monotonic() - started)}", fg="red" if code else "green"
+    )
+    return code == 0

@@ -1,0 +1,38 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Rules: what argument specs cannot say about a declaration.
+
+Each module has pure functions `literal(declared, cluster)`, which need nothing but the declaration, or
+`effective(declared, cluster, facts)`, which need what the nodes reported; both yield problems.
+
+- `declared`: node -> role -> option (without the role's prefix) -> value of the option's type, None where not set
+- `cluster`: as `bzzz_cluster`, see `module_utils/cluster.py`
+- `facts`: node -> the node's facts (`bzzz_network`, `bzzz_ports`, `bzzz_system`, `bzzz_gpu`); nodes not heard of are left out
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..problems import Problem
+from . import cluster as cluster_rules
+from . import coordination, firewall, network, ollama, ports, ranges, resources, service, ssh, tls
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..cluster import Cluster
+    from ..declaration import Declared
+
+LITERAL = (cluster_rules, ranges, network, ports, firewall, ssh, tls, ollama, resources, service, coordination)
+EFFECTIVE = (network, ports, firewall, resources, coordination)
+
+
+def literal(declared: Mapping[str, Declared], cluster: Cluster) -> list[Problem]:
+    """What is wrong before any node is asked."""
+    return [found for rules in LITERAL for found in rules.literal(declared, cluster)]
+
+
+def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
+    """What is wrong with it on these nodes."""
+    return [found for rules in EFFECTIVE for found in rules.effective(declared, cluster, facts)]

@@ -1,0 +1,113 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Firewall: sources that are networks, and that nobody who is needed is shut out."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from ..addresses import AddressError, address_of, parse_ports
+from ..problems import Problem, problem
+from .network import cidr_problem, network_of
+from .ports import FOREIGN, is_own, ports_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ..cluster import Cluster
+    from ..declaration import Declared
+
+# One statement: sets in braces, but no end of line, statement or chain.
+RULE = re.compile(r"(?!\s*include\b)[^\n\r;{}]*(\{[^\n\r;{}]*\}[^\n\r;{}]*)*")
+# DHCP answers come to these, and every firewall of ours lets them in.
+DHCP_CLIENT = (("udp", 68), ("udp", 546))
+
+
+def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Problem]:
+    """The form of sources, ports and extra rules."""
+    for node, roles in declared.items():
+        firewall = roles["firewall"]
+        for option in ("ssh_sources", "web_sources"):
+            for text in firewall[option]:
+                wrong = cidr_problem(f"firewall_{option}", text, node)
+                if wrong:
+                    yield wrong
+        for text in firewall["open_ports"]:
+            wrong = _open_port(text, node)
+            if wrong:
+                yield wrong
+        if firewall["extra_rules"] and firewall["backend"] != "nftables":
+            message = f"These are nftables rules, but firewall_backend is '{firewall['backend']}'."
+            remedy = "Set firewall_backend to nftables, or say it with firewall_open_ports."
+            yield problem("firewall_extra_rules", message, remedy, value=firewall["extra_rules"], node=node)
+        for rule in firewall["extra_rules"]:
+            if not RULE.fullmatch(rule):
+                message = "A rule is one line of an nftables chain."
+                yield problem(
+                    "firewall_extra_rules", message, "Write one rule per entry, for example: tcp dport 8443 accept", value=rule, node=node
+                )
+
+
+def open_port(text: str) -> tuple[range, str]:
+    """`443/tcp` or `6000-6100/udp` as (ports, protocol); AddressError where it is neither."""
+    ports, slash, protocol = text.strip().lower().partition("/")
+    span = parse_ports(ports.replace(":", "-"))
+    if protocol not in ("tcp", "udp"):
+        message = f"'{text}' does not say tcp or udp." if not slash else f"'{protocol}' is no protocol that has ports here."
+        raise AddressError(message, f"{ports}/tcp")
+    plain = f"{span[0]}{f'-{span[-1]}' if len(span) > 1 else ''}/{protocol}"
+    if text != plain:  # it goes into rules as it stands
+        raise AddressError("A range is written with a hyphen." if ":" in ports else f"'{text}' is not the plain form.", plain)
+    return span, protocol
+
+
+def _open_port(text: str, node: str) -> Problem | None:
+    try:
+        open_port(text)
+    except AddressError as error:
+        remedy = f"Write {error.correct}." if error.correct else "Write ports such as 443/tcp or 6000-6100/udp."
+        return problem("firewall_open_ports", str(error), remedy, value=text, node=node)
+    return None
+
+
+def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    """The admin host shut out of SSH, and programs that others would no longer reach."""
+    ssh = {node["name"]: node["ssh_port"] for node in cluster["nodes"]}
+    for node, seen in facts.items():
+        roles = declared[node]
+        if roles["firewall"]["mode"] != "off":
+            admin = (seen.get("bzzz_network") or {}).get("admin_address")
+            yield from _admin(roles["firewall"]["ssh_sources"], admin, node)
+            yield from _closed(roles, ssh[node], seen.get("bzzz_ports") or {}, node)
+
+
+def _admin(sources: list[str], admin: str | None, node: str) -> Iterator[Problem]:
+    address = address_of(admin or "")
+    # An IPv4 client of a listener on both protocols.
+    address = getattr(address, "ipv4_mapped", None) or address
+    if address is None or address.is_loopback or not sources or any(address in network for network in map(network_of, sources) if network):
+        return
+    message = f"The admin host reaches this node from {address}, which none of the networks holds: SSH would be cut."
+    yield problem("firewall_ssh_sources", message, f"Add {address}/{address.max_prefixlen} or its network.", value=sources, node=node)
+
+
+def _closed(roles: Declared, ssh_port: int, ports: Mapping[str, Any], node: str) -> Iterator[Problem]:
+    wanted = {("tcp", port) for option, port in ports_of(roles).items() if option != FOREIGN} | {("tcp", ssh_port), *DHCP_CLIENT}
+    spans = []
+    for text in roles["firewall"]["open_ports"]:
+        try:
+            spans.append(open_port(text))
+        except AddressError:
+            continue
+    closed: dict[str, str] = {}
+    for one in ports.get("listeners") or []:
+        address, key = address_of(one["address"]), (one["protocol"], one["port"])
+        opened = any(one["port"] in span and one["protocol"] == protocol for span, protocol in spans)
+        if address is None or address.is_loopback or key in wanted or opened or is_own(one):
+            continue
+        closed.setdefault(f"{one['port']}/{one['protocol']}", one.get("program") or "unknown program")
+    if closed:
+        message = "Other machines will no longer reach: " + ", ".join(f"{port} ({program})" for port, program in closed.items()) + "."
+        remedy = "If others need them, list them in firewall_open_ports: [" + ", ".join(closed) + "]."
+        yield problem("firewall_open_ports", message, remedy, value=roles["firewall"]["open_ports"], node=node, severity="warning")

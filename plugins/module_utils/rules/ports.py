@@ -1,0 +1,126 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Ports: no two alike, none that is reserved, none that somebody else holds."""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from ..addresses import AddressError, parse_ports
+from ..problems import Problem, problem
+from .ranges import is_port
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator, Mapping
+
+    from ..cluster import Cluster
+    from ..declaration import Declared
+
+# The service serves the web UI itself, so these two may be one.
+SHARED = frozenset({"service_port", "service_web_port"})
+# Belongs to an Ollama that is there already.
+FOREIGN = "ollama_port"
+# What listens for a moment so that the peers can try a port; see node/listen.py.
+OWN_PROGRAM = "bzzz-listen"
+OWN_UNITS = ("bzzz*.service", "bzzz*.scope", "etcd.service", "prometheus-node-exporter.service")
+
+
+def ports_of(roles: Declared) -> dict[str, int]:
+    """Every port that is declared, by option."""
+    return {
+        f"{role}_{option}": value
+        for role, options in roles.items()
+        for option, value in options.items()
+        if is_port(option) and isinstance(value, int) and 1 <= value <= 65535
+    }
+
+
+def own_ports(roles: Declared) -> dict[str, int]:
+    """The ports that the cluster itself listens on."""
+    return {option: port for option, port in ports_of(roles).items() if option != FOREIGN}
+
+
+def is_own(listener: Mapping[str, Any]) -> bool:
+    """Whether a unit of the cluster listens there."""
+    return listener.get("program") == OWN_PROGRAM or any(fnmatch.fnmatchcase(listener.get("unit") or "", pattern) for pattern in OWN_UNITS)
+
+
+def ranges_of(texts: list[str]) -> list[range]:
+    """The ranges among these texts; those that are none have a problem of their own."""
+    found = []
+    for text in texts:
+        try:
+            found.append(parse_ports(text))
+        except AddressError:
+            continue
+    return found
+
+
+def free_port(wanted: int, *taken: Container[int]) -> str:
+    """A port near the one wanted that is in none of the given sets, for a remedy's text."""
+    candidates = itertools.chain(range(max(wanted, 1024) + 1, 65536), range(1024, max(wanted, 1024)))
+    port = next((port for port in candidates if not any(port in ports for ports in taken)), None)
+    return str(port) if port else "another port"
+
+
+def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Problem]:
+    """Ports that clash with each other, with SSH, or with the ranges that the operator keeps for others."""
+    ssh = {node["name"]: node["ssh_port"] for node in cluster["nodes"]}
+    for node, roles in declared.items():
+        reserved = roles["network"]["reserved_ports"]
+        for text in reserved:
+            try:
+                parse_ports(text)
+            except AddressError as error:
+                remedy = f"Write {error.correct}." if error.correct else "Write ports and ranges such as 6000 or 6000-6100."
+                yield problem("network_reserved_ports", str(error), remedy, value=text, node=node)
+        kept = ranges_of(reserved)
+        taken = {*ports_of(roles).values(), ssh[node]}
+        seen: dict[int, str] = {ssh[node]: "ansible_port (SSH)"}
+        for option, port in sorted(ports_of(roles).items(), key=lambda item: item[0] == FOREIGN):
+            free = free_port(port, taken, *kept)
+            if port in seen and {option, seen[port]} != SHARED:
+                message = f"Port {port} is also {seen[port]}."
+                yield problem(option, message, f"Choose another port for one of the two; {free} is free.", value=port, node=node)
+            seen.setdefault(port, option)
+            span = next((span for span in kept if port in span), None)
+            if span is not None and option != FOREIGN:
+                message = f"Port {port} is in {span[0]}-{span[-1]}, which network_reserved_ports keeps for others."
+                yield problem(option, message, f"Choose another port; {free} is free.", value=port, node=node)
+
+
+def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    """Ports that somebody else listens on, or that the node's kernel keeps or gives away."""
+    for node, seen in facts.items():
+        roles, ports = declared[node], seen.get("bzzz_ports") or {}
+        listeners = [one for one in ports.get("listeners") or [] if one["protocol"] == "tcp"]
+        kernel = ranges_of(ports.get("reserved") or [])
+        span = ports.get("ephemeral")
+        ephemeral = range(span["first"], span["last"] + 1) if span else range(0)
+        taken = {*ports_of(roles).values(), *(one["port"] for one in listeners)}
+        kept = ranges_of(roles["network"]["reserved_ports"])
+        for option, port in own_ports(roles).items():
+            remedy = f"Choose another port; {free_port(port, taken, *kept, *kernel, ephemeral)} is free."
+            foreign = [one for one in listeners if one["port"] == port and not is_own(one)]
+            if foreign:
+                message = f"Port {port} is taken by {_who(foreign[0])}."
+                yield problem(option, message, remedy[:-1] + _stop(foreign[0]), value=port, node=node)
+            if any(port in one for one in kernel):
+                message = f"Port {port} is kept for another program (net.ipv4.ip_local_reserved_ports)."
+                yield problem(option, message, remedy, value=port, node=node)
+            elif port in ephemeral:
+                message = f"The kernel gives ports {ephemeral[0]} to {ephemeral[-1]} to outgoing connections: it may be taken at any start."
+                yield problem(option, message, remedy, value=port, node=node, severity="warning")
+
+
+def _who(listener: Mapping[str, Any]) -> str:
+    details = [f"pid {listener['pid']}" if listener.get("pid") else "", f"unit {listener['unit']}" if listener.get("unit") else ""]
+    known = ", ".join(filter(None, details))
+    return f"{listener.get('program') or 'a program that could not be read'}{f' ({known})' if known else ''} on {listener['address']}"
+
+
+def _stop(listener: Mapping[str, Any]) -> str:
+    unit = listener.get("unit") or ""
+    return f". Or stop it: systemctl disable --now {unit}" if unit.endswith(".service") else "."

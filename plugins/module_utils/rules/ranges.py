@@ -1,0 +1,68 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Least and greatest values of numbers. The JSON Schema of the forms says the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..problems import Problem, problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ..cluster import Cluster
+    from ..declaration import Declared
+
+# (role, option) -> least, greatest (None: any), why
+RANGES: dict[tuple[str, str], tuple[float, float | None, str]] = {
+    ("coordination", "lease_seconds"): (3, 300, "a shorter lease is lost to a short pause, a longer one hides a lost node"),
+    ("detection", "cpu_min"): (1, None, "a node has at least one thread"),
+    ("detection", "memory_min_mib"): (0, None, "there is no less than nothing"),
+    ("detection", "tool_timeout_seconds"): (1, 120, "a tool needs some time, and detection must end"),
+    ("firewall", "revert_seconds"): (20, 3600, "a new connection may take 15 seconds, and a locked-out operator should not wait for long"),
+    ("network", "clock_offset_max_seconds"): (0.01, 3600, "clocks are not compared more exactly than that"),
+    ("network", "latency_max_ms"): (0.1, 60000, "no network is faster"),
+    ("resources", "coordination_memory_max_mib"): (128, None, "etcd does not start with less"),
+    ("resources", "cpu_quota_percent"): (0, None, "0 is no limit"),
+    ("resources", "cpu_weight"): (1, 10000, "systemd knows no other weights"),
+    ("resources", "disk_free_min_mib"): (0, None, "there is no less than nothing"),
+    ("resources", "memory_max_mib"): (0, None, "0 is no limit"),
+    ("resources", "service_cpu_quota_percent"): (0, None, "0 is no limit"),
+    ("resources", "service_memory_max_mib"): (128, None, "the node service does not start with less"),
+    ("service", "releases_kept"): (2, 100, "without the release before there is no way back"),
+    ("tls", "ca_valid_days"): (1, 36500, "longer lives overflow the calendars of some programs"),
+    ("tls", "leaf_valid_days"): (1, 36500, "longer lives overflow the calendars of some programs"),
+    ("tls", "renew_before_days"): (0, None, "0 renews only what has expired"),
+    ("validation", "disk_min_mib_per_second"): (0, None, "0 only measures"),
+    ("validation", "service_latency_max_ms"): (0, None, "0 only measures"),
+}
+PORT = (1, 65535, "no other ports exist")
+
+
+def is_port(option: str) -> bool:
+    """Whether an option (without its role's prefix) is a port by its name."""
+    return option == "port" or option.endswith("_port")
+
+
+def limits(role: str, option: str) -> tuple[float, float | None, str] | None:
+    """Least, greatest, and why; None where any number will do."""
+    return PORT if is_port(option) else RANGES.get((role, option))
+
+
+def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Problem]:
+    """Numbers outside of their limits."""
+    for node, roles in declared.items():
+        for role, options in roles.items():
+            for option, value in options.items():
+                bounds = limits(role, option)
+                if bounds and isinstance(value, (int, float)) and not isinstance(value, bool):
+                    yield from _outside(f"{role}_{option}", value, bounds, node)
+
+
+def _outside(option: str, value: Any, bounds: tuple[float, float | None, str], node: str) -> Iterator[Problem]:
+    least, greatest, why = bounds
+    if value < least:
+        yield problem(option, f"This must be at least {least:g}: {why}.", f"Set it to {least:g} or more.", value=value, node=node)
+    elif greatest is not None and value > greatest:
+        yield problem(option, f"This can be {greatest:g} at most: {why}.", f"Set it to {greatest:g} or less.", value=value, node=node)

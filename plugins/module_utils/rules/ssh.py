@@ -1,0 +1,131 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""SSH: keys that are keys, users that can still get in, sudo rights that Ansible can still use."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from typing import TYPE_CHECKING, Any
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import dsa, rsa
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+
+from ..problems import Problem, problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ..cluster import Cluster, Node
+    from ..declaration import Declared
+
+# Accounts that services run as: a key and sudo would make a hole in the service a way to root.
+SERVICES = ("bzzz", "etcd", "prometheus")
+USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+
+
+def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Problem]:
+    """Everything about SSH that a node need not be asked about."""
+    nodes = {node["name"]: node for node in cluster["nodes"]}
+    for name, roles in declared.items():
+        ssh = roles["ssh"]
+        yield from _keys(ssh, name)
+        yield from _sudo(ssh, nodes[name])
+        yield from _users(ssh, nodes[name])
+
+
+def _keys(ssh: Mapping[str, Any], node: str) -> Iterator[Problem]:
+    keys = ssh["public_keys"]
+    if ssh["key_source"] == "provided" and not keys:
+        message = "ssh_key_source is 'provided', but no key is."
+        yield problem("ssh_public_keys", message, "List the public keys, or set ssh_key_source to generate.", node=node)
+    for place, key in enumerate(keys, 1):
+        for severity, message, remedy in judge_key(key):
+            yield problem("ssh_public_keys", f"Key {place}: {message}", remedy, value=key, node=node, severity=severity)  # type: ignore[arg-type]
+    for key in {key for key in keys if keys.count(key) > 1}:
+        message = "The same key is listed twice."
+        yield problem("ssh_public_keys", message, "Remove one of the two.", value=key, node=node, severity="warning")
+
+
+def judge_key(key: str) -> Iterator[tuple[str, str, str]]:
+    """(severity, message, remedy) for what is wrong with a public key in OpenSSH's one-line form."""
+    make = "Make one with: ssh-keygen -t ed25519"
+    form = "Paste the one line of the .pub file: type, base64 text, comment (ssh-ed25519 AAAA... name)."
+    if "\n" in key.strip() or "\r" in key.strip():
+        yield "error", "It is longer than one line.", form
+        return
+    kind = key.split(maxsplit=1)[0] if key.strip() else ""
+    if kind.startswith("----"):
+        yield "error", "It is not in OpenSSH's one-line form.", "Convert it with: ssh-keygen -i -f FILE"
+        return
+    if "-cert-" in kind:
+        yield "error", "It is a certificate, not a key.", "Give the public key that the certificate is for."
+        return
+    if kind == "ssh-dss":
+        yield "error", "DSA keys are broken, and OpenSSH refuses them.", make
+        return
+    try:
+        loaded = load_ssh_public_key(key.strip().encode())
+    except (ValueError, UnsupportedAlgorithm):
+        yield "error", "It is no public key: type and base64 text do not fit together, or are cut off.", form
+        return
+    if isinstance(loaded, dsa.DSAPublicKey):
+        yield "error", "DSA keys are broken, and OpenSSH refuses them.", make
+    elif isinstance(loaded, rsa.RSAPublicKey) and loaded.key_size < 2048:
+        yield "error", f"An RSA key of {loaded.key_size} bits can be broken.", make
+    elif isinstance(loaded, rsa.RSAPublicKey) and loaded.key_size < 3072:
+        yield "warning", f"An RSA key of {loaded.key_size} bits is weak by today's advice (3072).", make
+
+
+def _sudo(ssh: Mapping[str, Any], node: Node) -> Iterator[Problem]:
+    name, mode, commands = node["name"], ssh["sudo"], ssh["sudo_commands"]
+    if not USER.fullmatch(ssh["user"]):
+        message = "A user's name begins with a lower-case letter and goes on with lower-case letters, digits, _ and -, 32 in all."
+        yield problem("ssh_user", message, "Write for example bzzz-admin.", value=ssh["user"], node=name)
+    elif ssh["user"] in SERVICES:
+        message = f"The cluster's services run as {ssh['user']}: a hole in one of them would be a way to root."
+        yield problem("ssh_user", message, "Choose another user, for example bzzz-admin.", value=ssh["user"], node=name)
+    if mode == "commands" and not commands:
+        message = "ssh_sudo is 'commands', but no command is listed."
+        yield problem("ssh_sudo_commands", message, "List absolute commands, or choose another ssh_sudo.", node=name)
+    elif mode != "commands" and commands:
+        message = f"This has no effect while ssh_sudo is '{mode}'."
+        yield problem(
+            "ssh_sudo_commands", message, "Set ssh_sudo to commands, or remove the list.", value=commands, node=name, severity="warning"
+        )
+    for command in commands:
+        if not command.startswith("/") or re.search(r"[\x00-\x1f]", command):
+            message = f"'{command}' is not an absolute command, so sudo would take whatever comes first in the path."
+            yield problem(
+                "ssh_sudo_commands",
+                message,
+                "Write the whole path, for example /usr/bin/systemctl restart bzzz.service.",
+                value=command,
+                node=name,
+            )
+        elif re.search(r"#|(?<!\\),", command):
+            message = f"In '{command}' sudo takes a comma for the end of the command, and # for the end of the line."
+            remedy = "List each command as an entry of its own; write a comma that belongs to it as \\,."
+            yield problem("ssh_sudo_commands", message, remedy, value=command, node=name)
+    if node["become"] and node["ssh_user"] == ssh["user"] and ssh["user"] != "root":
+        without = {"none": "none at all", "commands": "only for the listed commands", "password": "only with a password"}.get(mode)
+        if without and not (mode == "password" and node["become_password"]):
+            message = f"Ansible itself logs in as {ssh['user']} and needs sudo, but would have it {without}: no run could follow."
+            remedy = "Set ssh_sudo to passwordless, let ssh_user be another user"
+            remedy += ", or give ansible_become_password in the vault file." if mode == "password" else "."
+            yield problem("ssh_sudo", message, remedy, value=mode, node=name)
+
+
+def _users(ssh: Mapping[str, Any], node: Node) -> Iterator[Problem]:
+    allowed = ssh["allow_users"]
+    if not allowed:
+        return
+    for user in allowed:
+        if re.search(r"[\s\"'#\x00-\x1f]", user) or not user:
+            message = f"'{user}' is no user name that sshd could allow."
+            yield problem("ssh_allow_users", message, "List user names, for example bzzz-admin.", value=user, node=node["name"])
+    for user, why in ((node["ssh_user"], "Ansible itself logs in as"), (ssh["user"], "the cluster's key logs in as")):
+        if user and not any(fnmatch.fnmatchcase(user, entry.partition("@")[0]) for entry in allowed):
+            message = f"The list leaves out {user}, whom {why}: nobody could log in to correct it."
+            yield problem("ssh_allow_users", message, f"Add {user} to the list.", value=allowed, node=node["name"])

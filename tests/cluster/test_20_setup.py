@@ -1,0 +1,63 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""All eight steps on three nodes: a working cluster, and a second run that changes nothing."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from conftest import Tools
+
+STEPS = ["Detection", "Network", "Security", "AI integration", "Resources", "Services", "Cluster formation", "Validation"]
+
+
+@pytest.fixture(scope="module")
+def again(cluster: Tools) -> dict[str, Any]:
+    return cluster.document("apply")
+
+
+@pytest.mark.requirement("F3", "F4", "F5", "F6", "F7", "F8", part="the eight steps in order, each verified")
+def test_the_steps_run_in_order_and_every_check_passes(cluster: Tools, again: dict[str, Any]) -> None:
+    assert [step["title"] for step in again["steps"]] == STEPS
+    assert all(step["state"] == "done" and set(step["nodes"]) == set(cluster.nodes) for step in again["steps"])
+    assert again["checks"] and {check["status"] for check in again["checks"]} <= {"pass", "skip"}
+    assert {check["node"] for check in again["checks"]} >= set(cluster.nodes)
+    assert again["outcome"] == "fine" and again["exit_code"] == 0
+
+
+@pytest.mark.requirement("L2", part="second run changes nothing")
+def test_a_second_run_changes_nothing(again: dict[str, Any]) -> None:
+    assert again["changes"] == []
+    assert {node["changed"] for node in again["nodes"].values()} == {0}
+
+
+@pytest.mark.requirement("L1", part="check mode on a converged cluster")
+def test_a_plan_of_the_finished_cluster_is_empty(cluster: Tools) -> None:
+    assert cluster.document("plan")["changes"] == []
+
+
+def test_ansible_alone_does_the_same(cluster: Tools) -> None:
+    """Without the front: changed=0 on each node, no module sent, no warning."""
+    done = cluster.playbook("bzzz.cluster.setup")
+    counted = re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", done.stdout, re.MULTILINE)
+    assert {name: tuple(map(int, numbers)) for name, *numbers in counted} == dict.fromkeys(cluster.nodes, (0, 0, 0))
+    assert "WARNING" not in done.stdout + done.stderr
+
+
+@pytest.mark.requirement("F8", part="benchmark and report")
+def test_the_benchmark_measures_disk_and_service(again: dict[str, Any], cluster: Tools) -> None:
+    for node in cluster.nodes:
+        measured = {check["id"]: check for check in again["checks"] if check["node"] == node and check["role"] == "validation"}
+        assert measured, f"nothing was measured on {node}"
+        assert all(re.search(r"\d", check["seen"]) for check in measured.values())
+
+
+def test_state_is_the_nodes_not_the_admin_hosts(cluster: Tools) -> None:
+    """Generations and journals lie on the node, for root only, and nothing is left pending."""
+    for node in cluster.nodes:
+        state = cluster.host(node).file("/var/lib/bzzz/sets/service")
+        assert state.is_directory and state.mode == 0o700
+        left = cluster.lab.exec(node, ["sh", "-c", "cat /var/lib/bzzz/sets/*/state.json"]).stdout
+        assert '"pending": []' in left and not re.search(r'"pending": \[[^\]]|"committing": \{|"armed": \{', left)

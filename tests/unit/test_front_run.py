@@ -1,0 +1,482 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Runs through the public command line: a small collection of eight steps, real ansible-playbook processes, local nodes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pexpect
+import pytest
+import yaml
+from ansible.parsing.vault import VaultLib, VaultSecret
+from ansible_collections.bzzz.cluster.plugins.module_utils.node.gpu_device import EMPTY
+from declarations import interface
+
+SLUGS = ["detection", "network", "security", "ai", "resources", "services", "formation", "validation"]
+
+# Answers what it is told to, as the collection's engines would.
+ANSWER = """\
+from ansible.module_utils.basic import AnsibleModule
+module = AnsibleModule({"result": {"type": "raw", "default": {}}, "secret": {"type": "str", "no_log": True}}, supports_check_mode=True)
+module.exit_json(**module.params["result"])
+"""
+
+
+class Front:
+    """bzzz-setup with a home, a collection and an inventory of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = folder / "home"
+        self.home.mkdir()
+        self.inventory = folder / "inventory"
+        (self.inventory / "group_vars/bzzz").mkdir(parents=True)
+        self.collection = folder / "collections/ansible_collections/bzzz/cluster"
+        (self.collection / "playbooks").mkdir(parents=True)
+        (self.collection / "plugins/modules").mkdir(parents=True)
+        (self.collection / "plugins/modules/answer.py").write_text(ANSWER)
+        for number in range(1, 9):
+            self.step(number, [{"bzzz.cluster.answer": {"result": {}}}])
+        names = [f"bzzz.cluster.step_{number}_{slug}" for number, slug in enumerate(SLUGS, 1)]
+        self.playbook("setup", [{"import_playbook": name} for name in names])
+        self.hosts("n1", "n2")
+        self.options({"declaration_cluster_name": "trial", "ansible_connection": "local", "ansible_python_interpreter": sys.executable})
+        self.environment = {
+            "HOME": str(self.home),
+            "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
+            "ANSIBLE_COLLECTIONS_PATH": str(folder / "collections"),
+            "XDG_RUNTIME_DIR": "",
+        }
+
+    def playbook(self, name: str, content: list[dict[str, object]]) -> None:
+        (self.collection / "playbooks" / f"{name}.yml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+    def step(self, number: int, tasks: list[dict[str, object]], **play: object) -> None:
+        slug = SLUGS[number - 1]
+        head = {"name": f"Step {number} of 8: {slug}", "hosts": "bzzz", "gather_facts": False}
+        self.playbook(f"step_{number}_{slug}", [{**head, **play, "tasks": tasks}])
+
+    def hosts(self, *names: str, **settings: dict[str, object]) -> None:
+        hosts = {name: settings.get(name, {}) for name in names}
+        (self.inventory / "hosts.yml").write_text(yaml.safe_dump({"bzzz": {"hosts": hosts}}))
+
+    def options(self, options: dict[str, object]) -> None:
+        (self.inventory / "group_vars/bzzz/main.yml").write_text(yaml.safe_dump(options))
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "bzzz_setup", *arguments]
+
+    def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*arguments, "-i", str(self.inventory)),
+            env={**self.environment, **more},
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments, **more)
+        out, err = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def report(self, *arguments: str, code: int) -> dict[str, object]:
+        """The JSON document of a command, which is all that it prints."""
+        done = self.run(*arguments, "--json")
+        assert (done.returncode, done.stderr) == (code, ""), done.stdout + done.stderr
+        return json.loads(done.stdout)
+
+    @property
+    def state(self) -> Path:
+        return self.home / ".local/state/bzzz/trial"
+
+    def ran(self, report: dict[str, object]) -> list[int]:
+        """The steps that Ansible really played, in its order."""
+        journal = (self.state / "runs" / str(report["run"]) / "events.jsonl").read_text().splitlines()
+        return [event["step"] for event in map(json.loads, journal) if event["event"] == "StepStarted"]
+
+
+@pytest.fixture
+def front(tmp_path: Path) -> Front:
+    return Front(tmp_path)
+
+
+def wait_for(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "the condition did not come true"
+        time.sleep(0.02)
+
+
+def held_open(front: Front, marker: Path) -> dict[str, object]:
+    """A task that says that it began and then stays until it is killed."""
+    return {
+        "ansible.builtin.command": {"argv": ["/bin/sh", "-c", f"echo $$ > {marker}; exec sleep 300"]},
+        "when": "inventory_hostname == 'n1'",
+    }
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.requirement("F6", part="steps from the front")
+def test_apply_runs_all_steps_and_reports_changes(front: Front) -> None:
+    changes = [{"kind": "file", "name": "/etc/a", "what": "created"}, {"kind": "unit", "name": "a.service", "what": "restarted"}]
+    front.step(2, [{"bzzz.cluster.answer": {"result": {"changed": True, "changes": changes}}}])
+    front.step(3, [{"name": "Plain", "bzzz.cluster.answer": {"result": {"changed": True}}}])
+    report = front.report("apply", code=0)
+    assert front.ran(report) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [step["state"] for step in report["steps"]] == ["done"] * 8
+    assert [step["changed"] for step in report["steps"]] == [0, 4, 2, 0, 0, 0, 0, 0]
+    assert {node: tally["changed"] for node, tally in report["nodes"].items()} == {"n1": 3, "n2": 3}
+    assert {"step": 2, "node": "n2", "role": "", **changes[1]} in report["changes"]
+    assert {"step": 3, "node": "n1", "role": "", "kind": "task", "name": "Plain", "what": "changed"} in report["changes"]
+    kept = json.loads((front.state / "runs" / report["run"] / "report.json").read_text())
+    assert kept == report
+    assert front.report("status", code=0)["report"] == {**report, "seconds": report["seconds"]}
+
+
+@pytest.mark.requirement("L2", part="resume from the front")
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--from", "7"], [7, 8]),
+        (["--from", "formation"], [7, 8]),
+        (["--only", "network"], [2]),
+        (["--only", "5", "--only", "2"], [2, 5]),
+        (["--only", "3,1"], [1, 3]),
+    ],
+)
+def test_apply_runs_the_steps_asked_for(front: Front, arguments: list[str], expected: list[int]) -> None:
+    report = front.report("apply", *arguments, code=0)
+    assert front.ran(report) == expected == [step["number"] for step in report["steps"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["apply", "--from", "9"], "no step '9'"),
+        (["apply", "--only", "netwrk"], "no step 'netwrk'"),
+        (["apply", "--only", "1", "--from", "2"], "exclude each other"),
+        (["apply", "--nonsense"], "No such option"),
+        (["frobnicate"], "No such command"),
+        (["apply", "--limit", "n7"], "no hosts"),
+        (["status", "-i", "/nonexistent"], "no inventory at /nonexistent"),
+    ],
+)
+def test_bad_options_are_refused_with_a_remedy(front: Front, arguments: list[str], said: str) -> None:
+    inventory = [] if "-i" in arguments else ["-i", str(front.inventory)]
+    if arguments == ["frobnicate"]:
+        inventory = []
+    done = subprocess.run(
+        front.command(*arguments, *inventory), env=front.environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    told = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 2, told
+    assert said in told
+    assert "Remedy:" in told or "--help" in told
+
+
+@pytest.mark.requirement("1.1.3", part="exit code and remedy of a refused declaration")
+def test_declaration_problems_are_2(front: Front) -> None:
+    problem = {
+        "severity": "error",
+        "option": "network_subnet",
+        "value": "10.0.0.5/24",
+        "node": None,
+        "message": "Host bits are set.",
+        "remedy": "Write 10.0.0.0/24.",
+    }
+    front.step(1, [{"bzzz.cluster.answer": {"result": {"failed": True, "msg": "refused", "problems": [problem]}}, "run_once": True}])
+    front.playbook(
+        "check", [{"hosts": "localhost", "gather_facts": False, "tasks": [{"bzzz.cluster.answer": {"result": {"problems": [problem]}}}]}]
+    )
+    report = front.report("apply", code=2)
+    assert report["problems"] == [problem]
+    assert front.ran(report) == [1]
+    assert front.report("check", code=2)["problems"] == [problem]
+    said = front.run("check")
+    assert said.returncode == 2
+    assert "network_subnet = '10.0.0.5/24'" in said.stdout
+    assert "Remedy: Write 10.0.0.0/24." in said.stdout
+    front.playbook(
+        "check",
+        [
+            {
+                "hosts": "localhost",
+                "gather_facts": False,
+                "tasks": [{"bzzz.cluster.answer": {"result": {"problems": [{**problem, "severity": "warning"}]}}}],
+            }
+        ],
+    )
+    assert front.report("check", code=0)["problems"][0]["severity"] == "warning"
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("hosts.yml", "bzzz: {hosts: [1"),
+        ("hosts.yml", "bzzz: {hosts: {}}"),
+        ("group_vars/bzzz/main.yml", "a: [1"),
+        ("group_vars/bzzz/vault.yml", "x: [1"),
+    ],
+)
+def test_an_unreadable_or_empty_inventory_is_2(front: Front, file: str, content: str) -> None:
+    (front.inventory / file).write_text(content)
+    document = front.report("apply", code=2)
+    assert document["problems"][0]["message"]
+    assert document["problems"][0]["remedy"]
+
+
+@pytest.mark.requirement("L7", part="shown by the front")
+def test_failed_checks_are_1_with_their_remedy(front: Front) -> None:
+    check = {
+        "id": "port-8080",
+        "requirement": "1.2.2",
+        "role": "network",
+        "title": "port 8080 is free",
+        "status": "fail",
+        "seen": "nginx",
+        "expected": "nobody",
+        "remedy": "systemctl stop nginx",
+        "data": {},
+    }
+    good = {**check, "id": "x", "status": "pass"}
+    front.step(
+        8,
+        [
+            {
+                "bzzz.cluster.answer": {
+                    "result": {"failed": "{{ inventory_hostname == 'n1' }}", "msg": "1 check failed", "checks": [good, check]}
+                }
+            }
+        ],
+    )
+    report = front.report("verify", code=1)
+    assert front.ran(report) == [8]
+    assert len(report["checks"]) == 4
+    assert {**check, "node": "n1", "step": 8} in report["checks"]
+    said = front.run("verify")
+    assert said.returncode == 1
+    assert "port 8080 is free" in said.stdout
+    assert "seen nginx, expected nobody  [1.2.2]" in said.stdout
+    assert "  Remedy: systemctl stop nginx" in said.stdout.splitlines()
+
+
+@pytest.mark.requirement("L2", part="a lost node does not stop the others")
+def test_an_unreachable_node_is_3_and_the_others_go_on(front: Front) -> None:
+    lost = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_ssh_common_args": "-F /dev/null"}
+    front.hosts("n1", "n2", n2=lost)
+    report = front.report("apply", "--from", "6", code=3)
+    assert front.ran(report) == [6, 7, 8]
+    assert [(failure["node"], failure["step"], failure["kind"]) for failure in report["failures"]] == [("n2", 6, "unreachable")]
+    assert [step["state"] for step in report["steps"]] == ["failed", "done", "done"]
+    said = front.run("apply", "--from", "6").stdout
+    assert "Remedy:" in said
+    assert f"bzzz-setup apply -i {front.inventory} --from 6" in said
+    assert front.report("apply", "--from", "6", "--limit", "n1", code=0)["nodes"].keys() == {"n1"}
+
+
+def test_a_failed_task_is_3_unless_it_was_rescued_or_ignored(front: Front) -> None:
+    fail = {"ansible.builtin.fail": {"msg": "disk is full"}}
+    front.step(1, [{"block": [fail], "rescue": [{"ansible.builtin.debug": {"msg": "saved"}}]}, {**fail, "ignore_errors": True}])
+    report = front.report("apply", "--only", "1,2", code=0)
+    assert report["failures"] == []
+    assert [step["state"] for step in report["steps"]] == ["done", "done"]
+    assert not any(tally["failed"] for tally in report["nodes"].values())
+    front.step(1, [{**fail, "when": "inventory_hostname == 'n2'"}])
+    report = front.report("detect", code=3)
+    assert [(failure["node"], failure["message"]) for failure in report["failures"]] == [("n2", "disk is full")]
+
+
+@pytest.mark.requirement("L1", part="plan in the terminal")
+def test_plan_changes_nothing_and_summarises(front: Front, tmp_path: Path) -> None:
+    target = tmp_path / "landed"
+    front.step(5, [{"ansible.builtin.copy": {"content": "new\n", "dest": str(target) + "-{{ inventory_hostname }}"}}])
+    report = front.report("plan", "--from", "4", code=0)
+    assert [step["changed"] for step in report["steps"]] == [0, 2, 0, 0, 0]
+    assert list(tmp_path.glob("landed*")) == []
+    said = front.run("plan", "--only", "5", "--diff")
+    assert said.returncode == 0
+    assert "+new" in said.stdout
+    assert front.report("status", code=0)["report"] is None
+    front.report("apply", "--only", "5", code=0)
+    assert len(list(tmp_path.glob("landed*"))) == 2
+    assert front.report("plan", "--only", "5", code=0)["changes"] == []
+
+
+@pytest.mark.requirement("1.1.9", part="interfaces shown by detect")
+def test_detect_shows_the_machines(front: Front) -> None:
+    facts = {
+        "bzzz_system": {
+            "os": {"name": "Debian GNU/Linux 12 (bookworm)"},
+            "cpu": {"threads": 8, "model": "EPYC"},
+            "memory": {"total_mib": 64000},
+            "mounts": [{"path": "/", "total_mib": 102400, "available_mib": 51200}],
+            "problems": [{"message": "no clock service", "remedy": "apt-get install chrony"}],
+        },
+        "bzzz_gpu": {"devices": [{**EMPTY, "vendor": "nvidia", "model": "Tesla T4", "memory_total_mib": 15360}] * 2, "problems": []},
+        "bzzz_network": {
+            "primary_interface": "eth0",
+            "interfaces": [
+                interface("eth0", "10.0.0.4/24", mac="02:00:00:00:00:04", driver="virtio_net"),
+                interface("eth1", carrier=False),
+                interface("lo", kind="loopback"),
+            ],
+            "problems": [],
+        },
+    }
+    front.step(1, [{"bzzz.cluster.answer": {"result": {"ansible_facts": facts}}}])
+    assert front.report("detect", code=0)["nodes"] == {"n1": facts, "n2": facts}
+    said = front.run("detect").stdout
+    for part in ("8 x EPYC", "62 GiB", "50 GiB free of 100 GiB", "2 x Tesla T4 15 GiB", "eth0 10.0.0.4/24", "apt-get install chrony"):
+        assert part in said, said
+    assert re.search(r"^n1 +eth0 +physical +up +10.0.0.4/24 +1500 +1000 Mb/s +02:00:00:00:00:04 +virtio_net", said, re.MULTILINE), said
+    assert re.search(r"^n2 +eth1 +physical +no carrier ", said, re.MULTILINE), said
+    assert "n1, n2\n  no clock service" in said and "n1  lo" not in said
+
+
+@pytest.mark.requirement("L2", part="one run at a time")
+def test_a_second_run_is_4_and_a_killed_one_is_not_in_the_way(front: Front, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    front.step(4, [held_open(front, marker)])
+    first = front.start("apply")
+    wait_for(lambda: marker.exists() and marker.read_text().strip())
+    busy = front.report("apply", code=4)
+    assert f"pid {first.pid}" in busy["problems"][0]["message"]
+    assert time.strftime("%Y-%m-%d") in busy["problems"][0]["message"]
+    assert front.report("status", code=0)["running"]["pid"] == first.pid
+    asleep = int(marker.read_text())
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    wait_for(lambda: not alive(asleep))  # Ansible and what it ran have gone with the front.
+    front.step(4, [{"bzzz.cluster.answer": {}}])
+    told = front.report("status", code=0)
+    assert told["running"] is None
+    assert [step["state"] for step in told["report"]["steps"]][:5] == ["done", "done", "done", "running", "waiting"]
+    front.report("apply", code=0)
+    assert list(front.state.glob("runs/*/private")) == []
+
+
+@pytest.mark.requirement("L2", part="interruption")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_is_130_and_stops_what_it_started(front: Front, tmp_path: Path, number: signal.Signals) -> None:
+    marker = tmp_path / "marker"
+    front.step(2, [held_open(front, marker)])
+    process = front.start("apply", "--json")
+    wait_for(lambda: marker.exists() and marker.read_text().strip())
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "")
+    assert not alive(int(marker.read_text()))
+    report = json.loads(out)
+    assert report["outcome"] == "interrupted"
+    assert [step["state"] for step in report["steps"]][:3] == ["done", "failed", "waiting"]
+    front.step(2, [{"bzzz.cluster.answer": {}}])
+    front.report("apply", code=0)
+
+
+def test_only_the_last_runs_are_kept_and_they_are_private(front: Front) -> None:
+    runs = front.state / "runs"
+    for number in range(25):
+        (runs / f"20000101-0000{number:02}-1-apply").mkdir(parents=True)
+    report = front.report("apply", "--only", "1", code=0)
+    kept = sorted(folder.name for folder in runs.iterdir())
+    assert len(kept) == 20
+    assert kept[-1] == report["run"]
+    assert kept[0] == "20000101-000006-1-apply"
+    for file in [runs / report["run"], *(runs / report["run"]).iterdir()]:
+        assert file.stat().st_mode & 0o077 == 0, file
+
+
+@pytest.mark.requirement("F3", part="secrets of a run")
+def test_secrets_are_nowhere(front: Front, tmp_path: Path) -> None:
+    """A vaulted option, a secret of the caller's environment: in no file, no argv, no environment, no output of the run."""
+    key, vaulted, foreign = "canary-key-5d1f", "canary-vaulted-77ac", "canary-foreign-0b3e"
+    folder = front.home / ".config/bzzz/trial"
+    folder.mkdir(parents=True)
+    (folder / "vault-key").write_text(key + "\n")
+    (folder / "vault-key").chmod(0o600)
+    vault = VaultLib([("default", VaultSecret(key.encode()))])
+    (front.inventory / "group_vars/bzzz/vault.yml").write_bytes(vault.encrypt(f"service_token: {vaulted}\n"))
+    proof, go = tmp_path / "proof", tmp_path / "go"
+    front.step(
+        1,
+        [
+            {"bzzz.cluster.answer": {"secret": "{{ service_token }}", "result": {"changed": True}}},
+            {"ansible.builtin.copy": {"content": "{{ service_token | hash('sha256') }}", "dest": str(proof)}, "run_once": True},
+            {"ansible.builtin.command": {"argv": ["/bin/sh", "-c", f"until test -e {go}; do sleep 0.05; done"]}, "run_once": True},
+            {"ansible.builtin.fail": {"msg": "{{ service_token }}"}, "no_log": True, "when": "inventory_hostname == 'n1'"},
+        ],
+    )
+    process = front.start("apply", BZZZ_TEST_SECRET=foreign)
+    wait_for(proof.exists)
+    seen = bytearray()
+    children = {process.pid}
+    for _ in range(3):
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                pid, parent = int(stat.parent.name), int(stat.read_text().rpartition(")")[2].split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if parent in children:
+                children.add(pid)
+    assert len(children) >= 3
+    for pid in children - {process.pid}:
+        for part in ("cmdline", "environ"):
+            try:
+                seen += Path(f"/proc/{pid}/{part}").read_bytes()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    assert b"ansible" in seen
+    running = [file for file in front.home.rglob("*") if file.is_file()]
+    go.touch()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 3, out + err
+    assert proof.read_text() == hashlib.sha256(vaulted.encode()).hexdigest(), "the secret did reach the task"
+    for file in {*running, *(file for file in front.home.rglob("*") if file.is_file())} - {folder / "vault-key"}:
+        if file.exists():
+            seen += file.read_bytes()
+    seen += (out + err).encode()
+    for canary in (key, vaulted, foreign):
+        assert canary.encode() not in seen
+    assert not list(front.state.glob("runs/*/private"))
+
+
+def test_plain_lines_when_not_a_terminal(front: Front) -> None:
+    done = front.run("apply", "--only", "2")
+    assert done.returncode == 0
+    assert "\x1b" not in done.stdout
+    lines = done.stdout.splitlines()
+    assert lines[0] == "step 2 of 8  Network"
+    assert lines[-1].startswith("Fine. apply of cluster trial: ")
+
+
+def test_live_progress_fits_eighty_columns(front: Front) -> None:
+    front.step(2, [{"name": "A task whose name is much too long for one line of a terminal " * 2, "ansible.builtin.command": "sleep 0.6"}])
+    arguments = ["-m", "bzzz_setup", "apply", "-i", str(front.inventory), "--only", "1,2"]
+    environment = {**front.environment, "TERM": "xterm-256color"}
+    child = pexpect.spawn(sys.executable, arguments, env=environment, dimensions=(24, 80), encoding="utf-8", timeout=60)
+    shown = child.read()
+    child.close()
+    assert child.exitstatus == 0, shown
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", shown).splitlines()
+    assert any("2 of 8" in line for line in lines)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+    assert "A task whose name is much too" in text
+    assert "✔ 1 Detection" in text
+    assert max(len(line) for line in text.replace("\r", "\n").splitlines()) <= 80

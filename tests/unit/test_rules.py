@@ -1,0 +1,781 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The rules, one by one: what they find, what they let pass, and the remedy they give."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+from ansible_collections.bzzz.cluster.plugins.module_utils.cluster import resolve
+from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import load_specs, options_of
+from ansible_collections.bzzz.cluster.plugins.module_utils.problems import errors
+from ansible_collections.bzzz.cluster.plugins.module_utils.rules import ranges
+from ansible_collections.bzzz.cluster.plugins.module_utils.rules.network import places
+from ansible_collections.bzzz.cluster.plugins.module_utils.rules.ports import own_ports
+from ansible_collections.bzzz.cluster.plugins.module_utils.rules.resources import mount_of
+from ansible_collections.bzzz.cluster.plugins.module_utils.rules.ssh import judge_key
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from declarations import about, cluster_of, declared_of, facts_of, interface, judge, judge_on, listener, route
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+ETH0 = interface("eth0", "10.0.0.11/24", "fe80::1/64")
+NODE = facts_of(ETH0, routes=(route("default", "eth0", "10.0.0.1"), route("10.0.0.0/24", "eth0")))
+ONE = cluster_of(1)
+
+
+def test_a_plain_declaration_has_no_problems() -> None:
+    assert judge() == []
+    assert judge_on({"n1": NODE}) == []
+
+
+# --- cluster ---
+
+
+def test_an_inventory_without_nodes() -> None:
+    assert [found["option"] for found in judge(cluster=cluster_of(0))] == ["bzzz"]
+
+
+@pytest.mark.parametrize(("name", "better"), [("My Cluster", "my-cluster"), ("bzzz_1", "bzzz-1"), ("-", "bzzz"), ("x" * 70, "x" * 42)])
+def test_cluster_names(name: str, better: str) -> None:
+    (found, *_) = about(judge({"declaration_cluster_name": name}), "declaration_cluster_name")
+    assert found["remedy"] == f"Write {better}."
+    assert judge({"declaration_cluster_name": better}) == []
+
+
+def test_node_names_and_addresses() -> None:
+    cluster = cluster_of()
+    cluster["nodes"][0]["name"] = "gpu_1"
+    cluster["nodes"][1]["address"] = None
+    cluster["nodes"][2]["name"] = long = "N3." + "x" * 61 + ".y"
+    cluster["coordinators"] = ["gpu_1"]
+    problems = judge(cluster=cluster)
+    found = [(one["option"], one["node"]) for one in problems]
+    assert found == [("inventory_hostname", "gpu_1"), ("inventory_hostname", long), ("network_address", "n2")]
+    assert "gpu-1" in problems[0]["remedy"]
+    assert problems[1]["remedy"] == "Name the node N3 in the inventory."
+    assert "host_vars/n2.yml" in problems[2]["remedy"]
+
+
+def test_names_that_differ_in_case_only() -> None:
+    cluster = cluster_of(2, coordinators=1)
+    cluster["nodes"][1]["name"] = "N1"
+    (found,) = judge(cluster=cluster)
+    assert found["node"] == "n1, N1"
+
+
+def test_two_nodes_with_one_address() -> None:
+    cluster = cluster_of()
+    cluster["nodes"][2]["address"] = "10.0.0.11"
+    (found,) = judge(cluster=cluster)
+    assert (found["option"], found["value"], found["node"]) == ("network_address", "10.0.0.11", "n1, n3")
+
+
+def test_a_loopback_address_is_no_use_to_peers() -> None:
+    cluster = cluster_of(address="127.0.0.1")
+    assert [found["node"] for found in judge(cluster=cluster)] == ["n1", "n2", "n3"]
+    assert judge(cluster=cluster_of(1, address="127.0.0.1")) == [], "a cluster of one needs no other"
+
+
+def test_what_must_be_the_same_everywhere() -> None:
+    (found,) = judge(n2={"coordination_lease_seconds": 9})
+    assert found["option"] == "coordination_lease_seconds"
+    assert "n2 9" in found["message"]
+
+
+def test_names_are_resolved_side_by_side() -> None:
+    assert resolve(["localhost", "10.0.0.1", "no such host"]) == {"localhost": "127.0.0.1", "10.0.0.1": "10.0.0.1"}
+    assert resolve([]) == {}
+
+
+# --- network ---
+
+
+@pytest.mark.requirement("1.1.3")
+@pytest.mark.parametrize(
+    ("subnet", "says", "remedy"),
+    [
+        ("10.0.0.5/24", "host bits", "Write 10.0.0.0/24."),
+        ("10.0.0.0/33", "/0 to /32", "192.168.1.0/24"),
+        ("abc", "no IPv4 or IPv6 address", "192.168.1.0/24"),
+        ("fd00::5/64", "host bits", "Write fd00::/64."),
+    ],
+)
+def test_subnet_form(subnet: str, says: str, remedy: str) -> None:
+    found = about(judge({"network_subnet": subnet}), "network_subnet")
+    assert [one["node"] for one in found] == ["n1", "n2", "n3"]
+    assert says in found[0]["message"]
+    assert remedy in found[0]["remedy"]
+
+
+@pytest.mark.requirement("1.1.2", part="declaration")
+@pytest.mark.parametrize("subnet", ["10.0.0.0/24", "10.0.0.0/28", "10.0.0.0/8"])
+def test_any_subnet_that_holds_the_nodes(subnet: str) -> None:
+    assert judge({"network_subnet": subnet}) == []
+    declared, _ = declared_of(cluster_of(), {"network_subnet": subnet})
+    assert {roles["network"]["subnet"] for roles in declared.values()} == {subnet}
+
+
+@pytest.mark.requirement("1.1.2", part="declaration")
+def test_an_ipv6_subnet() -> None:
+    cluster = cluster_of(1, address="fd00::11")
+    facts = {"n1": facts_of(interface("eth0", "10.0.0.11/24", "fd00::11/64"))}
+    assert judge({"network_subnet": "fd00::/64"}, cluster) == []
+    assert judge_on(facts, {"network_subnet": "fd00::/64"}, cluster) == []
+    declared, _ = declared_of(cluster, {"network_subnet": "fd00::/64"})
+    assert places(declared, cluster, facts)["n1"] == {"subnet": "fd00::/64", "interface": "eth0", "address": "fd00::11"}
+
+
+@pytest.mark.parametrize("subnet", ["0.0.0.0/0", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "::1/128", "fe80::/64"])
+def test_networks_that_cannot_be_a_clusters(subnet: str) -> None:
+    assert "cannot be a cluster's" in about(judge({"network_subnet": subnet}), "network_subnet")[0]["message"]
+
+
+def test_a_subnet_without_room() -> None:
+    found = about(judge({"network_subnet": "10.0.0.10/31"}), "network_subnet")
+    assert "room for 2 hosts" in found[0]["message"]
+
+
+@pytest.mark.requirement("1.1.12", part="address inside the declared subnet")
+def test_an_address_outside_of_the_subnet() -> None:
+    found = judge({"network_subnet": "10.0.1.0/24"})
+    assert len(found) == 3
+    assert "10.0.0.11 is not inside" in found[0]["message"]
+    assert "network_address in host_vars/n1.yml" in found[0]["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"), [("network_interface", "eth0 eth1", None), ("network_address", "10.0.0.5/24", "Write 10.0.0.5.")]
+)
+def test_interface_and_address_form(name: str, option: str, value: str | None) -> None:
+    found = about(judge({name: option}), name)
+    assert found
+    assert value is None or found[0]["remedy"] == value
+
+
+@pytest.mark.requirement("1.1.10", part="declaration")
+def test_subnet_and_interface_are_settled_from_facts() -> None:
+    def placed(given: dict[str, Any], facts: dict[str, Any], cluster: Any = ONE) -> dict[str, Any]:
+        declared, _ = declared_of(cluster, given)
+        return dict(places(declared, cluster, {"n1": facts})["n1"])
+
+    two = facts_of(
+        interface("eth0", "10.0.0.11/24"), interface("eth1", "10.9.0.11/24"), interface("docker0", "172.17.0.1/16", kind="bridge")
+    )
+    assert placed({}, two) == {"subnet": "10.0.0.0/24", "interface": "eth0", "address": "10.0.0.11"}
+    assert placed({"network_subnet": "10.9.0.0/16"}, two) == {"subnet": "10.9.0.0/16", "interface": "eth1", "address": "10.0.0.11"}
+    assert placed({"network_interface": "eth1"}, two)["subnet"] == "10.9.0.0/24"
+    isolated = facts_of(interface("a0", "10.9.0.11/24"), interface("b0", "10.0.0.11/24"), primary=None)
+    assert placed({}, isolated)["interface"] == "b0", "without a default route, the one that Ansible uses"
+    dual = facts_of(interface("eth0", "192.168.7.7/24", "10.0.0.11/24", "fd00::11/64"))
+    assert placed({}, dual)["subnet"] == "10.0.0.0/24", "the network of the node's own address"
+    assert placed({}, facts_of(primary=None)) == {"subnet": None, "interface": None, "address": "10.0.0.11"}
+    alone = cluster_of(1, address="127.0.0.1")
+    assert placed({}, two, alone) == {"subnet": "10.0.0.0/24", "interface": "eth0", "address": "10.0.0.11"}
+
+
+@pytest.mark.requirement("1.1.12", part="rules")
+@pytest.mark.parametrize(
+    ("given", "facts", "option", "says"),
+    [
+        ({"network_interface": "eth7"}, NODE, "network_interface", "has no interface eth7. It has: eth0 (10.0.0.11/24"),
+        ({}, facts_of(interface("eth0", "10.0.0.11/24", up=False, state="down")), "network_interface", "eth0 is down"),
+        ({}, facts_of(interface("eth0", "10.0.0.11/24", carrier=False, state="down")), "network_interface", "has no carrier"),
+        ({}, facts_of(interface("eth0"), primary=None), "network_interface", "No interface of the node has an address"),
+        ({"network_subnet": "10.0.0.0/24"}, facts_of(interface("eth0", "10.1.0.11/24")), "network_subnet", "no address inside 10.0.0.0/24"),
+        (
+            {"network_interface": "eth1", "network_subnet": "10.0.0.0/24"},
+            facts_of(interface("eth0", "10.0.0.11/24"), interface("eth1", "10.1.0.11/24")),
+            "network_interface",
+            "eth1 has no address inside",
+        ),
+        ({}, facts_of(interface("eth0", "10.0.0.99/24")), "network_address", "10.0.0.11 is not on eth0"),
+        ({}, facts_of(interface("eth0", "10.5.0.9/24"), interface("eth1", "10.0.0.11/24")), "network_address", "it is on eth1"),
+    ],
+)
+def test_interfaces_as_the_node_has_them(given: dict[str, Any], facts: dict[str, Any], option: str, says: str) -> None:
+    (found,) = errors(judge_on({"n1": facts}, given, ONE))
+    assert (found["option"], found["node"]) == (option, "n1")
+    assert says in found["message"]
+
+
+def test_the_remedy_for_a_translated_address_is_the_line_to_write() -> None:
+    (found,) = judge_on({"n1": facts_of(interface("eth0", "172.31.0.9/20"))}, {}, cluster_of(1, address="203.0.113.5"))
+    assert "network_address: 172.31.0.9 in host_vars/n1.yml" in found["remedy"]
+
+
+@pytest.mark.requirement("1.1.1", part="different subnets are reported")
+def test_nodes_in_different_subnets() -> None:
+    cluster = cluster_of(2, coordinators=1)
+    cluster["nodes"][1]["address"] = "10.1.0.12"
+    (found,) = judge_on({"n1": NODE, "n2": facts_of(interface("ens3", "10.1.0.12/24"), primary="ens3")}, {}, cluster)
+    assert (found["severity"], found["node"]) == ("warning", None)
+    assert "n1 10.0.0.0/24 (eth0), n2 10.1.0.0/24 (ens3)" in found["message"]
+
+
+@pytest.mark.requirement("1.1.4", part="rules")
+@pytest.mark.parametrize(
+    ("other", "routes", "severity", "network", "name"),
+    [
+        (interface("docker0", "10.0.0.129/25", kind="bridge"), (), "error", "10.0.0.128/25", "docker0"),
+        (interface("docker0", "10.0.0.1/16", kind="bridge", state="down"), (), "error", "10.0.0.0/16", "docker0"),
+        (interface("br-1a2b", "10.0.0.1/24", kind="bridge"), (), "error", "10.0.0.0/24", "br-1a2b"),
+        (interface("wlan0", "10.0.0.50/24", kind="wifi"), (), "warning", "10.0.0.0/24", "wlan0"),
+        (interface("tun0", "10.8.0.2/32", kind="tun"), (route("10.0.0.0/8", "tun0"),), "warning", "10.0.0.0/8", "tun0"),
+        (interface("tun0", "10.8.0.2/32", kind="tun"), (route("10.0.0.64/26", "tun0", "10.8.0.1"),), "error", "10.0.0.64/26", "tun0"),
+        (interface("eth1"), (route("10.0.0.128/28", "eth0", "10.0.0.254"),), "error", "10.0.0.128/28", "eth0"),
+    ],
+)
+def test_networks_that_overlap(other: dict[str, Any], routes: tuple[dict[str, Any], ...], severity: str, network: str, name: str) -> None:
+    (found,) = judge_on({"n1": facts_of(ETH0, other, routes=(route("default", "eth0", "10.0.0.1"), *routes))}, {}, ONE)
+    assert (found["option"], found["severity"], found["node"]) == ("network_subnet", severity, "n1")
+    assert network in found["message"] and name in found["message"] and "n1" in found["message"]
+    assert ("daemon.json" in found["remedy"]) == name.startswith(("docker", "br-"))
+
+
+@pytest.mark.requirement("1.1.4", part="rules")
+def test_networks_that_do_not() -> None:
+    beside = (
+        interface("docker0", "172.17.0.1/16", kind="bridge"),
+        interface("tun0", "10.8.0.2/32", "fd00::1/64", kind="tun"),
+        interface("lo2", "10.0.0.200/32", kind="loopback"),
+    )
+    vpn = (route("0.0.0.0/1", "tun0"), route("128.0.0.0/1", "tun0"), route("10.0.0.0/24", "eth0"))
+    assert judge_on({"n1": facts_of(ETH0, *beside, routes=vpn)}, {}, ONE) == []
+
+
+@pytest.mark.requirement("1.1.4", part="rules")
+def test_a_bridge_on_one_node_in_the_network_of_another() -> None:
+    cluster = cluster_of(2, coordinators=1)
+    cluster["nodes"][1]["address"] = "192.168.1.12"
+    bridge = interface("docker0", "10.0.0.1/20", kind="bridge")
+    found = judge_on({"n1": NODE, "n2": facts_of(interface("eth0", "192.168.1.12/24"), bridge)}, {}, cluster)
+    assert [(one["severity"], one["node"]) for one in found] == [("warning", None), ("error", "n2")]
+
+
+@pytest.mark.requirement("1.1.4", part="rules")
+def test_the_way_out_of_a_node_that_is_a_container_is_no_network_of_its_own() -> None:
+    """There eth0 is a veth. n2 is in the cluster by another interface, and its way out is in n1's network."""
+    cluster = cluster_of(2, coordinators=1)
+    cluster["nodes"][1]["address"] = "10.1.0.12"
+    node = facts_of(interface("eth0", "10.0.0.12/24", kind="veth"), interface("eth1", "10.1.0.12/24", kind="veth"))
+    found = judge_on({"n1": NODE, "n2": node}, {}, cluster, n2={"network_interface": "eth1"})
+    assert [(one["severity"], one["node"]) for one in found] == [("warning", None), ("warning", "n2")]
+
+
+# --- ports ---
+
+PORTS = ["service_port", "service_mcp_port", "service_web_port", "service_websocket_port", "coordination_client_port"]
+
+
+@pytest.mark.requirement("1.2.1", part="form")
+@pytest.mark.requirement("1.2.2", part="form")
+@pytest.mark.requirement("1.2.3", part="form")
+@pytest.mark.requirement("1.2.4", part="form")
+@pytest.mark.parametrize("option", [name for name in options_of(load_specs()) if name.endswith("_port")])
+@pytest.mark.parametrize("port", [0, -1, 65536, 10**30])
+def test_ports_that_do_not_exist(option: str, port: int) -> None:
+    found = about(judge({option: port}, ONE), option)
+    assert [one["value"] for one in found] == [port]
+    assert ("1 or more" if port < 1 else "65535 or less") in found[0]["remedy"]
+
+
+@pytest.mark.requirement("1.2.1", part="default")
+@pytest.mark.requirement("1.2.2", part="default")
+@pytest.mark.requirement("1.2.3", part="default")
+@pytest.mark.requirement("1.2.4", part="default")
+def test_default_ports() -> None:
+    service = declared_of(ONE, {})[0]["n1"]["service"]
+    assert (service["port"], service["mcp_port"], service["web_port"], service["websocket_port"]) == (8080, 3000, 8080, 8081)
+
+
+@pytest.mark.requirement("1.2.6", part="inside the configuration")
+@pytest.mark.parametrize(("first", "second"), list(itertools.combinations(PORTS, 2)))
+def test_no_two_ports_may_be_one_except_service_and_web(first: str, second: str) -> None:
+    found = judge({first: 7000, second: 7000}, ONE)
+    if {first, second} == {"service_port", "service_web_port"}:
+        assert found == []
+    else:
+        assert {one["option"] for one in found} <= {first, second} and found
+        assert "7001 is free" in found[0]["remedy"]
+
+
+@pytest.mark.requirement("1.2.3", part="may share or not")
+def test_service_and_web_port_may_differ_too() -> None:
+    assert judge({"service_web_port": 9443}, ONE) == []
+
+
+@pytest.mark.parametrize(("option", "port", "other"), [("service_port", 22, "ansible_port"), ("service_mcp_port", 11434, "ollama_port")])
+def test_ports_of_others(option: str, port: int, other: str) -> None:
+    found = judge({option: port}, ONE)
+    assert other in json.dumps(found)
+
+
+@pytest.mark.requirement("1.2.5", part="operator's ranges")
+def test_reserved_ranges() -> None:
+    (found,) = judge({"network_reserved_ports": "2900-3100, 3101"}, ONE)
+    assert (found["option"], found["value"]) == ("service_mcp_port", 3000)
+    assert "2900-3100" in found["message"]
+    assert "3102 is free" in found["remedy"]
+    (wrong,) = judge({"network_reserved_ports": ["6100-6000"]}, ONE)
+    assert wrong["remedy"] == "Write 6000-6100."
+
+
+@pytest.mark.requirement("1.2.5", part="kernel's ranges")
+def test_ranges_of_the_kernel() -> None:
+    facts = facts_of(ETH0, ports={"reserved": ["3000", "3001-3005"]})
+    (found,) = judge_on({"n1": facts}, {}, ONE)
+    assert (found["option"], found["severity"]) == ("service_mcp_port", "error")
+    assert "ip_local_reserved_ports" in found["message"] and "3006 is free" in found["remedy"]
+    (found,) = judge_on({"n1": facts_of(ETH0)}, {"service_mcp_port": 40000}, ONE)
+    assert found["severity"] == "warning"
+    assert "32768 to 60999" in found["message"] and "61000 is free" in found["remedy"]
+
+
+@pytest.mark.requirement("1.2.6", part="listeners of others")
+def test_a_port_that_somebody_else_holds() -> None:
+    facts = facts_of(ETH0, listeners=(listener(8081), listener(8082, "python3", None, "127.0.0.1")))
+    found = about(judge_on({"n1": facts}, {}, ONE), "service_websocket_port")
+    assert [one["severity"] for one in found] == ["error"]
+    assert "nginx (pid 4711, unit nginx.service) on 0.0.0.0" in found[0]["message"]
+    assert "8083 is free" in found[0]["remedy"]
+    assert "systemctl disable --now nginx.service" in found[0]["remedy"]
+
+
+@pytest.mark.requirement("1.2.6", part="our own listeners are no clash")
+@pytest.mark.parametrize(
+    "unit", ["bzzz.service", "bzzz-node.service", "bzzz-etcd.service", "etcd.service", "prometheus-node-exporter.service"]
+)
+def test_our_own_listeners_are_no_clash(unit: str) -> None:
+    assert judge_on({"n1": facts_of(ETH0, listeners=tuple(listener(port, "x", unit) for port in (8080, 2379, 2380, 9100)))}, {}, ONE) == []
+
+
+def test_the_port_trials_own_listeners_are_no_clash() -> None:
+    assert judge_on({"n1": facts_of(ETH0, listeners=(listener(8080, "bzzz-listen", "session-1.scope"),))}, {}, ONE) == []
+
+
+def test_a_listener_that_could_not_be_read_is_foreign() -> None:
+    found = about(judge_on({"n1": facts_of(ETH0, listeners=({**listener(8080, None, None), "pid": None},))}, {}, ONE), "service_port")
+    assert "a program that could not be read on 0.0.0.0" in found[0]["message"]
+
+
+def test_udp_and_an_existing_ollama_are_no_clash() -> None:
+    facts = facts_of(
+        ETH0, listeners=(listener(8080, protocol="udp", where="127.0.0.1"), listener(11434, "ollama", "ollama.service", "127.0.0.1"))
+    )
+    assert judge_on({"n1": facts}, {}, ONE) == []
+
+
+def test_every_port_option_is_known_by_its_name() -> None:
+    declared, _ = declared_of(ONE, {})
+    assert set(own_ports(declared["n1"])) == {*PORTS, "coordination_peer_port", "metrics_node_exporter_port"}
+
+
+# --- firewall ---
+
+
+@pytest.mark.parametrize("option", ["firewall_ssh_sources", "firewall_web_sources"])
+def test_sources_are_networks(option: str) -> None:
+    (found,) = judge({option: ["10.0.0.0/8", "10.0.0.5", "fd00::/8"]}, ONE)
+    assert (found["option"], found["value"], found["remedy"]) == (option, "10.0.0.5", "Write 10.0.0.5/32.")
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("443", "Write 443/tcp."),
+        ("443/sctp", "Write 443/tcp."),
+        ("6100-6000/tcp", "Write 6000-6100."),
+        ("6000:6100/udp", "Write 6000-6100/udp."),
+        ("http", "443/tcp"),
+        ("443/TCP", "Write 443/tcp."),
+        ("6000 - 6100/udp", "Write 6000-6100/udp."),
+        ("0443/tcp", "Write 443/tcp."),
+    ],
+)
+def test_open_ports_form(text: str, remedy: str) -> None:
+    (found,) = judge({"firewall_open_ports": ["443/tcp", "6000-6100/udp", text]}, ONE)
+    assert found["value"] == text
+    assert remedy in found["remedy"]
+
+
+def test_extra_rules_need_nftables_and_stay_in_their_line() -> None:
+    rule = "ip saddr { 10.1.0.0/16, 10.2.0.0/16 } tcp dport 8443 accept"
+    assert judge({"firewall_extra_rules": [rule], "firewall_backend": "nftables"}, ONE) == []
+    for backend in ("auto", "ufw"):
+        (found,) = judge({"firewall_extra_rules": [rule], "firewall_backend": backend}, ONE)
+        assert "nftables" in found["remedy"]
+    for bad in ("accept\nflush ruleset", "accept; drop", "} chain x {", 'include "/etc/passwd"'):
+        assert len(judge({"firewall_extra_rules": [bad], "firewall_backend": "nftables"}, ONE)) == 1, bad
+
+
+@pytest.mark.requirement("1.3.1", part="the admin host is not shut out")
+@pytest.mark.parametrize(
+    ("admin", "sources", "cut"),
+    [
+        ("10.0.0.2", ["10.1.0.0/16"], True),
+        ("::ffff:10.0.0.2", ["10.1.0.0/16"], True),
+        ("fd00::2", ["10.0.0.0/8"], True),
+        ("10.0.0.2", ["10.1.0.0/16", "10.0.0.0/24"], False),
+        ("::ffff:10.0.0.2", ["10.0.0.0/24"], False),
+        ("10.0.0.2", [], False),
+        (None, ["10.1.0.0/16"], False),
+        ("127.0.0.1", ["10.1.0.0/16"], False),
+    ],
+)
+def test_ssh_sources_keep_the_admin_host_in(admin: str | None, sources: list[str], cut: bool) -> None:
+    facts = {"n1": facts_of(ETH0, network={"admin_address": admin})}
+    found = judge_on(facts, {"firewall_ssh_sources": sources}, ONE)
+    assert [one["severity"] for one in found] == ["error"] * cut
+    assert not cut or "SSH would be cut" in found[0]["message"]
+    assert judge_on(facts, {"firewall_ssh_sources": sources, "firewall_mode": "off"}, ONE) == []
+
+
+def test_listeners_that_the_firewall_would_close() -> None:
+    listeners = (
+        listener(80),
+        listener(80, where="::"),
+        listener(53, "dnsmasq", "dnsmasq.service", protocol="udp"),
+        listener(22, "sshd", "ssh.service"),
+        listener(5432, "postgres", where="127.0.0.1"),
+        listener(443),
+        listener(68, "dhclient", protocol="udp"),
+        listener(8080, "bzzz-node", "bzzz.service"),
+    )
+    (found,) = judge_on({"n1": facts_of(ETH0, listeners=listeners)}, {"firewall_open_ports": ["443/tcp"]}, ONE)
+    assert (found["severity"], found["option"]) == ("warning", "firewall_open_ports")
+    assert "80/tcp (nginx), 53/udp (dnsmasq)." in found["message"]
+    assert "[80/tcp, 53/udp]" in found["remedy"]
+    assert judge_on({"n1": facts_of(ETH0, listeners=listeners)}, {"firewall_mode": "off"}, ONE) == []
+
+
+# --- SSH ---
+
+
+def line(key: Any) -> str:
+    return str(key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()) + " someone@somewhere"
+
+
+GOOD = line(ed25519.Ed25519PrivateKey.generate())
+SK = (
+    "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAIEX/dQ0v4127bEo8eeG1EV0ApO2lWbSnN6RWusn/"
+    "NjqIAAAABHNzaDo= demos@siril"
+)
+
+
+@pytest.mark.requirement("2.1.2", part="form, type and strength")
+def test_good_public_keys() -> None:
+    for key in (GOOD, line(ec.generate_private_key(ec.SECP256R1())), line(rsa.generate_private_key(65537, 3072)), SK, f"  {GOOD}\n"):
+        assert list(judge_key(key)) == [], key
+    assert judge({"ssh_public_keys": [GOOD], "ssh_key_source": "provided"}, ONE) == []
+
+
+@pytest.mark.requirement("2.1.2", part="form, type and strength")
+@pytest.mark.parametrize(
+    ("key", "severity", "says"),
+    [
+        (line(rsa.generate_private_key(65537, 1024)), "error", "1024 bits can be broken"),
+        (line(rsa.generate_private_key(65537, 2048)), "warning", "2048 bits is weak"),
+        ("ssh-dss AAAAB3NzaC1kc3MAAACB", "error", "DSA"),
+        (GOOD.replace("ssh-ed25519", "ssh-rsa", 1), "error", "no public key"),
+        (GOOD[:40], "error", "no public key"),
+        (GOOD.split()[1], "error", "no public key"),
+        ("ssh-ed25519-cert-v01@openssh.com AAAA", "error", "certificate"),
+        ("---- BEGIN SSH2 PUBLIC KEY ---- AAAA", "error", "one-line form"),
+        (f"{GOOD}\n{GOOD}", "error", "longer than one line"),
+        ("", "error", "no public key"),
+        ("gibberish", "error", "no public key"),
+    ],
+)
+def test_bad_public_keys(key: str, severity: str, says: str) -> None:
+    (found,) = judge({"ssh_public_keys": [GOOD, key]}, ONE)
+    assert (found["severity"], found["option"]) == (severity, "ssh_public_keys")
+    assert found["message"].startswith("Key 2: ") and says in found["message"]
+
+
+def test_keys_that_are_missing_or_listed_twice() -> None:
+    assert [found["option"] for found in judge({"ssh_key_source": "provided"}, ONE)] == ["ssh_public_keys"]
+    assert [found["severity"] for found in judge({"ssh_public_keys": [GOOD, GOOD]}, ONE)] == ["warning"]
+
+
+@pytest.mark.requirement("2.2.2", part="rules")
+@pytest.mark.parametrize(
+    ("mode", "connection", "refused"),
+    [
+        ("none", {"ssh_user": "bzzz-admin"}, True),
+        ("commands", {"ssh_user": "bzzz-admin"}, True),
+        ("password", {"ssh_user": "bzzz-admin"}, True),
+        ("password", {"ssh_user": "bzzz-admin", "become_password": True}, False),
+        ("passwordless", {"ssh_user": "bzzz-admin"}, False),
+        ("none", {"ssh_user": "bzzz-admin", "become": False}, False),
+        ("none", {"ssh_user": "operator"}, False),
+        ("none", {"ssh_user": None}, False),
+    ],
+)
+def test_sudo_that_ansible_itself_needs(mode: str, connection: dict[str, Any], refused: bool) -> None:
+    given = {"ssh_sudo": mode, **({"ssh_sudo_commands": ["/usr/bin/id"]} if mode == "commands" else {})}
+    found = judge(given, cluster_of(1, **connection))
+    assert [one["option"] for one in found] == ["ssh_sudo"] * refused
+
+
+@pytest.mark.requirement("2.2.2", part="rules")
+def test_sudo_commands() -> None:
+    assert [one["option"] for one in judge({"ssh_sudo": "commands"}, ONE)] == ["ssh_sudo_commands"]
+    assert [one["severity"] for one in judge({"ssh_sudo_commands": ["/bin/ls"]}, ONE)] == ["warning"]
+    given = {"ssh_sudo": "commands", "ssh_sudo_commands": ["/usr/bin/systemctl restart bzzz.service", "systemctl", "ALL", "/bin/ls\nALL"]}
+    assert [one["value"] for one in judge(given, ONE)] == ["systemctl", "ALL", "/bin/ls\nALL"]
+    given["ssh_sudo_commands"] = [r"/usr/bin/mount -o ro\,noexec /mnt", "/bin/ls, ALL", "/bin/kill -HUP #1"]
+    assert [one["value"] for one in judge(given, ONE)] == ["/bin/ls, ALL", "/bin/kill -HUP #1"]
+
+
+@pytest.mark.parametrize("user", ["Admin", "1st", "a b", "x" * 33, "root;", "bzzz", "etcd"])
+def test_user_names(user: str) -> None:
+    assert [one["option"] for one in judge({"ssh_user": user}, ONE)] == ["ssh_user"]
+
+
+def test_users_that_the_list_leaves_out() -> None:
+    assert judge({"ssh_allow_users": ["operator", "bzzz-*@10.0.0.0/8"]}, ONE) == []
+    (found,) = judge({"ssh_allow_users": ["bzzz-admin"]}, ONE)
+    assert "leaves out operator" in found["message"] and found["severity"] == "error"
+    (found,) = judge({"ssh_allow_users": ["operator"]}, ONE)
+    assert "leaves out bzzz-admin" in found["message"]
+    assert "no user name" in judge({"ssh_allow_users": ["operator", "bzzz-admin", "a b"]}, ONE)[0]["message"]
+
+
+# --- certificates, Ollama ---
+
+
+def test_certificate_lives() -> None:
+    assert [one["option"] for one in judge({"tls_leaf_valid_days": 4000}, ONE)] == ["tls_leaf_valid_days"]
+    assert [one["option"] for one in judge({"tls_renew_before_days": 397}, ONE)] == ["tls_renew_before_days"]
+    names = ["a.example.com", "*.b.example.com", "10.0.0.1", "fd00::1", "a b", "FD00:0::1"]
+    assert [one["value"] for one in judge({"tls_extra_names": names}, ONE)] == ["a b", "FD00:0::1"]
+
+
+@pytest.mark.parametrize(
+    ("url", "remedy"),
+    [
+        ("gpu9:11434", "Write http://gpu9:11434."),
+        ("ftp://gpu9", "Write http://gpu9."),
+        ("http://gpu9:11434/api/tags", "Write http://gpu9:11434."),
+        ("https://", "base URL"),
+        ("http://gpu9:99999", "base URL"),
+        ("http://[::1", "base URL"),
+    ],
+)
+def test_ollama_endpoints(url: str, remedy: str) -> None:
+    (found,) = judge({"ollama_endpoints": ["https://gpu9.example.com:11434", "http://[fd00::1]:11434/", url]}, ONE)
+    assert found["value"] == url
+    assert remedy in found["remedy"]
+
+
+def test_a_password_in_an_endpoint_is_not_repeated() -> None:
+    found = judge({"ollama_endpoints": ["https://me:CANARY@gpu9"]}, ONE)
+    assert len(found) == 1
+    assert "CANARY" not in json.dumps(found)
+
+
+# --- coordination ---
+
+
+@pytest.mark.parametrize(
+    ("count", "severity", "says"),
+    [(0, "error", "nothing can hold"), (2, "warning", "loss of none"), (4, "warning", "loss of 1"), (9, "warning", "slow")],
+)
+def test_numbers_of_coordinators(count: int, severity: str, says: str) -> None:
+    (found,) = judge(cluster=cluster_of(9, coordinators=count))
+    assert (found["option"], found["severity"]) == ("coordinators", severity)
+    assert says in found["message"]
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 7])
+def test_good_numbers_of_coordinators(count: int) -> None:
+    assert judge(cluster=cluster_of(9, coordinators=count)) == []
+
+
+@pytest.mark.requirement("8.1.1", part="declaration")
+def test_the_primary_is_one_of_the_coordinators() -> None:
+    assert judge({"coordination_primary": "n2"}) == []
+    cluster = cluster_of(4, coordinators=3)
+    found = judge({"coordination_primary": "n4"}, cluster)
+    assert len(found) == 4 and "n1, n2, n3" in found[0]["message"]
+
+
+@pytest.mark.requirement("F7", part="a formed cluster stays in touch")
+def test_members_of_a_formed_cluster_keep_their_peer_port() -> None:
+    running = facts_of(ETH0, listeners=(listener(2379, "etcd", "bzzz-etcd.service"), listener(2380, "etcd", "bzzz-etcd.service")))
+    changed = {"coordination_peer_port": 2390}
+    (found,) = about(judge_on({"n1": running}, changed), "coordination_peer_port")
+    assert found["value"] == 2390 and found["node"] == "n1" and "2380" in found["message"]
+    assert about(judge_on({"n1": running}), "coordination_peer_port") == []
+    assert about(judge_on({"n1": NODE}, changed), "coordination_peer_port") == []  # no cluster yet
+    assert about(judge_on({"n4": running}, changed, cluster_of(4)), "coordination_peer_port") == []  # no member
+
+
+# --- the node service ---
+
+
+@pytest.mark.parametrize("index", ["http://example.org/index.json", "ftp://example.org/index.json"])
+def test_a_release_index_comes_over_https_or_from_a_file(index: str) -> None:
+    (found, *_) = about(judge({"service_release_index": index}), "service_release_index")
+    assert "HTTPS" in found["message"]
+    for fine in ("https://example.org/index.json", "/srv/index.json", "releases/index.json"):
+        assert judge({"service_release_index": fine}) == []
+
+
+# --- resources ---
+
+
+@pytest.mark.requirement("5.3.2", part="rules")
+def test_etcds_data_is_neither_inside_the_services_nor_around_it() -> None:
+    paths = {"resources_data_path": "/srv/bzzz", "resources_models_path": "/srv/bzzz/models"}
+    assert judge(paths, ONE) == []
+    for path in ("/srv/bzzz/etcd", "/srv/bzzz/models/etcd"):
+        assert [one["option"] for one in judge({**paths, "coordination_data_path": path}, ONE)] == ["coordination_data_path"]
+    around = {"resources_data_path": "/srv/all/data", "coordination_data_path": "/srv/all"}
+    assert [one["option"] for one in judge(around, ONE)] == ["coordination_data_path"]
+    assert judge({**paths, "coordination_data_path": "/srv/bzzz2"}, ONE) == []
+
+
+@pytest.mark.requirement("5.3.2", part="rules")
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("data", "not absolute"),
+        ("~/data", "not absolute"),
+        ("//srv", "not absolute"),
+        ("/", "belongs to the system"),
+        ("/etc", "belongs"),
+        ("/etc/bzzz", "belongs"),
+        ("/usr/share/x", "belongs"),
+        ("/var/lib/", "belongs"),
+        ("/tmp/x", "belongs"),
+        ("/home", "belongs"),
+        ("/home/bzzz/data", "belongs"),
+        ("/var/lib/bzzz/ca", "belongs"),
+        ("/opt/bzzz/releases", "belongs"),
+        ("/srv/a b", "characters"),
+        ("/srv/%n", "characters"),
+        ("/srv/x\ny", "characters"),
+        ("/srv/../etc", "goes up"),
+        ("/srv//x", "goes up"),
+        ("/srv/bzzz/models/", "also resources_models_path"),
+    ],
+)
+def test_paths_that_cannot_be_taken(path: str, says: str) -> None:
+    found = judge({"resources_data_path": path}, ONE)
+    assert len(found) == 1 and found[0]["option"] in ("resources_data_path", "resources_models_path")
+    assert says in found[0]["message"] or "also resources_data_path" in found[0]["message"]
+
+
+def test_paths_that_can() -> None:
+    for path in ("/srv/bzzz", "/data", "/var/lib/bzzz/data/", "/mnt/disk-1/x_y", "/etcetera"):
+        assert judge({"resources_data_path": path}, ONE) == [], path
+
+
+@pytest.mark.requirement("5.2.2", part="sums")
+def test_budgets_that_do_not_add_up() -> None:
+    (found,) = judge({"resources_memory_max_mib": 1000}, ONE)
+    assert "1536" in found["remedy"]
+    assert judge({"resources_memory_max_mib": 1000}, cluster_of(2, coordinators=1), n1={"resources_memory_max_mib": 0}) == [], (
+        "n2 is no coordinator"
+    )
+    (found,) = judge({"resources_cpu_quota_percent": 100, "resources_service_cpu_quota_percent": 150}, ONE)
+    assert found["option"] == "resources_service_cpu_quota_percent"
+
+
+@pytest.mark.requirement("5.2.2", part="sums against the node")
+def test_budgets_that_do_not_fit_the_node() -> None:
+    small = {"n1": facts_of(ETH0, system={"memory": {"total_mib": 1000}, "cpu": {"threads": 2}})}
+    (found,) = judge_on(small, {}, ONE)
+    assert found["option"] == "resources_coordination_memory_max_mib" and "1536 MiB" in found["message"]
+    given = {"resources_memory_max_mib": 2000, "resources_coordination_memory_max_mib": 300, "resources_cpu_quota_percent": 300}
+    assert [(one["option"], one["severity"]) for one in judge_on(small, given, ONE)] == [
+        ("resources_memory_max_mib", "error"),
+        ("resources_cpu_quota_percent", "warning"),
+    ]
+
+
+@pytest.mark.requirement("5.3.1", part="checked against the declaration")
+def test_disks_without_room() -> None:
+    mounts = [
+        {"path": "/", "available_mib": 9000},
+        {"path": "/srv", "available_mib": 500},
+        {"path": "/srv/bzzz/models", "available_mib": None},
+    ]
+    (found,) = judge_on({"n1": facts_of(ETH0, system={"mounts": mounts})}, {}, ONE)
+    assert found["option"] == "resources_data_path"
+    assert "/srv, where /srv/bzzz/data is, has 500 MiB free; 1024 are wanted" in found["message"]
+    full = [{"path": "/", "available_mib": 10}]
+    assert len(judge_on({"n1": facts_of(ETH0, system={"mounts": full})}, {}, ONE)) == 4
+    assert (
+        len(judge_on({"n2": facts_of(interface("eth0", "10.0.0.12/24"), system={"mounts": full})}, {}, cluster_of(2, coordinators=1))) == 3
+    )
+
+
+def test_the_mount_of_a_path() -> None:
+    mounts = [{"path": path} for path in ("/", "/srv", "/srv/bz", "/srv/bzzz")]
+    assert mount_of("/srv/bzzz/data", mounts) == {"path": "/srv/bzzz"}
+    assert mount_of("/srv/bzz", mounts) == {"path": "/srv"}
+    assert mount_of("/x", []) is None
+
+
+def test_numbers_have_limits() -> None:
+    for (role, option), (least, greatest, _) in ranges.RANGES.items():
+        name = f"{role}_{option}"
+        spec = options_of(load_specs())[name]
+        assert least <= spec["default"] and (greatest is None or spec["default"] <= greatest), name
+        assert about(judge({name: least - 1}, ONE), name), name
+        assert greatest is None or about(judge({name: greatest + 1}, ONE), name), name
+
+
+# --- anything at all ---
+
+octet = st.integers(0, 255)
+cidrs = st.builds(
+    lambda a, b, c, d, prefix: f"{a}.{b}.{c}.{d}/{prefix}",
+    st.sampled_from([10, 10, 172]),
+    st.sampled_from([0, 1, 17]),
+    octet,
+    octet,
+    st.integers(0, 32),
+)
+interfaces = st.builds(
+    lambda name, addresses, kind, up, state, carrier: interface(name, *addresses, kind=kind, up=up, state=state, carrier=carrier),
+    st.sampled_from(["eth0", "eth1", "docker0", "br-x"]),
+    st.lists(cidrs | st.just("fd00::11/64"), max_size=3),
+    st.sampled_from(["physical", "bridge", "tun", None]),
+    st.sampled_from([True, False, None]),
+    st.sampled_from(["up", "down", "unknown", None]),
+    st.sampled_from([True, False, None]),
+)
+listeners = st.builds(
+    listener,
+    st.sampled_from([22, 80, 8080, 3000, 65535]),
+    st.sampled_from(["nginx", None]),
+    st.sampled_from(["bzzz.service", "x.service", None]),
+    st.sampled_from(["0.0.0.0", "::", "127.0.0.1", "?"]),
+)
+nodes_facts = st.builds(
+    lambda found, table, heard, ports: facts_of(*found, routes=tuple(table), primary="eth0", listeners=tuple(heard), ports=ports),
+    st.lists(interfaces, max_size=4),
+    st.lists(
+        st.builds(route, cidrs | st.just("default"), st.sampled_from(["eth0", "eth9"]), st.sampled_from([None, "10.0.0.1"])), max_size=4
+    ),
+    st.lists(listeners, max_size=4),
+    st.sampled_from([{}, {"ephemeral": None}, {"reserved": ["1-65535"]}, {"reserved": ["x"], "listeners": []}]),
+) | st.sampled_from([{}, {"bzzz_network": None, "bzzz_ports": {}, "bzzz_system": {"memory": {}, "mounts": None}}])
+
+
+@pytest.mark.requirement("L7", part="declaration")
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(st.sampled_from(["n1", "n2", "n3"]), nodes_facts), st.none() | cidrs, st.sampled_from([None, "eth0", "eth7"]))
+def test_any_facts_are_judged_and_every_problem_has_option_and_remedy(facts: dict[str, Any], subnet: str | None, name: str | None) -> None:
+    for found in judge_on(facts, {"network_subnet": subnet, "network_interface": name}):
+        assert found["option"] in options_of(load_specs())
+        assert found["message"] and found["remedy"]
+        json.dumps(found)
