@@ -24,20 +24,24 @@ TOOLS = {
 APT = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
 DOCKERD_LOG = Path("/var/log/bzzz-dockerd.log")
 START_SECONDS = 120
+SBIN = "/usr/local/sbin:/usr/sbin:/sbin"  # an ordinary user's PATH lacks them
 
 
 def prepare(say: Callable[[str], None]) -> None:
     """Install what is missing and start Docker, as root on Debian or Ubuntu; elsewhere raise Refusal with what to do."""
-    packages = sorted({package for tool, package in TOOLS.items() if not shutil.which(tool)})
-    if not packages and _docker_says() is None:
+    missing = {package for tool, package in TOOLS.items() if not shutil.which(tool)}
+    silent = _docker_says() is not None
+    if not missing and not silent:
         return
+    if silent and not _found("dockerd") and not os.environ.get("DOCKER_HOST"):
+        missing.add(TOOLS["docker"])  # a client alone, as many a machine has for another's daemon
+    packages = sorted(missing)
+    if silent and os.environ.get("DOCKER_HOST"):
+        raise _not_answering("Start the daemon that DOCKER_HOST names, or unset it.")
     if os.geteuid() != 0:
         if packages:
             raise _refusal(f"the lab needs {', '.join(packages)}", f"Run: sudo apt-get install {' '.join(packages)} - or run this as root.")
-        raise _refusal(
-            f"Docker does not answer: {_docker_says()}",
-            "Start it (sudo systemctl start docker), join the group docker, or run this as root.",
-        )
+        raise _not_answering("Start it (sudo systemctl start docker), join the group docker, or run this as root.")
     with Path("/run/bzzz-machine.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if packages:
@@ -46,8 +50,16 @@ def prepare(say: Callable[[str], None]) -> None:
             _start_docker(say)
 
 
+def _not_answering(remedy: str) -> Refusal:
+    return _refusal(f"Docker does not answer: {_docker_says()}", remedy)
+
+
 def _refusal(message: str, remedy: str) -> Refusal:
     return Refusal(message, remedy, ExitCode.NODES_FAILED)
+
+
+def _found(program: str) -> str | None:
+    return shutil.which(program) or shutil.which(program, path=SBIN)
 
 
 def _install(packages: list[str], say: Callable[[str], None]) -> None:
@@ -104,8 +116,6 @@ def _start_docker(say: Callable[[str], None]) -> None:
         if done.returncode:
             raise _refusal(f"docker.service does not start: {done.stderr.strip()}", "Its reasons are in: journalctl -u docker")
         return
-    if not shutil.which("dockerd"):
-        raise _refusal(f"there is Docker's client, but no daemon: {_docker_says()}", "Install it: apt-get install docker.io")
     # A killed daemon leaves its process ID behind; a stranger that has it by now would be taken for the daemon.
     for program, pid_file in (("dockerd", Path("/run/docker.pid")), ("containerd", Path("/run/docker/containerd/containerd.pid"))):
         if pid_file.exists() and _program_of(pid_file) != program:

@@ -74,12 +74,25 @@ def test_without_root_what_is_missing_is_named_with_its_command(monkeypatch: pyt
 
 
 def test_a_docker_that_does_not_answer_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    _tools(tmp_path, docker="echo 'permission denied on the socket' >&2; exit 1", ip="exit 0", ssh="exit 0", mmdebstrap="exit 0")
+    _tools(tmp_path, docker="echo 'permission denied on the socket' >&2; exit 1", ip="exit 0", ssh="exit 0", mmdebstrap="exit 0", dockerd="exit 0")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(Refusal) as refused:
         machine.prepare(lab.quiet)
     assert "permission denied on the socket" in refused.value.problems[0]["message"]
+
+
+@pytest.mark.parametrize(("elsewhere", "remedy"), [(None, "apt-get install docker.io"), ("tcp://192.0.2.1:2376", "DOCKER_HOST")])
+def test_a_docker_client_alone_is_no_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, elsewhere: str | None, remedy: str) -> None:
+    _tools(tmp_path, docker="echo 'Cannot connect' >&2; exit 1", ip="exit 0", ssh="exit 0", mmdebstrap="exit 0")
+    monkeypatch.setattr(machine, "SBIN", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    if elsewhere:
+        monkeypatch.setenv("DOCKER_HOST", elsewhere)
+    with pytest.raises(Refusal) as refused:
+        machine.prepare(lab.quiet)
+    assert remedy in refused.value.problems[0]["remedy"]
 
 
 def test_a_failing_apt_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
