@@ -513,3 +513,23 @@ def test_an_unconfirmed_change_never_was(
     assert files == {**({PATHS[1]: "foreign"} if foreign else {}), **wanted}
     assert loaded == wanted.get(RULES, "")
     assert active == (systemd.snapshot("two.service") if PATHS[1] in wanted else None)
+
+
+@pytest.mark.requirement("1.3.1", part="revert, simulated")
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("at", range(1, 40))
+def test_a_unit_that_a_reload_started_goes_with_its_set(machine: Systemd, at: int, when: str) -> None:
+    """Killed anywhere, also between the reload that starts it and the note that it was started; then confirmed, then declared no more."""
+    machine.files = {"two.service": [PATHS[1]]}
+    notified = {"path": PATHS[1], "content": "x", "notify": ["reload:two.service"]}
+    spec = specification(files=[notified], units=[{"name": "two.service", "enabled": True, "active": True}], revert_seconds=20)
+    nothing = specification(revert_seconds=20)
+    land(machine, nothing)
+    try:
+        land(machine, spec, at=at, when=when)
+    except Crash:
+        pass
+    confirm(machine)
+    land(machine, nothing)
+    confirm(machine)
+    assert not machine.active and not machine.enabled

@@ -379,17 +379,21 @@ class ConfigSet:
             self.state["applied"][item["name"]] = node_state.loaded_now(item)
             self.save()
 
+    def claim(self) -> None:
+        """Note the units that this set will start or enable, before anything (a pending reload, too) does so.
+
+        One that was enabled and running before this set came is not taken away with it.
+        """
+        wrong = node_state.unit_changes(self.spec, {"units": []})
+        new = {change["name"] for change in wrong if change["what"] in ("enable", "start")} - set(self.state["units"])
+        if new:
+            self.state["units"] += sorted(new)
+            self.save()
+
     def units(self) -> None:
-        for unit in self.spec["units"]:
-            name = unit["name"]
-            wrong = {change["what"] for change in node_state.unit_changes({"units": [unit]}, {"units": []})}
-            # One that was enabled and running before this set came is not taken away with it.
-            if name not in self.state["units"] and wrong & {"enable", "start"}:
-                self.state["units"].append(name)
-                self.save()
-            for verb in ("enable", "disable", "start", "stop"):
-                if verb in wrong:
-                    self._systemctl(verb, name)
+        for change in node_state.unit_changes(self.spec, {"units": []}):
+            if change["what"] in ("enable", "disable", "start", "stop"):
+                self._systemctl(change["what"], change["name"])
 
     # -- the revert timer ----------------------------------------------------------------------------------------
 
@@ -478,6 +482,7 @@ class ConfigSet:
             if self.spec["revert_seconds"]:
                 self.arm(operations)
             self.retire()
+            self.claim()
             if operations:
                 self.state["committing"] = {"generation": self.state["generation"] + 1, "operations": operations}
                 self.state["pending"] += [action for action in _notified(operations) if action not in self.state["pending"]]
