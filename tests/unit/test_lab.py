@@ -74,7 +74,14 @@ def test_without_root_what_is_missing_is_named_with_its_command(monkeypatch: pyt
 
 
 def test_a_docker_that_does_not_answer_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    _tools(tmp_path, docker="echo 'permission denied on the socket' >&2; exit 1", ip="exit 0", ssh="exit 0", mmdebstrap="exit 0", dockerd="exit 0")
+    _tools(
+        tmp_path,
+        docker="echo 'permission denied on the socket' >&2; exit 1",
+        ip="exit 0",
+        ssh="exit 0",
+        mmdebstrap="exit 0",
+        dockerd="exit 0",
+    )
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(Refusal) as refused:
