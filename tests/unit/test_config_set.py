@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -379,6 +380,42 @@ def test_a_directory_is_never_given_away_through_a_link(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         engine.Effects().directory(str(tmp_path / "data"), 0o777, 1, 1)
     assert (tmp_path / "system").stat().st_mode & 0o777 == 0o755 and (tmp_path / "system").stat().st_uid == os.geteuid()
+
+
+def test_a_dpkg_at_work_is_no_interrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_state, "DPKG", str(tmp_path))
+    (tmp_path / "updates").mkdir()
+    assert not node_state.interrupted()
+    (tmp_path / "updates/0001").touch()
+    assert node_state.interrupted()
+    (tmp_path / "lock").touch()
+    assert node_state.interrupted()
+    hold = "import fcntl, sys; lock = open(sys.argv[1], 'w'); fcntl.lockf(lock, fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()"
+    argv = [sys.executable, "-c", hold, str(tmp_path / "lock")]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout and other.stdout.readline() == "held\n"
+        assert not node_state.interrupted()
+        other.communicate("")
+    assert node_state.interrupted()
+
+
+def test_what_takes_too_long_is_ended_with_its_children(tmp_path: Path) -> None:
+    """As apt with its dpkg."""
+    child = tmp_path / "child"
+    code, _out, said = node_state.run(["sh", "-c", f"sleep 600 & echo $! > {child}; wait"], timeout=0.5)
+    assert (code, said) == (124, "no answer within 0.5 s")
+    stat = Path("/proc", child.read_text().strip(), "stat")
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+    assert node_state.run(["cat"], stdin="x") == (0, "x", "")
+
+
+def test_an_installation_is_waited_for_before_dpkg_is_mended(machine: Systemd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        node_state, "missing_packages", lambda names: [{"kind": "package", "name": name, "what": "install"} for name in names]
+    )
+    land(machine, specification(packages=["one"]))
+    ((apt, *words),) = (argv for argv in machine.ran if argv[0] in ("apt-get", "dpkg"))
+    assert apt == "apt-get" and "install" in words and "DPkg::Lock::Timeout=300" in words
 
 
 def test_a_group_that_is_there_already_is_the_new_users(machine: Systemd, monkeypatch: pytest.MonkeyPatch) -> None:

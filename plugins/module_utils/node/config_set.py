@@ -170,9 +170,10 @@ class ConfigSet:
         self.pend(["daemon_reload"])
         apt = ["apt-get", "-qy", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Options::=--force-confold", "-o", "Acquire::Retries=3"]
         install = [*apt, "install", "--no-install-recommends", *self.spec["packages"]]
-        self.do.run(["dpkg", "--configure", "-a", "--force-confold"], env=OFFLINE)
-        code, out, error = self.do.run(install, env=OFFLINE)
-        if code:  # lists are often missing or old on a fresh node: fetch them only when they are needed
+        code, out, error = self.do.run(install, env=OFFLINE)  # waits while somebody else installs
+        if code:
+            # An installation cut short is finished only by dpkg itself; on a fresh node, lists are often missing or old.
+            self.do.run(["dpkg", "--configure", "-a", "--force-confold"], env=OFFLINE)
             updated, _out, update_error = self.do.run([*apt, "update"], env=OFFLINE)
             code, out, error = self.do.run(install, env=OFFLINE)
             if code:

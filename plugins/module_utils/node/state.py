@@ -8,16 +8,21 @@ A set is described in ``plugins/modules/config_set.py``; here a file carries ``s
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import grp
 import hashlib
 import json
 import os
 import pwd
+import signal
 import stat
+import struct
 import subprocess
 from typing import Any
 
 STATE_ROOT = "/var/lib/bzzz/sets"
+DPKG = "/var/lib/dpkg"
 ARCHIVE_MARK = ".bzzz-sha256"
 PARTIAL = ".partial"  # ends the name of an archive that is being unpacked or removed
 EMPTY_STATE: dict[str, Any] = {
@@ -34,16 +39,43 @@ UNDONE = ("generation", "pending", "landed", "units", "applied")
 Change = dict[str, str]
 
 
-def run(argv: list[str], timeout: float = 60, env: dict[str, str] | None = None) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr, in English unless `env` says otherwise; 127 where the program is missing, 124 where it took too long."""
+def run(argv: list[str], timeout: float = 60, env: dict[str, str] | None = None, stdin: str | None = None) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr, in English unless `env` says otherwise; 127 where the program is missing, 124 where it took too long.
+
+    One that took too long is ended with all that it has started: apt's dpkg would go on, and hold its lock.
+    """
     env = env or {**os.environ, "LC_ALL": "C.UTF-8"}  # the operator's language comes in by SSH
+    pipe = subprocess.PIPE
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=timeout, env=env, check=False)
+        process = subprocess.Popen(
+            argv,
+            stdin=None if stdin is None else pipe,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            errors="replace",
+            env=env,
+            start_new_session=True,
+        )
     except FileNotFoundError as error:
         return 127, "", str(error)
-    except subprocess.TimeoutExpired:
-        return 124, "", f"no answer within {timeout:g} s"
-    return done.returncode, done.stdout, done.stderr
+    with process:
+        try:
+            out, error_text = process.communicate(stdin, timeout)
+        except subprocess.TimeoutExpired:
+            _end(process)
+            return 124, "", f"no answer within {timeout:g} s"
+    return process.returncode, out, error_text
+
+
+def _end(process: subprocess.Popen[str], grace: float = 10) -> None:
+    """End a process and its children, gently first: dpkg then notes what it has done."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=grace)  # until the last of them has let go of its output
+            return
 
 
 def state_directory(name: str, root: str = "") -> str:
@@ -113,9 +145,30 @@ def missing_packages(packages: list[str]) -> list[Change]:
     _code, out, _error = run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n", *packages])
     installed = {line.split()[0] for line in out.splitlines() if line.endswith(" installed")}
     changes = [{"kind": "package", "name": name, "what": "install"} for name in packages if name not in installed]
-    if changes or not os.path.isdir("/var/lib/dpkg/updates") or not os.listdir("/var/lib/dpkg/updates"):
+    if changes or not interrupted():
         return changes
     return [{"kind": "package", "name": "dpkg", "what": "finish an interrupted installation"}]
+
+
+def interrupted() -> bool:
+    """Whether a dpkg was cut short. One that is still at work, for somebody else, looks the same but holds the lock."""
+    # Looked at again after the lock: one that ended in between leaves nothing.
+    return _unfinished() and not _locked(f"{DPKG}/lock") and _unfinished()
+
+
+def _unfinished() -> bool:
+    return os.path.isdir(f"{DPKG}/updates") and bool(os.listdir(f"{DPKG}/updates"))
+
+
+def _locked(path: str) -> bool:
+    """Whether another process holds a lock on the file; asked without taking it, which would make that process's next one fail."""
+    layout = "hhqqi"  # struct flock: type, whence, start, length, pid
+    try:
+        with open(path, "rb") as file:
+            found = fcntl.fcntl(file, fcntl.F_GETLK, struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    except OSError:
+        return False
+    return bool(struct.unpack(layout, found)[0] != fcntl.F_UNLCK)
 
 
 def missing_accounts(spec: dict[str, Any]) -> list[Change]:
