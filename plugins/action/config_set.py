@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import shutil
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,14 @@ class ActionModule(ActionBase):
             return result
         if [change["kind"] for change in changes] == ["revert"] and not self._task.check_mode:
             # An earlier run was killed before it could confirm; where the node has reverted, its change is made anew.
-            reverted = self._confirm(args, task_vars)
-            changes = ask(self, "state", question, task_vars)["changes"] if reverted else []
+            self._confirm(args, task_vars)
+            changes = ask(self, "state", question, task_vars)["changes"]
             if not changes:
                 return result
             result["changes"] = changes
         if not self._task.check_mode:
             self._upload(args["archives"], changes)
+            args["change"] = uuid.uuid4().hex
         lost = None
         try:
             sent = self._execute_module(
@@ -87,14 +89,15 @@ class ActionModule(ActionBase):
     def _confirm(self, args: dict[str, Any], task_vars: dict[str, Any]) -> bool:
         """Disarm the revert timer; true where the node has reverted already.
 
-        Only a new connection proves that the change did not cut the controller off.
+        Only a new connection proves that the change did not cut the controller off. Its answer can be lost, so it is asked
+        again: the change's mark makes the second answer as true as the first.
         """
         name, seconds = args["name"], args["revert_seconds"]
         began = time.monotonic()
         while True:
             try:
                 self._connection.reset()
-                return bool(ask(self, "confirm", {"name": name}, task_vars)["reverted"])
+                return bool(ask(self, "confirm", {"name": name, "change": args["change"]}, task_vars)["reverted"])
             except AnsibleError as error:  # no connection, no login, no sudo
                 if time.monotonic() - began > seconds + MARGIN_SECONDS:
                     raise AnsibleActionFail(

@@ -62,4 +62,5 @@ ARGUMENTS: dict[str, Any] = {
     "secrets": {"type": "dict", "default": {}, "no_log": True},
     "keep": {"type": "int", "default": 5},
     "revert_seconds": {"type": "int", "default": 0},
+    "change": {"type": "str"},
 }

@@ -238,6 +238,9 @@ options:
         which it does within this task.
     type: int
     default: 0
+  change:
+    description: Mark of this very change, by which the node tells later whether it was put back; set by the controller.
+    type: str
 attributes:
   check_mode:
     support: full

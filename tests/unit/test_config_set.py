@@ -456,6 +456,7 @@ def test_the_revert_script_puts_everything_back(machine: Systemd) -> None:
     spec = specification(
         files=[{"path": "/etc/c.conf", "content": "after"}, {"path": "/etc/new.conf", "content": "new"}],
         revert_seconds=30,
+        change="one",
     )
     land(machine, spec)
     assert node_state.inspect(spec, str(machine.root)) == [{"kind": "revert", "name": "test", "what": "confirm an unconfirmed change"}]
@@ -467,8 +468,37 @@ def test_the_revert_script_puts_everything_back(machine: Systemd) -> None:
     assert node_state.inspect(spec, str(machine.root)) == []
 
 
-def confirm(systemd: Systemd, **breaking: Any) -> bool:
-    return engine.confirm("test", str(systemd.root), Breaking(str(systemd.root), systemd, **breaking))["reverted"]
+def confirm(systemd: Systemd, change: str | None = None, **breaking: Any) -> bool:
+    return engine.confirm("test", change, str(systemd.root), Breaking(str(systemd.root), systemd, **breaking))["reverted"]
+
+
+@pytest.mark.requirement("1.3.1", part="a lost confirmation")
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("at", range(1, 12))
+@pytest.mark.parametrize("reverted", [False, True])
+def test_a_confirmation_asked_again_tells_the_truth(machine: Systemd, reverted: bool, at: int, when: str) -> None:
+    """Its first answer was lost, or never given."""
+
+    def content(text: str) -> dict[str, Any]:
+        return specification(files=[{"path": "/etc/c.conf", "content": text}], revert_seconds=30, change=text)
+
+    land(machine, content("before"))
+    assert not confirm(machine, "before")
+    land(machine, content("after"))
+    if reverted:
+        machine.script(machine.root / "var/lib/bzzz/sets/test/revert.sh")
+    try:
+        confirm(machine, "after", at=at, when=when)
+    except Crash:
+        pass
+    for _time in (1, 2):
+        assert confirm(machine, "after") is reverted
+    assert (machine.root / "etc/c.conf").read_text() == ("before" if reverted else "after")
+    # Nor does it confirm what somebody else has changed since.
+    land(machine, content("later"))
+    assert confirm(machine, "after") is reverted
+    assert node_state.read_state("test", str(machine.root))["armed"]
+    assert not confirm(machine, "later")
 
 
 @st.composite
@@ -497,11 +527,25 @@ def guarded(draw: st.DrawFn) -> dict[str, Any]:
     then=st.sampled_from(["timer", "confirmation", "nothing"]),
     cut=st.one_of(st.none(), st.integers(1, 12)),
     foreign=st.booleans(),
+    flushed=st.booleans(),
 )
 def test_an_unconfirmed_change_never_was(
-    tmp_path_factory: Any, monkeypatch: Any, first: Any, second: Any, third: Any, at: int, when: str, then: str, cut: Any, foreign: bool
+    tmp_path_factory: Any,
+    monkeypatch: Any,
+    first: Any,
+    second: Any,
+    third: Any,
+    at: int,
+    when: str,
+    then: str,
+    cut: Any,
+    foreign: bool,
+    flushed: bool,
 ) -> None:
-    """A run is killed before it confirms. The timer puts back exactly what was there; with or without it, the next run converges."""
+    """A run is killed before it confirms. The timer puts back exactly what was there; with or without it, the next run converges.
+
+    What was there may be less than what was declared: rules that somebody flushed by hand.
+    """
     root = tmp_path_factory.mktemp("node")
     systemd = Systemd(root, {"two.service": [PATHS[1]]})
     monkeypatch.setattr(engine, "unit_states", lambda names: systemd.states(names))
@@ -519,8 +563,10 @@ def test_an_unconfirmed_change_never_was(
 
     land(systemd, first)
     confirm(systemd)
-    before = seen()
     assert node_state.inspect(first, str(root)) == []
+    if flushed:
+        systemd.loaded = ""
+    before = seen()
     try:
         land(systemd, second, at=at, when=when)
     except Crash:

@@ -399,7 +399,10 @@ class ConfigSet:
     # -- the revert timer ----------------------------------------------------------------------------------------
 
     def arm(self, operations: list[dict[str, Any]]) -> None:
-        """Let the node put everything back by itself unless ``confirm`` comes in time. The timer survives a reboot."""
+        """Let the node put everything back by itself unless ``confirm`` comes in time. The timer survives a reboot.
+
+        Back is what was really there: what somebody took out of the kernel before this change is not loaded again.
+        """
         seconds = self.spec["revert_seconds"]
         directory = self.generation(self.state["generation"] + 1)
         unit = f"bzzz-revert-{self.spec['name']}"
@@ -407,10 +410,11 @@ class ConfigSet:
         seen = unit_states(names)
         active = [name for name in names if seen.get(name, {}).get("ActiveState") in ("active", "reloading")]
         enabled = [name for name in names if seen.get(name, {}).get("UnitFileState") == "enabled"]
+        loaded = node_state.in_force(self.state)
         lines = [
             "#!/bin/sh",
             f"# Puts back what was there before generation {self.state['generation'] + 1} of '{self.spec['name']}'; twice does no harm.",
-            *(shlex.join(item["undo"]) for item in self.spec["loaded"] if item["name"] not in self.state["applied"]),
+            *(shlex.join(item["undo"]) for item in self.spec["loaded"] if item["name"] not in loaded),
             *(f"systemctl disable {shlex.quote(name)}" for name in names if name not in enabled),
             *(f"systemctl stop {shlex.quote(name)}" for name in names if name not in active),
         ]
@@ -421,7 +425,7 @@ class ConfigSet:
             elif operation["kind"] != "directory":
                 lines.append(f"rm -f {path}")
         lines.append("systemctl daemon-reload")
-        lines += [shlex.join(item["apply"]) for _name, item in sorted(self.state["applied"].items())]
+        lines += [shlex.join(item["apply"]) for _name, item in sorted(loaded.items())]
         lines += [f"systemctl enable {shlex.quote(name)}" for name in enabled]
         lines += [f"systemctl start {shlex.quote(name)}" for name in active]
         for action in _notified(operations):
@@ -448,7 +452,8 @@ class ConfigSet:
         )
         self.do.write(f"{self.root}/etc/systemd/system/{unit}.service", service.encode(), 0o644)
         self.do.write(f"{self.root}/etc/systemd/system/{unit}.timer", timer.encode(), 0o644)
-        self.state["armed"] = json.loads(json.dumps({key: self.state[key] for key in node_state.UNDONE}))
+        before = {**{key: self.state[key] for key in node_state.UNDONE}, "applied": loaded, "undone": self.spec["change"]}
+        self.state["armed"] = json.loads(json.dumps(before))
         self.save()
         self._must(["systemctl", "daemon-reload"], "the revert timer")
         self.do.run(["systemctl", "stop", f"{unit}.service"])
@@ -574,19 +579,22 @@ class ConfigSet:
             )
 
 
-def confirm(name: str, root: str = "", effects: Effects | None = None) -> dict[str, bool]:
-    """Disarm the revert timer of a set. ``reverted`` tells that the node has already put the old state back.
+def confirm(name: str, change: str | None, root: str = "", effects: Effects | None = None) -> dict[str, bool]:
+    """Disarm the revert timer of a set. ``reverted`` tells that the node has put the old state back, also when asked again.
 
+    ``change`` is the mark that the change was sent with, None where it is not known.
     A change that was cut short stays armed, since what is still missing of it may be what cuts off.
     """
     directory = state_directory(name, root)
     with open(f"{directory}/lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         state = read_state(name, root)
-        reverted = bool(state["armed"]) and os.path.exists(f"{directory}/{REVERTED}")
-        if state["armed"] and (reverted or not (state["committing"] or state["pending"])):
+        # Another run may have put that change back and made its own, which is not for this one to confirm.
+        armed = bool(state["armed"]) and change in (None, state["armed"]["undone"])
+        reverted = armed and os.path.exists(f"{directory}/{REVERTED}")
+        if armed and (reverted or not (state["committing"] or state["pending"])):
             disarm(name, state, reverted, root, effects or Effects(root))
-    return {"reverted": reverted}
+        return {"reverted": reverted or (change is not None and state["undone"] == change)}
 
 
 def disarm(name: str, state: dict[str, Any], reverted: bool, root: str, do: Effects) -> None:

@@ -10,4 +10,5 @@ from . import config_set
 
 
 def main(payload: dict[str, Any]) -> dict[str, Any]:
-    return dict(config_set.confirm(payload["name"]))
+    """payload: name, change. Returns {reverted}: the node has put back what was there before that change."""
+    return dict(config_set.confirm(payload["name"], payload["change"]))

@@ -31,8 +31,9 @@ EMPTY_STATE: dict[str, Any] = {
     "pending": [],  # actions that a landed change still needs
     "landed": {},  # path -> {"original": name of the saved foreign file or None, "secret": holds some, "notify": actions}
     "units": [],  # units that this set started or enabled
-    "applied": {},  # name -> what was loaded: {"hash" of the query's answer after the last apply, "apply", "undo"}
-    "armed": None,  # the change is not confirmed: the state without it, under the keys UNDONE
+    "applied": {},  # name -> what was loaded: {"hash" of the query's answer after the last apply, "query", "apply", "undo"}
+    "armed": None,  # the change is not confirmed: the state without it, under the keys UNDONE and "undone"
+    "undone": None,  # the unconfirmed change that was put back last, by its mark
 }
 REVERTED = "reverted"  # mark in the set's directory: the revert timer has put back what was there before the unconfirmed change
 UNDONE = ("generation", "pending", "landed", "units", "applied")
@@ -294,7 +295,13 @@ def unit_changes(spec: dict[str, Any], state: dict[str, Any]) -> list[Change]:
 def loaded_now(item: dict[str, Any]) -> dict[str, Any]:
     """What the kernel or a daemon has really loaded, as a fingerprint, and how to load and unload it."""
     code, out, _error = run(item["query"])
-    return {"hash": hashlib.sha256(f"{code}\n{out}".encode()).hexdigest(), "apply": item["apply"], "undo": item["undo"]}
+    fingerprint = hashlib.sha256(f"{code}\n{out}".encode()).hexdigest()
+    return {"hash": fingerprint, **{key: item[key] for key in ("query", "apply", "undo")}}
+
+
+def in_force(state: dict[str, Any]) -> dict[str, Any]:
+    """What the set has loaded and is there still, changed by hand or not: where it was taken away, its query fails."""
+    return {name: item for name, item in state["applied"].items() if run(item["query"])[0] == 0}
 
 
 def loaded_changes(spec: dict[str, Any], state: dict[str, Any]) -> list[Change]:
