@@ -25,6 +25,7 @@ from ansible.module_utils.common.validation import (
 )
 
 from .problems import Problem, nearest, problem
+from .rules.ranges import LENGTHS, too_short
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -90,6 +91,9 @@ def declare(specs: Specs, given: Mapping[str, Callable[[], Any]], node: str) -> 
         options = declared[role] = {}
         for name, spec in description["options"].items():
             value, found = _read(name, spec, given[name], node) if name in given else (None, None)
+            option = name[len(role) + 1 :]
+            if value is not None and (role, option) in LENGTHS and (found := too_short(role, option, value, node)):
+                value = None
             if found:
                 problems.append(found)
             if value is None:
@@ -97,7 +101,7 @@ def declare(specs: Specs, given: Mapping[str, Callable[[], Any]], node: str) -> 
                 if spec.get("required") and value is None and not found:
                     message = f"This option is required: {_first(spec)}"
                     problems.append(problem(name, message, f"Set {name} in group_vars/bzzz/main.yml.", node=node))
-            options[name[len(role) + 1 :]] = masked(spec, value)
+            options[option] = masked(spec, value)
     return declared, problems
 
 

@@ -161,10 +161,20 @@ SECRETS = [name for name, spec in OPTIONS.items() if spec.get("no_log")]
 @pytest.mark.parametrize("name", SECRETS)
 def test_secrets_are_masked(name: str) -> None:
     role, _, option = name.partition("_")
-    declared, problems = read(**{name: "CANARY"})
-    assert declared[role][option] == MASK
+    declared, problems = read(**{name: "CANARY" * 6})
+    assert declared[role][option] == MASK and not problems
     assert "CANARY" not in json.dumps([declared, problems])
     assert read()[0][role][option] is None
+
+
+@pytest.mark.parametrize("token", ["", "CANARY", "CANARY".ljust(31, "x"), "  " + "CANARY".ljust(31, "x") + "  "])
+def test_a_short_token_is_refused_and_never_shown(token: str) -> None:
+    declared, problems = read(service_token=token)
+    (found,) = errors(problems)
+    assert (found["option"], found["value"], found["node"]) == ("service_token", None, "n1")
+    assert "fewer than 32" in found["message"] and "openssl rand" in found["remedy"] and "vault file" in found["remedy"]
+    assert "CANARY" not in json.dumps([declared, problems]) and declared["service"]["token"] is None
+    assert read(service_token="CANARY".ljust(32, "x"))[1] == []
 
 
 @pytest.mark.parametrize("name", SECRETS)

@@ -186,7 +186,7 @@ def test_secrets_never_come_out(inventory: Inventory) -> None:
     key.write_text("vault key\n")
     key.chmod(0o600)
     vault = inventory.folder / "group_vars" / "bzzz" / "vault.yml"
-    vault.write_text("service_token: CANARY1\nssh_key_passphrase: [CANARY2]\n")
+    vault.write_text("service_token: CANARY1-CANARY1-CANARY1-CANARY1-CANARY1\nssh_key_passphrase: [CANARY2]\n")
     subprocess.run([BIN / "ansible-vault", "encrypt", "--vault-password-file", key, vault], check=True, capture_output=True)
     inventory.declare(
         ssh_public_keys=["-----BEGIN OPENSSH PRIVATE KEY-----\nCANARY3"], service_mcp_port="x", ollama_endpoints=["http://CANARY4@x"]
@@ -195,7 +195,7 @@ def test_secrets_never_come_out(inventory: Inventory) -> None:
     assert {found["option"] for found in run.problems} == {"ssh_key_passphrase", "ssh_public_keys", "service_mcp_port", "ollama_endpoints"}
     assert "CANARY" not in run.said
     vault.write_text("")
-    inventory.declare(service_token="CANARY1")
+    inventory.declare(service_token="CANARY1" * 5)
     run = inventory.check("-vvv")
     assert run.code == 0
     assert run.results("Read and check the declaration")[0]["ansible_facts"]["bzzz_declared"]["n1"]["service"]["token"] == "********"
@@ -265,7 +265,7 @@ def local(inventory: Inventory) -> Inventory:
 @pytest.mark.requirement("1.1.1", part="declaration")
 @pytest.mark.requirement("1.1.10", part="declaration")
 def test_the_declaration_reaches_dependants_and_is_computed_once_a_run(local: Inventory) -> None:
-    local.declare(service_port=9001, service_token="CANARY", resources_disk_free_min_mib=0)
+    local.declare(service_port=9001, service_token="CANARY" * 6, resources_disk_free_min_mib=0)
     run = local.play("play.yml")
     assert run.code == 0, run.said
     first, second = (result["msg"] for result in run.results("Look"))
@@ -298,7 +298,7 @@ def test_a_cached_declaration_of_another_run_does_not_count(local: Inventory) ->
     cache = {"ANSIBLE_CACHE_PLUGIN": "ansible.builtin.jsonfile", "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(local.folder / "cache")}
     local.declare(service_port=9001, resources_disk_free_min_mib=0)
     assert local.play("play.yml", **cache).results("Look")[0]["msg"]["port"] == 9001
-    local.declare(service_port=9002, resources_disk_free_min_mib=0, service_token="CANARY")
+    local.declare(service_port=9002, resources_disk_free_min_mib=0, service_token="CANARY" * 6)
     assert local.play("play.yml", **cache).results("Look")[0]["msg"]["port"] == 9002
     assert "CANARY" not in "".join(path.read_text() for path in (local.folder / "cache").iterdir())
 

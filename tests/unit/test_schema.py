@@ -44,7 +44,8 @@ def test_the_schema_is_valid_and_has_every_option() -> None:
         ("validation_benchmark", False, "no"),
         ("network_reserved_ports", ["6000-6100"], "6000-6100"),
         ("network_latency_max_ms", 0.5, 0),
-        ("service_token", "x", 1),
+        ("service_token", "x" * 32, 1),
+        ("service_token", "x" * 32, "x" * 31),
     ],
 )
 def test_the_schema_says_what_the_declaration_says(option: str, good: object, bad: object) -> None:

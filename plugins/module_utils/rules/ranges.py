@@ -37,6 +37,10 @@ RANGES: dict[tuple[str, str], tuple[float, float | None, str]] = {
     ("validation", "disk_min_mib_per_second"): (0, None, "0 only measures"),
     ("validation", "service_latency_max_ms"): (0, None, "0 only measures"),
 }
+# (role, option) of a secret -> fewest characters, why
+LENGTHS: dict[tuple[str, str], tuple[int, str]] = {
+    ("service", "token"): (32, "its hash is on every node and in diffs, where a short one could be found by trying"),
+}
 PORT = (1, 65535, "no other ports exist")
 
 
@@ -48,6 +52,16 @@ def is_port(option: str) -> bool:
 def limits(role: str, option: str) -> tuple[float, float | None, str] | None:
     """Least, greatest, and why; None where any number will do."""
     return PORT if is_port(option) else RANGES.get((role, option))
+
+
+def too_short(role: str, option: str, secret: str, node: str) -> Problem | None:
+    """What is wrong with a secret that could be guessed. A rule of its own: `declared` has no secrets to judge."""
+    least, why = LENGTHS.get((role, option), (0, ""))
+    if len(secret.strip()) >= least:
+        return None
+    message = f"It has fewer than {least} characters: {why}."
+    remedy = f"Put a longer one into the vault file, for example from: openssl rand -hex {least}. Without {role}_{option} one is generated."
+    return problem(f"{role}_{option}", message, remedy, node=node)
 
 
 def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Problem]:
