@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from typing import Any
 import pytest
 from ansible_collections.bzzz.cluster.plugins.module_utils import probe
 from ansible_collections.bzzz.cluster.plugins.module_utils.node import bench, listen, peers, probes
+
+PYTHON = Path("/usr/bin/python3")  # the tests' own may lie in a home directory
 
 
 def look(kind: str, args: Any, **more: Any) -> dict[str, Any]:
@@ -170,6 +173,23 @@ def test_listeners_end_by_themselves(no_listener: None, closed_port: int) -> Non
     running = listeners()
     assert running and gone(running)
     assert look("reach", {"peers": [{"name": "a", "address": "127.0.0.1"}], "ports": [closed_port]})["status"] == "fail"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+@pytest.mark.skipif(not PYTHON.exists(), reason="another user may not run this Python")
+def test_another_user_can_neither_hinder_nor_end_a_listener(no_listener: None, closed_port: int) -> None:
+    bind = "s = socket.socket(socket.AF_UNIX); s.bind('\\0bzzz-listen-0'); s.listen()"
+    hold = f"import socket, time; {bind}; print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([PYTHON, "-c", hold], user=65534, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout and other.stdout.readline() == "held\n"
+        assert listen.main({"ports": [closed_port], "seconds": 20})["listening"] == [closed_port]
+        other.kill()
+    end = f"import socket; socket.socket(socket.AF_UNIX).connect({listen.CONTROL!r})"
+    done = subprocess.run([PYTHON, "-c", end], user=65534, capture_output=True, text=True, check=False)
+    assert "PermissionError" in done.stderr
+    assert listeners() and listen.stop() and not Path(listen.CONTROL).exists()
+    Path(listen.CONTROL).touch()  # as one that was killed leaves it
+    assert listen.main({"ports": [closed_port], "seconds": 0.1})["listening"] == [closed_port]
 
 
 @pytest.mark.requirement("F8", part="throughput between nodes, on the loopback")

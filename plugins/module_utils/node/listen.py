@@ -3,8 +3,8 @@
 """Listen for a short while on ports that have no service yet, so that peers can test the way to them.
 
 A detached process greets whoever connects, swallows what it is sent and, when the sender is done, answers with the
-number of bytes (8 bytes, network order). It ends by its own time-out or when told to: nothing is left behind. One an
-account at a time: a new one ends the one before it, so a killed run is never in the way.
+number of bytes (8 bytes, network order). It ends by its own time-out or when told to: nothing is left behind. One at
+a time: a new one ends the one before it, so a killed run is never in the way.
 """
 
 from __future__ import annotations
@@ -13,17 +13,15 @@ import contextlib
 import os
 import selectors
 import socket
+import stat
 import struct
 import time
 from typing import Any
 
 GREETING = b"bzzz-listen\n"
 LONGEST_SECONDS = 120.0
-
-
-def control_name() -> str:
-    """Abstract socket (no file) by which the listener is told to end."""
-    return f"\0bzzz-listen-{os.geteuid()}"
+# By it the listener is told to end. In a directory where only root can make it: any user could hold a name without a file.
+CONTROL = "/run/bzzz-listen"
 
 
 def stop() -> bool:
@@ -31,11 +29,21 @@ def stop() -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
         control.settimeout(5)
         try:
-            control.connect(control_name())
+            control.connect(CONTROL)
             control.recv(1)  # returns when the other side is gone
-        except ConnectionError:
+        except (ConnectionError, FileNotFoundError):
             return False
     return True
+
+
+def _control() -> socket.socket:
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(CONTROL)  # of one that was killed
+    control.bind(CONTROL)
+    os.chmod(CONTROL, stat.S_IRUSR | stat.S_IWUSR)
+    control.listen(4)
+    return control
 
 
 def _bound(port: int) -> socket.socket:
@@ -65,17 +73,12 @@ def _serve(ports: list[socket.socket], control: socket.socket, seconds: float) -
     for one in [*ports, control]:
         one.setblocking(False)
         selector.register(one, selectors.EVENT_READ)
-    while (left := until - time.monotonic()) > 0:
+    asked: socket.socket | None = None
+    while asked is None and (left := until - time.monotonic()) > 0:
         for key, _events in selector.select(left):
             ready: socket.socket = key.fileobj  # type: ignore[assignment]
             if ready is control:
-                caller, _address = control.accept()
-                _pid, uid, _gid = struct.unpack("3i", caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-                if uid in (0, os.geteuid()):
-                    for one in [*ports, control, caller]:  # the caller last: it waits for this
-                        one.close()
-                    return
-                caller.close()
+                asked, _address = control.accept()
             elif ready in swallowed:
                 try:
                     count = ready.recv_into(block)
@@ -97,6 +100,12 @@ def _serve(ports: list[socket.socket], control: socket.socket, seconds: float) -
                     caller.send(GREETING)
                     swallowed[caller] = 0
                     selector.register(caller, selectors.EVENT_READ)
+    for one in ports:
+        one.close()
+    os.unlink(CONTROL)  # before whoever asked may go on, and make it anew
+    control.close()
+    if asked:
+        asked.close()
 
 
 def _detach(keep: set[int]) -> None:
@@ -125,9 +134,7 @@ def main(payload: dict[str, Any]) -> dict[str, Any]:
         except OSError as error:
             taken[str(port)] = error.strerror or str(error)
     if opened:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
-            control.bind(control_name())
-            control.listen(4)
+        with _control() as control:
             if os.fork() == 0:
                 try:
                     _detach({control.fileno(), *(one.fileno() for one in opened.values())})
