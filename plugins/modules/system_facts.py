@@ -457,6 +457,34 @@ ansible_facts:
           type: dict
           returned: success
           sample: {openssl: {path: /usr/bin/openssl, version: 3.0.15-1}}
+        sets:
+          description: The cluster's configuration sets that have begun to land on the node.
+          type: list
+          returned: success
+          elements: str
+          sample: [firewall, ssh]
+        etcd:
+          description: The cluster's etcd on the node; C(null) where it has no data here.
+          type: dict
+          returned: success
+          contains:
+            data_path:
+              description: Directory of its data.
+              type: str
+              returned: success
+              sample: /var/lib/etcd/bzzz
+            members:
+              description: The members' names, by the etcd that runs, else by its configuration.
+              type: list
+              returned: success
+              elements: str
+              sample: [node1, node2, node3]
+            started:
+              description: Those members that have ever been up; C(null) where no etcd answers.
+              type: list
+              returned: success
+              elements: str
+              sample: [node1, node2, node3]
         run_id:
           description: The run of ansible-playbook that gathered this, when M(bzzz.cluster.facts) did.
           type: str

@@ -202,6 +202,66 @@ def test_operating_system_and_clock(tmp_path: Path) -> None:
     assert (clock["services"], clock["timezone"]) == (["chrony"], "Europe/Berlin")
 
 
+ETCD_YAML = """# Managed by bzzz.cluster
+name: "n1"
+data-dir: "/var/lib/etcd/bzzz"
+listen-client-urls: https://10.0.0.11:2389,https://127.0.0.1:2389
+initial-cluster: n1=https://10.0.0.11:2380,n2.example=https://[fd00::12]:2380,n-3=https://10.0.0.13:2380
+
+initial-cluster-state: new"""
+# etcd 3.4 and 3.5; a member that has never been up has no client URLs, one added by hand no name either.
+MEMBERS = {
+    "header": {"member_id": 1},
+    "members": [
+        {"ID": 1, "name": "n1", "peerURLs": ["https://10.0.0.11:2380"], "clientURLs": ["https://10.0.0.11:2389"]},
+        {"ID": 2, "name": "n2.example", "peerURLs": ["https://[fd00::12]:2380"]},
+        {"ID": 3, "peerURLs": ["https://10.0.0.14:2380"]},
+    ],
+}
+BZZZ_ETCD = [{"protocol": "tcp", "address": "127.0.0.1", "port": 2389, "pid": 1, "program": "etcd", "unit": "bzzz-etcd.service"}]
+
+
+@pytest.mark.requirement("F7", part="a formed cluster is known by its members")
+def test_etcd_that_answers_knows_its_members(tmp_path: Path) -> None:
+    node = tree(tmp_path, {"etc/bzzz/etcd.yaml": ETCD_YAML, "var/lib/etcd/bzzz/member/wal/0": ""})
+    tool(tmp_path, "etcdctl", f"PATH=/usr/bin:/bin\necho $ETCDCTL_API $* > $0.ran\ncat <<'END'\n{json.dumps(MEMBERS)}\nEND")
+    (tmp_path / "bin/env").symlink_to("/usr/bin/env")
+    found = system.etcd(node, BZZZ_ETCD)
+    assert found == {"data_path": "/var/lib/etcd/bzzz", "members": ["n1", "n2.example"], "started": ["n1"]}
+    ran = (tmp_path / "bin/etcdctl.ran").read_text()
+    assert ran.startswith("3 --endpoints=https://127.0.0.1:2389 --cacert=/etc/bzzz/tls/ca.crt")
+    assert ran.endswith("-w json member list\n")
+
+
+@pytest.mark.requirement("F7", part="a formed cluster is known by its members")
+@pytest.mark.parametrize("body", [None, "echo '{}'; exit 0", "echo context deadline exceeded >&2; exit 1", "exec sleep 60"])
+def test_etcd_that_does_not_answer_is_known_by_its_configuration(tmp_path: Path, body: str | None) -> None:
+    node = tree(tmp_path, {"etc/bzzz/etcd.yaml": ETCD_YAML, "var/lib/etcd/bzzz/member/wal/0": ""})
+    node.timeout = 0.5
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/env").symlink_to("/usr/bin/env")
+    if body:
+        tool(tmp_path, "etcdctl", f"PATH=/usr/bin:/bin\n{body}")
+    told = {"data_path": "/var/lib/etcd/bzzz", "members": ["n1", "n2.example", "n-3"], "started": None}
+    assert system.etcd(node, BZZZ_ETCD) == told
+    tool(tmp_path, "etcdctl", ": > $0.ran")
+    assert system.etcd(node, []) == told and not (tmp_path / "bin/etcdctl.ran").exists(), "nobody listens, so nobody is asked"
+
+
+def test_an_etcd_without_data_has_no_members(tmp_path: Path) -> None:
+    """Killed before its first start, or built anew; or no coordinator at all."""
+    assert system.etcd(tree(tmp_path, {}), []) is None
+    node = tree(tmp_path, {"etc/bzzz/etcd.yaml": ETCD_YAML})
+    (tmp_path / "var/lib/etcd/bzzz").mkdir(parents=True)
+    assert system.etcd(node, []) is None
+
+
+def test_sets_that_have_begun_to_land(tmp_path: Path) -> None:
+    """The directory is made, and its lock, before anything is known to be ours."""
+    tree(tmp_path, {"var/lib/bzzz/sets/metrics/state.json": "{}", "var/lib/bzzz/sets/coordination/lock": ""})
+    assert system.main({"root": str(tmp_path), "path": str(tmp_path / "bin")})["sets"] == ["metrics"]
+
+
 class Ollama(http.server.BaseHTTPRequestHandler):
     models: ClassVar[Any] = [
         {

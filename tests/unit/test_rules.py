@@ -351,7 +351,38 @@ def test_a_port_that_somebody_else_holds() -> None:
     "unit", ["bzzz.service", "bzzz-node.service", "bzzz-etcd.service", "etcd.service", "prometheus-node-exporter.service"]
 )
 def test_our_own_listeners_are_no_clash(unit: str) -> None:
-    assert judge_on({"n1": facts_of(ETH0, listeners=tuple(listener(port, "x", unit) for port in (8080, 2379, 2380, 9100)))}, {}, ONE) == []
+    listeners = tuple(listener(port, "x", unit) for port in (8080, 2379, 2380, 9100))
+    assert judge_on({"n1": facts_of(ETH0, listeners=listeners, system={"sets": ["coordination", "metrics"]})}, {}, ONE) == []
+
+
+@pytest.mark.requirement("1.2.6", part="services of packages that were there before")
+def test_an_etcd_that_was_there_before_is_not_taken_from_its_operator() -> None:
+    """On whatever port it is; once the set has begun to land, the unit is the cluster's."""
+    heard = (listener(2379, "etcd", "etcd.service", "127.0.0.1"), listener(4001, "etcd", "etcd.service", "127.0.0.1"))
+    for listeners in (heard, heard[1:]):
+        (found,) = judge_on({"n1": facts_of(ETH0, listeners=listeners, system={"sets": ["metrics"]})}, {}, ONE)
+        assert (found["option"], found["severity"], found["node"]) == ("coordinators", "error", "n1")
+        assert "etcd.service ran here before the cluster came" in found["message"] and "stop and disable" in found["message"]
+        assert all(str(one["port"]) in found["message"] for one in listeners)
+        assert "another node" in found["remedy"] and "systemctl disable --now etcd.service" in found["remedy"]
+    assert judge_on({"n1": facts_of(ETH0, listeners=heard, system={"sets": ["coordination"]})}, {}, ONE) == []
+    # The remedy holds: where no coordinator is, neither unit nor ports are wanted.
+    assert judge_on({"n4": facts_of(interface("eth0", "10.0.0.14/24"), listeners=heard)}, {}, cluster_of(4)) == []
+    (found,) = judge_on(
+        {"n4": facts_of(interface("eth0", "10.0.0.14/24"), listeners=(listener(9100, "etcd", "etcd.service"),))}, {}, cluster_of(4)
+    )
+    assert found["option"] == "metrics_node_exporter_port" and "unit etcd.service" in found["message"]
+
+
+@pytest.mark.requirement("1.2.6", part="services of packages that were there before")
+@pytest.mark.parametrize("port", [9100, 9111])
+def test_a_node_exporter_that_was_there_before_is_not_taken_from_its_operator(port: int) -> None:
+    heard = (listener(port, "prometheus-node-exporter", "prometheus-node-exporter.service", "127.0.0.1"),)
+    (found,) = judge_on({"n1": facts_of(ETH0, listeners=heard, system={"sets": ["coordination"]})}, {}, ONE)
+    assert (found["option"], found["severity"], found["node"]) == ("metrics_node_exporter_port", "error", "n1")
+    assert f"on port {port}" in found["message"]
+    assert "systemctl disable --now prometheus-node-exporter.service" in found["remedy"] and "originals" in found["remedy"]
+    assert judge_on({"n1": facts_of(ETH0, listeners=heard, system={"sets": ["metrics"]})}, {}, ONE) == []
 
 
 def test_the_port_trials_own_listeners_are_no_clash() -> None:
@@ -372,7 +403,8 @@ def test_udp_and_an_existing_ollama_are_no_clash() -> None:
 
 def test_every_port_option_is_known_by_its_name() -> None:
     declared, _ = declared_of(ONE, {})
-    assert set(own_ports(declared["n1"])) == {*PORTS, "coordination_peer_port", "metrics_node_exporter_port"}
+    assert set(own_ports(declared["n1"], True)) == {*PORTS, "coordination_peer_port", "metrics_node_exporter_port"}
+    assert set(own_ports(declared["n1"], False)) == {*PORTS, "metrics_node_exporter_port"} - {"coordination_client_port"}
 
 
 # --- firewall ---
@@ -448,9 +480,25 @@ def test_listeners_that_the_firewall_would_close() -> None:
     )
     (found,) = judge_on({"n1": facts_of(ETH0, listeners=listeners)}, {"firewall_open_ports": ["443/tcp"]}, ONE)
     assert (found["severity"], found["option"]) == ("warning", "firewall_open_ports")
-    assert "80/tcp (nginx), 53/udp (dnsmasq)." in found["message"]
+    assert "80/tcp (nginx, unit nginx.service), 53/udp (dnsmasq, unit dnsmasq.service)." in found["message"]
     assert "[80/tcp, 53/udp]" in found["remedy"]
     assert judge_on({"n1": facts_of(ETH0, listeners=listeners)}, {"firewall_mode": "off"}, ONE) == []
+
+
+@pytest.mark.requirement("3.3.3", part="one that others use is not cut off without a word")
+@pytest.mark.parametrize("where", ["0.0.0.0", "::", "10.0.0.11"])
+def test_an_ollama_that_others_use(where: str) -> None:
+    facts = {"n1": facts_of(ETH0, listeners=(listener(11434, "ollama", "ollama.service", where),))}
+    (found,) = judge_on(facts, {}, ONE)
+    assert (found["severity"], found["option"], found["node"]) == ("warning", "firewall_open_ports", "n1")
+    assert "11434/tcp (ollama, unit ollama.service)" in found["message"] and "firewall_open_ports: [11434/tcp]" in found["remedy"]
+    assert judge_on(facts, {"firewall_open_ports": ["11434/tcp"]}, ONE) == []
+
+
+def test_an_etcd_of_a_worker_is_closed_with_a_warning() -> None:
+    facts = {"n4": facts_of(interface("eth0", "10.0.0.14/24"), listeners=(listener(2379, "etcd", "etcd.service"),))}
+    (found,) = judge_on(facts, {}, cluster_of(4))
+    assert found["severity"] == "warning" and "2379/tcp (etcd, unit etcd.service)" in found["message"]
 
 
 # --- SSH ---
@@ -614,6 +662,60 @@ def test_members_of_a_formed_cluster_keep_their_peer_port() -> None:
     assert about(judge_on({"n1": running}), "coordination_peer_port") == []
     assert about(judge_on({"n1": NODE}, changed), "coordination_peer_port") == []  # no cluster yet
     assert about(judge_on({"n4": running}, changed, cluster_of(4)), "coordination_peer_port") == []  # no member
+
+
+def member(number: int, *members: str, started: tuple[str, ...] | None = None, data_path: str = "/var/lib/etcd/bzzz") -> dict[str, Any]:
+    """Facts of node n<number>, whose etcd has data, knows these members, and of these as having been up (None: doesn't run)."""
+    etcd = {"data_path": data_path, "members": list(members), "started": None if started is None else list(started)}
+    return facts_of(interface("eth0", f"10.0.0.{10 + number}/24"), system={"sets": ["coordination"], "etcd": etcd})
+
+
+THREE = ("n1", "n2", "n3")
+
+
+@pytest.mark.requirement("F7", part="a formed cluster keeps its coordinators")
+@pytest.mark.parametrize("started", [THREE, None])
+@pytest.mark.parametrize("coordinators", [("n1",), ("n1", "n2"), ("n1", "n2", "n4"), ("n1", "n2", "n3", "n4", "n5"), ("n4",)])
+def test_a_formed_cluster_keeps_its_coordinators(coordinators: tuple[str, ...], started: tuple[str, ...] | None) -> None:
+    """Told by any of its members, also by one that is to be none."""
+    cluster = cluster_of(5)
+    cluster["coordinators"] = list(coordinators)
+    for number in (1, 3):
+        found = about(judge_on({f"n{number}": member(number, *THREE, started=started)}, {}, cluster), "coordinators")
+        assert [(one["severity"], one["value"]) for one in found] == [("error", list(coordinators))]
+        assert "n1, n2, n3" in found[0]["message"] and "group coordinators: n1, n2, n3;" in found[0]["remedy"]
+        leaves = started is not None and not set(THREE) <= set(coordinators)
+        assert ("remove ID" in found[0]["remedy"]) == leaves
+        assert ("If no cluster ever came up" in found[0]["remedy"]) == (started is None)
+
+
+@pytest.mark.requirement("F7", part="a formed cluster keeps its coordinators")
+def test_coordinators_that_stay_and_workers_that_come() -> None:
+    formed = {"n1": member(1, *THREE, started=THREE), "n2": member(2, *THREE), "n3": member(3, *THREE, started=THREE)}
+    worker = facts_of(interface("eth0", "10.0.0.14/24"))
+    assert judge_on(formed) == []
+    assert judge_on({**formed, "n4": worker}, {}, cluster_of(4)) == []
+    assert judge_on({"n4": worker}, {}, cluster_of(4)) == []
+    # n3 has been removed as a member; its files, and those of an etcd that is stopped, are old.
+    left = {"n1": member(1, "n1", "n2", started=("n1", "n2")), "n2": member(2, *THREE), "n3": member(3, *THREE)}
+    assert errors(judge_on(left, {}, cluster_of(3, coordinators=2))) == []
+
+
+@pytest.mark.requirement("F7", part="a formed cluster keeps its coordinators")
+def test_a_coordinator_built_anew_is_told_from_one_that_was_never_up() -> None:
+    new = facts_of(interface("eth0", "10.0.0.13/24"))
+    (found,) = judge_on({"n1": member(1, *THREE, started=THREE), "n3": new})
+    assert (found["option"], found["severity"], found["node"]) == ("coordinators", "error", "n3")
+    assert "no data of it in /var/lib/etcd/bzzz" in found["message"]
+    assert "run as root on n1: ETCDCTL_API=3 etcdctl" in found["remedy"]
+    assert judge_on({"n1": member(1, *THREE, started=("n1", "n2")), "n3": new}) == []
+    assert judge_on({"n1": member(1, *THREE), "n3": new}) == []  # cut short at its first start, as far as can be told
+
+
+def test_etcds_data_stay_where_they_are() -> None:
+    (found,) = judge_on({"n1": member(1, *THREE)}, {"coordination_data_path": "/srv/etcd"})
+    assert (found["option"], found["remedy"]) == ("coordination_data_path", "Put the old path back.")
+    assert judge_on({"n1": member(1, *THREE, data_path="/srv/etcd/")}, {"coordination_data_path": "/srv/etcd"}) == []
 
 
 # --- the node service ---

@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any
 
-from .machine import Machine, bounded, dig, http_json, integer, items
+from .machine import Machine, bounded, dig, http_json, integer, items, json_in
 from .ports import main as port_facts
 
 # Tools that the cluster's roles use, by the package that Debian and Ubuntu ship them in.
@@ -52,11 +52,14 @@ CLOCK_SERVICES = {
     "ntpsec": "run/ntpd.pid",
     "openntpd": "run/openntpd.sock",
 }
+SETS = "var/lib/bzzz/sets"
+ETCD_YAML = "etc/bzzz/etcd.yaml"
+ETCD_CREDENTIALS = ("--cacert=/etc/bzzz/tls/ca.crt", "--cert=/etc/bzzz/tls/node.crt", "--key=/etc/bzzz/tls/node.key")
 TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 
 
 def main(payload: dict[str, Any], listeners: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    """``{os, cpu, memory, disks, mounts, clock, container_engine, ollama, dependencies, run_id, problems}``.
+    """``{os, cpu, memory, disks, mounts, clock, container_engine, ollama, dependencies, sets, etcd, run_id, problems}``.
 
     listeners: those of ``ports.main``, when they are known already. Further payload: ``ollama_port`` (default 11434),
     ``run_id`` (handed back, so that a reader can tell this run's facts from older ones).
@@ -79,6 +82,9 @@ def main(payload: dict[str, Any], listeners: list[dict[str, Any]] | None = None)
             for tool, names in TOOLS.items()
             for path in [machine.which(tool)]
         },
+        # Configuration sets that have begun to land: what they take is the cluster's from then on.
+        "sets": [name for name in machine.names(SETS) if (machine.root / SETS / name / "state.json").exists()],
+        "etcd": etcd(machine, listeners),
         "run_id": payload.get("run_id"),
         "problems": machine.problems,
     }
@@ -366,6 +372,30 @@ def ollama(machine: Machine, listeners: list[dict[str, Any]], port: int) -> dict
         "listens_on": sorted({one["address"] for one in mine}),
         "models": models,
     }
+
+
+def etcd(machine: Machine, listeners: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The cluster's etcd on this node; None where it has never had any data here, or the asker may not see them.
+
+    ``{data_path, members, started}``: the directory of its data; the members' names, by the running etcd, else by its
+    configuration; and those of them that have ever been up, None where no etcd answers.
+    """
+    text = machine.read(ETCD_YAML)
+    data_path = re.search(r'^data-dir: "?([^"\n]+)', text, re.M)
+    if not data_path or not machine.names(f"{data_path[1].lstrip('/')}/member"):
+        return None
+    configured = re.search(r"^initial-cluster: (.*)", text, re.M)
+    members = re.findall(r"([^,=\s]+)=https?://", configured[1] if configured else "")
+    started = None
+    endpoint = re.search(r"https://127\.0\.0\.1:[0-9]+", text)
+    if endpoint and any(one["unit"] == "bzzz-etcd.service" for one in listeners):
+        argv = ("env", "ETCDCTL_API=3", "etcdctl", f"--endpoints={endpoint[0]}", *ETCD_CREDENTIALS, "--command-timeout=3s", "-w", "json")
+        said = machine.run(*argv, "member", "list")
+        found = [one for one in items(json_in(said.out if said else ""), "members") if isinstance(dig(one, "name"), str)]
+        if found:
+            members = [one["name"] for one in found]
+            started = [one["name"] for one in found if items(one, "clientURLs")]
+    return {"data_path": data_path[1], "members": members, "started": started}
 
 
 def _loopback(address: str) -> str:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from ..addresses import AddressError, address_of, parse_ports
 from ..problems import Problem, problem
 from .network import cidr_problem, network_of
-from .ports import FOREIGN, is_own, ports_of
+from .ports import is_own, own_ports
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Container, Iterator, Mapping
 
     from ..cluster import Cluster
     from ..declaration import Declared
@@ -79,7 +79,8 @@ def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping
         if roles["firewall"]["mode"] != "off":
             admin = (seen.get("bzzz_network") or {}).get("admin_address")
             yield from _admin(roles["firewall"]["ssh_sources"], admin, node)
-            yield from _closed(roles, ssh[node], seen.get("bzzz_ports") or {}, node)
+            wanted = {("tcp", port) for port in (ssh[node], *own_ports(roles, node in cluster["coordinators"]).values())}
+            yield from _closed(roles, wanted.union(DHCP_CLIENT), seen, node)
 
 
 def _admin(sources: list[str], admin: str | None, node: str) -> Iterator[Problem]:
@@ -92,8 +93,7 @@ def _admin(sources: list[str], admin: str | None, node: str) -> Iterator[Problem
     yield problem("firewall_ssh_sources", message, f"Add {address}/{address.max_prefixlen} or its network.", value=sources, node=node)
 
 
-def _closed(roles: Declared, ssh_port: int, ports: Mapping[str, Any], node: str) -> Iterator[Problem]:
-    wanted = {("tcp", port) for option, port in ports_of(roles).items() if option != FOREIGN} | {("tcp", ssh_port), *DHCP_CLIENT}
+def _closed(roles: Declared, wanted: Container[tuple[str, int]], seen: Mapping[str, Any], node: str) -> Iterator[Problem]:
     spans = []
     for text in roles["firewall"]["open_ports"]:
         try:
@@ -101,12 +101,13 @@ def _closed(roles: Declared, ssh_port: int, ports: Mapping[str, Any], node: str)
         except AddressError:
             continue
     closed: dict[str, str] = {}
-    for one in ports.get("listeners") or []:
+    for one in (seen.get("bzzz_ports") or {}).get("listeners") or []:
         address, key = address_of(one["address"]), (one["protocol"], one["port"])
         opened = any(one["port"] in span and one["protocol"] == protocol for span, protocol in spans)
-        if address is None or address.is_loopback or key in wanted or opened or is_own(one):
+        if address is None or address.is_loopback or key in wanted or opened or is_own(one, seen):
             continue
-        closed.setdefault(f"{one['port']}/{one['protocol']}", one.get("program") or "unknown program")
+        program, unit = one.get("program") or "unknown program", one.get("unit")
+        closed.setdefault(f"{one['port']}/{one['protocol']}", f"{program}, unit {unit}" if unit else program)
     if closed:
         message = "Other machines will no longer reach: " + ", ".join(f"{port} ({program})" for port, program in closed.items()) + "."
         remedy = "If others need them, list them in firewall_open_ports: [" + ", ".join(closed) + "]."

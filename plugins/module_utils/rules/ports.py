@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..addresses import AddressError, parse_ports
 from ..problems import Problem, problem
@@ -24,7 +24,35 @@ SHARED = frozenset({"service_port", "service_web_port"})
 FOREIGN = "ollama_port"
 # What listens for a moment so that the peers can try a port; see node/listen.py.
 OWN_PROGRAM = "bzzz-listen"
-OWN_UNITS = ("bzzz*.service", "bzzz*.scope", "etcd.service", "prometheus-node-exporter.service")
+OWN_UNITS = ("bzzz*.service", "bzzz*.scope")
+
+
+class Packaged(NamedTuple):
+    """A unit of a distribution's package, and what a config set that takes it for the cluster means to others who use it."""
+
+    config_set: str
+    option: str
+    what: str
+    remedy: str
+
+
+PACKAGED = {
+    "etcd.service": Packaged(
+        "coordination",
+        "coordinators",
+        "step 7 would stop and disable it, whatever its ports",
+        "Let another node be a coordinator in its place (group coordinators); "
+        "or, where nobody needs it any more, stop it yourself: systemctl disable --now etcd.service.",
+    ),
+    "prometheus-node-exporter.service": Packaged(
+        "metrics",
+        "metrics_node_exporter_port",
+        "step 5 would give it the cluster's arguments and certificates, so that whoever reads it now could not any more",
+        "If the cluster may have it: systemctl disable --now prometheus-node-exporter.service "
+        "(its /etc/default/prometheus-node-exporter is then kept in /var/lib/bzzz/sets/metrics/originals). "
+        "To keep it as it is, run it from a unit of another name, and choose another port here.",
+    ),
+}
 
 
 def ports_of(roles: Declared) -> dict[str, int]:
@@ -37,14 +65,21 @@ def ports_of(roles: Declared) -> dict[str, int]:
     }
 
 
-def own_ports(roles: Declared) -> dict[str, int]:
-    """The ports that the cluster itself listens on."""
-    return {option: port for option, port in ports_of(roles).items() if option != FOREIGN}
+def own_ports(roles: Declared, coordinates: bool) -> dict[str, int]:
+    """The ports that the cluster itself listens on, on a node that is a coordinator or is none."""
+    return {
+        option: port
+        for option, port in ports_of(roles).items()
+        if option != FOREIGN and (coordinates or not option.startswith("coordination_"))
+    }
 
 
-def is_own(listener: Mapping[str, Any]) -> bool:
-    """Whether a unit of the cluster listens there."""
-    return listener.get("program") == OWN_PROGRAM or any(fnmatch.fnmatchcase(listener.get("unit") or "", pattern) for pattern in OWN_UNITS)
+def is_own(listener: Mapping[str, Any], seen: Mapping[str, Any]) -> bool:
+    """Whether a unit of the cluster listens there; `seen` are the node's facts."""
+    unit = listener.get("unit") or ""
+    if unit in PACKAGED:
+        return PACKAGED[unit].config_set in ((seen.get("bzzz_system") or {}).get("sets") or [])
+    return listener.get("program") == OWN_PROGRAM or any(fnmatch.fnmatchcase(unit, pattern) for pattern in OWN_UNITS)
 
 
 def ranges_of(texts: list[str]) -> list[range]:
@@ -101,9 +136,19 @@ def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping
         ephemeral = range(span["first"], span["last"] + 1) if span else range(0)
         taken = {*ports_of(roles).values(), *(one["port"] for one in listeners)}
         kept = ranges_of(roles["network"]["reserved_ports"])
-        for option, port in own_ports(roles).items():
+        others = [one for one in listeners if not is_own(one, seen)]
+        # Those of a unit that would be taken over: then another port is no remedy.
+        packaged = {unit: [one for one in others if one.get("unit") == unit] for unit in PACKAGED}
+        if node not in cluster["coordinators"]:
+            del packaged["etcd.service"]
+        for unit, mine in packaged.items():
+            if mine:
+                where = " and ".join(dict.fromkeys(str(one["port"]) for one in mine))
+                message = f"{unit} ran here before the cluster came, on port {where}, and {PACKAGED[unit].what}."
+                yield problem(PACKAGED[unit].option, message, PACKAGED[unit].remedy, node=node)
+        for option, port in own_ports(roles, node in cluster["coordinators"]).items():
             remedy = f"Choose another port; {free_port(port, taken, *kept, *kernel, ephemeral)} is free."
-            foreign = [one for one in listeners if one["port"] == port and not is_own(one)]
+            foreign = [one for one in others if one["port"] == port and one.get("unit") not in packaged]
             if foreign:
                 message = f"Port {port} is taken by {_who(foreign[0])}."
                 yield problem(option, message, remedy[:-1] + _stop(foreign[0]), value=port, node=node)
