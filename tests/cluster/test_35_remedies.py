@@ -16,7 +16,7 @@ DAMAGE = {
     "systemctl disable bzzz-firewall.service": {"firewall-at-boot"},
     "gpasswd -d bzzz bzzz-tls 2>/dev/null; rm /etc/sudoers.d/bzzz": {"sudo-rights"},
     "rm /etc/ssh/authorized_keys.d/*": {"ssh-keys"},
-    "chmod 0755 /var/lib/bzzz/service": {"data-path"},
+    "chmod 0755 /srv/bzzz/data": {"data-path"},
     "systemctl disable --now prometheus-node-exporter": {"node-exporter-unit", "node-exporter-tls"},
     "systemctl disable --now bzzz": {"service-unit", "service-port", "service-live", "service-limits", "node-ready"},
     "systemctl disable --now bzzz-etcd": {"etcd-unit", "etcd-healthy", "etcd-limits"},
