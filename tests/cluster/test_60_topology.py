@@ -229,6 +229,32 @@ def test_a_formed_cluster_keeps_its_peer_port(cluster: Tools, tmp_path: Path) ->
     assert {problem["option"] for problem in refused["problems"]} == {"coordination_peer_port"}
 
 
+@pytest.mark.requirement("F7", part="a formed cluster keeps its coordinators")
+def test_a_coordinator_without_its_data_begins_no_second_cluster(cluster: Tools, tmp_path: Path) -> None:
+    """As a machine built anew; alone it cannot know of the others, with them it is told what to do."""
+    lost, data = cluster.nodes[2], "/var/lib/etcd/bzzz"
+    cluster.lab.exec(lost, ["sh", "-c", f"systemctl stop {ETCD} && mv {data} {data}.away"])
+    try:
+        alone = cluster.document("apply", "--only", "7", "--limit", lost, code=3)
+        (failure,) = alone["failures"]
+        assert f"{lost} has no data of etcd yet, and this run has only 1 of 3 coordinators" in failure["message"]
+        assert "--limit" in failure["message"] and all(node in failure["message"] for node in cluster.nodes[:2])
+        refused = cluster.document("apply", "--only", "7", code=2)
+        (problem,) = (one for one in refused["problems"] if one["severity"] == "error")
+        assert (problem["option"], problem["node"]) == ("coordinators", lost)
+        assert "etcdctl" in problem["remedy"] and data in problem["remedy"]
+        assert cluster.lab.exec(lost, ["ls", "-A", data], check=False).stdout == "", "it has begun anew"
+        fewer = cluster.declare(tmp_path / "fewer")
+        hosts = fewer / "hosts.yml"
+        hosts.write_text(hosts.read_text().replace(f"{lost}: {{}}\n", "", 1))
+        other = cluster.document("plan", "--only", "7", folder=fewer, code=2)
+        assert {one["option"] for one in other["problems"] if one["severity"] == "error"} == {"coordinators"}
+    finally:
+        # An empty directory is what the refused runs may have left, no data.
+        cluster.lab.exec(lost, ["sh", "-c", f"rmdir {data} 2>/dev/null; mv {data}.away {data} && systemctl start {ETCD}"])
+    assert cluster.document("apply", "--only", "7")["changes"] == []
+
+
 @pytest.mark.requirement("L2", part="converged after losses and changes")
 def test_everything_is_as_before(cluster: Tools, api: Api) -> None:
     assert cluster.document("apply")["changes"] == []
