@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 
 
 class Measure(NamedTuple):
-    """A measurement: its figure and unit, the argument that limits it (from below, if `least`), title and remedy of its check."""
+    """A measurement: its figure and unit, the argument that limits it (from below, if `least`), title and remedy of its check.
+
+    `broken` is the remedy where nothing could be measured.
+    """
 
     figure: str
     unit: str
@@ -16,14 +19,19 @@ class Measure(NamedTuple):
     least: bool
     title: str
     remedy: str
+    broken: str
 
 
-def _throughput(title: str, remedy: str) -> Measure:
-    return Measure("mib_per_second", "MiB/s", "min_mib_per_second", True, title, remedy)
+def _throughput(title: str, remedy: str, broken: str) -> Measure:
+    return Measure("mib_per_second", "MiB/s", "min_mib_per_second", True, title, remedy, broken)
 
 
 MEASURES = {
-    "disk": _throughput("The disk writes fast enough", "Put the path on a faster disk, or declare a smaller minimum."),
+    "disk": _throughput(
+        "The disk writes fast enough",
+        "Put the path on a faster disk, or declare a smaller minimum.",
+        "Free space there, or run step 5 again: bzzz-setup apply --only 5.",
+    ),
     "http": Measure(
         "median_ms",
         "ms",
@@ -31,12 +39,18 @@ MEASURES = {
         False,
         "The service answers fast enough",
         "Look at the node's load and the service's journal, or declare a larger limit.",
+        "Run step 6 again: bzzz-setup apply --only 6. If it fails again, 'journalctl -u bzzz' on the node says why.",
     ),
     "network": _throughput(
         "The way to the next node is fast enough",
         "Look at link speed, duplex and cabling of both nodes (step 1 lists them), or declare a smaller minimum.",
+        "Run step 2 again: bzzz-setup apply --only 2. It tries every port from every peer and names what is shut.",
     ),
-    "cpu": _throughput("The CPU hashes fast enough", "Look at the node's load and CPU governor, or declare a smaller minimum."),
+    "cpu": _throughput(
+        "The CPU hashes fast enough",
+        "Look at the node's load and CPU governor, or declare a smaller minimum.",
+        "Look at the node's journal (journalctl -p err -b).",
+    ),
 }
 
 
@@ -74,5 +88,6 @@ def checks(node: str, role: str, figures: dict[str, Any], limits: dict[str, floa
         expected = f"at {'least' if measure.least else 'most'} {limit:g} {measure.unit}" if limit else "any figure"
         named = {"id": f"bench_{kind}", "requirement": "F8", "role": role, "node": node, "title": measure.title}
         status = "pass" if held else "fail"
-        found.append({**named, "status": status, "seen": seen, "expected": expected, "remedy": measure.remedy, "data": data})
+        remedy = measure.broken if number is None else measure.remedy
+        found.append({**named, "status": status, "seen": seen, "expected": expected, "remedy": remedy, "data": data})
     return found
