@@ -186,7 +186,7 @@ def test_benchmark_against_minimums() -> None:
     assert found["bench_disk"]["seen"] == "99 MiB/s" and found["bench_disk"]["expected"] == "at least 100 MiB/s"
     assert found["bench_network"]["seen"] == "0.1 MiB/s to c"
     (broken,) = benchmark.checks("b", "validation", {"disk": {"error": "OSError: full"}}, {"disk": 0})
-    assert broken["status"] == "fail" and broken["seen"] == "OSError: full"
+    assert broken["status"] == "fail" and broken["seen"] == "OSError: full" and "apply --only 5" in broken["remedy"]
 
 
 ANYTHING = st.recursive(
