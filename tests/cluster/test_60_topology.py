@@ -17,6 +17,8 @@ import requests
 from conftest import Tools
 from rest import Api, wait_for
 
+from bzzz_setup.declaration import HOSTS, dump, load, write
+
 ETCD = "bzzz-etcd.service"
 LEASE_SECONDS = 6
 CREDENTIALS = ["--cacert=/etc/bzzz/tls/ca.crt", "--cert=/etc/bzzz/tls/node.crt", "--key=/etc/bzzz/tls/node.key"]
@@ -245,8 +247,9 @@ def test_a_coordinator_without_its_data_begins_no_second_cluster(cluster: Tools,
         assert "etcdctl" in problem["remedy"] and data in problem["remedy"]
         assert cluster.lab.exec(lost, ["ls", "-A", data], check=False).stdout == "", "it has begun anew"
         fewer = cluster.declare(tmp_path / "fewer")
-        hosts = fewer / "hosts.yml"
-        hosts.write_text(hosts.read_text().replace(f"{lost}: {{}}\n", "", 1))
+        hosts = load((fewer / HOSTS).read_text())
+        del hosts["bzzz"]["children"]["coordinators"]["hosts"][lost]
+        write(fewer / HOSTS, dump(hosts))
         other = cluster.document("plan", "--only", "7", folder=fewer, code=2)
         assert {one["option"] for one in other["problems"] if one["severity"] == "error"} == {"coordinators"}
     finally:

@@ -25,7 +25,7 @@ ELSEWHERE = {"ssh_allow_users": [f"{USER}@192.0.2.1", "bzzz-admin"]}
 def in_force(lab: Lab, node: str) -> dict[str, str]:
     """What decides who gets in and what they may do, as the kernel, sshd and sudo see it."""
     looks = {
-        "firewall": ["nft", "list", "table", "inet", "bzzz"],
+        "firewall": ["nft", "-n", "list", "table", "inet", "bzzz"],
         "firewall at boot": ["sh", "-c", "cat /etc/bzzz/firewall.nft; systemctl is-enabled bzzz-firewall.service"],
         "sshd": ["/usr/sbin/sshd", "-T"],
         "sudo": ["sudo", "-l", "-U", USER],

@@ -140,7 +140,7 @@ for path in sorted(set(files)):
             print(path, "|", line.rstrip())
 units = ["bzzz.service", "bzzz.slice", "bzzz-etcd.service", "etcd.service", "bzzz-firewall.service", "ssh.service"]
 asked = ["systemctl", "show", "-p", "Id,ActiveState,UnitFileState,FragmentPath,DropInPaths", *units, "prometheus-node-exporter.service"]
-for command in (asked, ["nft", "list", "table", "inet", "bzzz"]):
+for command in (asked, ["nft", "-n", "list", "table", "inet", "bzzz"]):
     print(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
 """
     text = lab.exec(node, ["python3", "-"], stdin=script).stdout

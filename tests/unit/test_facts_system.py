@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
 import os
+import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -16,8 +19,11 @@ from typing import Any, ClassVar
 import pytest
 from ansible_collections.bzzz.cluster.plugins.module_utils.node import machine, system
 from ansible_collections.bzzz.cluster.plugins.module_utils.node.machine import Machine
+from ansible_collections.bzzz.cluster.plugins.plugin_utils import question
 from hypothesis import given
 from hypothesis import strategies as st
+
+PYTHON = Path("/usr/bin/python3")  # the tests' own may lie in a home directory
 
 
 def tree(root: Path, files: dict[str, object]) -> Machine:
@@ -260,6 +266,23 @@ def test_sets_that_have_begun_to_land(tmp_path: Path) -> None:
     """The directory is made, and its lock, before anything is known to be ours."""
     tree(tmp_path, {"var/lib/bzzz/sets/metrics/state.json": "{}", "var/lib/bzzz/sets/coordination/lock": ""})
     assert system.main({"root": str(tmp_path), "path": str(tmp_path / "bin")})["sets"] == ["metrics"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not PYTHON.exists(), reason="becomes another user, who needs a Python")
+def test_a_user_who_may_see_less_sees_the_rest() -> None:
+    """As the node service, which detects without root's rights: what root alone may read is left out, and ends nothing."""
+    with tempfile.TemporaryDirectory() as folder:  # not pytest's, which is closed to others
+        root = Path(folder)
+        root.chmod(0o755)
+        files = {"var/lib/bzzz/sets/metrics/state.json": "{}", "etc/bzzz/etcd.yaml": ETCD_YAML, "sys/devices/system/cpu/online": "0-1"}
+        tree(root, files)
+        for closed in ("var/lib/bzzz/sets/metrics", "etc/bzzz"):
+            (root / closed).chmod(0o700)
+        text = question.script("system", {"root": folder, "path": f"{folder}/bin"})
+        done = subprocess.run([PYTHON, "-sE", "-"], input=text, user=65534, capture_output=True, text=True, check=False)
+    assert not done.stderr
+    found = json.loads(base64.b64decode(done.stdout.removeprefix(question.ANSWER)))
+    assert found["cpu"]["threads"] == 2 and found["sets"] == [] and found["etcd"] is None
 
 
 class Ollama(http.server.BaseHTTPRequestHandler):

@@ -83,7 +83,7 @@ def main(payload: dict[str, Any], listeners: list[dict[str, Any]] | None = None)
             for path in [machine.which(tool)]
         },
         # Configuration sets that have begun to land: what they take is the cluster's from then on.
-        "sets": [name for name in machine.names(SETS) if (machine.root / SETS / name / "state.json").exists()],
+        "sets": [name for name in machine.names(SETS) if os.path.exists(machine.root / SETS / name / "state.json")],
         "etcd": etcd(machine, listeners),
         "run_id": payload.get("run_id"),
         "problems": machine.problems,
