@@ -101,7 +101,7 @@ def bench(
     try:
         lab.down()
         lab.up(nodes)
-        release.build()
+        release.build_all()
         out.print("first set-up…")
         first = measure(lab, "bzzz.cluster.setup")
         baselines, reruns = [], []

@@ -172,7 +172,7 @@ def _build_release() -> None:
     if not (release.ROOT / "pyproject.toml").exists():
         return
     try:
-        release.build()
+        release.build_all()
     except release.ReleaseError as error:
         raise Refusal(str(error), "Check that this host reaches PyPI (pip's own settings count), or set service_release_index.") from error
 

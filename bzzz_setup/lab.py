@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import hashlib
 import ipaddress
+import itertools
 import json
 import os
 import re
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +37,8 @@ DEMO = "demo"
 USER = "operator"
 POOL = ipaddress.IPv4Network("10.199.0.0/16")
 NODES_MAX = 200
+# Debian's releases by what is asked for; nodes take them in turn.
+SYSTEMS = {"bookworm": ("bookworm",), "trixie": ("trixie",), "mixed": ("bookworm", "trixie")}
 # Where the first one names only systemd-resolved on the loopback, the second has those behind it.
 RESOLVERS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 READY_SECONDS = 90
@@ -54,8 +57,11 @@ def tool(name: str) -> str:
 
 @dataclass(frozen=True)
 class Node:
+    """`os` is the release of Debian that the node was made from."""
+
     name: str
     address: str
+    os: str = "bookworm"
 
 
 class Lab:
@@ -81,7 +87,8 @@ class Lab:
         for container in json.loads(_docker("inspect", *names)) if names else []:
             endpoint = container["NetworkSettings"]["Networks"].get(self.id) or {}
             address = (endpoint.get("IPAMConfig") or {}).get("IPv4Address") or endpoint.get("IPAddress") or ""
-            found.append(Node(container["Name"].removeprefix(f"/{self.id}-"), address))
+            release = container["Config"]["Image"].partition(":")[2].partition("-")[0]
+            found.append(Node(container["Name"].removeprefix(f"/{self.id}-"), address, release))
         return sorted(found, key=lambda node: (len(node.name), node.name))
 
     @property
@@ -91,8 +98,13 @@ class Lab:
         except subprocess.CalledProcessError:
             return None
 
-    def up(self, nodes: int = 3, *, storage: bool = False) -> list[Node]:
-        """Have exactly so many nodes, ready for SSH. Those that are there already keep their state."""
+    def up(self, nodes: int = 3, *, system: str | None = None, storage: bool = False) -> list[Node]:
+        """Have exactly so many nodes, ready for SSH. Those that are there already keep their state.
+
+        `system` is a key of SYSTEMS; None means bookworm, for new nodes.
+        """
+        if system not in (None, *SYSTEMS):
+            raise Refusal(f"'{system}' is no system for lab nodes", f"Choose one of: {', '.join(SYSTEMS)}.", option="os")
         if not 1 <= nodes <= NODES_MAX:
             raise Refusal(
                 f"a lab has 1 to {NODES_MAX} nodes, not {nodes}", "Choose a number in between, for example --nodes 3.", option="nodes"
@@ -102,7 +114,7 @@ class Lab:
             if not self.key.exists():
                 self._remove()  # Nobody could log in to nodes that another home directory's key belongs to.
             subnet = self.subnet or free_subnet(self.id, taken_networks())
-            wanted = [Node(f"bzzz-node{number}", str(subnet[10 + number])) for number in range(1, nodes + 1)]
+            wanted = self._wanted(nodes, subnet, system)
             self._seed(wanted)
             self._playbook(
                 {
@@ -120,6 +132,18 @@ class Lab:
                 self.exec(node.name, ["/usr/local/sbin/lab-node"])  # older nodes learn the names of new ones
             self._write_inventory(wanted, storage=storage)
         return wanted
+
+    def _wanted(self, count: int, subnet: ipaddress.IPv4Network, system: str | None) -> list[Node]:
+        there = {node.name: node for node in self.nodes}
+        releases = itertools.cycle(SYSTEMS[system or "bookworm"])
+        wanted = [Node(f"bzzz-node{number}", str(subnet[10 + number]), next(releases)) for number in range(1, count + 1)]
+        if other := [there[node.name] for node in wanted if system and there.get(node.name, node).os != node.os]:
+            raise Refusal(
+                f"lab {self.name} has nodes of another system: " + ", ".join(f"{node.name} is {node.os}" for node in other),
+                f"Remove it first (./bzzz lab down --name {self.name}), or leave --os out to keep them.",
+                option="os",
+            )
+        return [replace(node, os=there.get(node.name, node).os) for node in wanted]
 
     def down(self) -> None:
         """Remove nodes, network, volumes, key and inventory, whatever there is of them."""
@@ -320,6 +344,7 @@ def _greets(address: str) -> bool:
 
 Name = Annotated[str, typer.Option(help="Name of the lab.")]
 Nodes = Annotated[int, typer.Option(min=1, max=NODES_MAX, help="How many nodes.")]
+System = Annotated[str | None, typer.Option("--os", help=f"Debian release of new nodes: {', '.join(SYSTEMS)}.", show_default="bookworm")]
 app = typer.Typer(help="Lab nodes: containers that boot systemd and sshd.", no_args_is_help=True)
 demo = typer.Typer(help="A working cluster on lab nodes, from nothing.", invoke_without_command=True)
 
@@ -335,12 +360,12 @@ def _told() -> Iterator[None]:
 
 
 @app.command()
-def up(nodes: Nodes = 3, name: Name = DEMO) -> None:
+def up(nodes: Nodes = 3, name: Name = DEMO, system: System = None) -> None:
     """Have so many nodes running; those that are there keep their state."""
     with _told():
         lab = Lab(name, typer.echo)
-        for node in lab.up(nodes):
-            typer.echo(f"{node.name}  {node.address}")
+        for node in lab.up(nodes, system=system):
+            typer.echo(f"{node.name}  {node.address}  {node.os}")
         typer.echo(f"inventory: {lab.inventory}")
 
 
@@ -361,7 +386,7 @@ def status(name: Name = DEMO) -> None:
         nodes = lab.nodes
         for node in nodes:
             running = _docker("inspect", "--format", "{{.State.Status}}", lab.container(node.name)).strip()
-            typer.echo(f"{node.name}  {node.address}  {running}")
+            typer.echo(f"{node.name}  {node.address}  {node.os}  {running}")
         typer.echo(f"inventory: {lab.inventory}" if nodes else f"there is no lab {name}; make it with: ./bzzz lab up --name {name}")
 
 
@@ -373,13 +398,13 @@ def shell(node: str, name: Name = DEMO) -> None:
 
 
 @demo.callback()
-def demo_up(context: typer.Context, nodes: Nodes = 3) -> None:
+def demo_up(context: typer.Context, nodes: Nodes = 3, system: System = None) -> None:
     """Make lab nodes, run all eight steps on them, and leave the cluster up."""
     if context.invoked_subcommand:
         return
     with _told():
         lab = Lab(DEMO, typer.echo)
-        first = lab.up(nodes)[0]
+        first = lab.up(nodes, system=system)[0]
     folder = os.path.relpath(lab.inventory)
     code = subprocess.run([tool("bzzz-setup"), "apply", "-i", str(lab.inventory)], check=False).returncode
     inside = f"docker exec {lab.container(first.name)} cat"

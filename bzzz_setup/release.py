@@ -50,9 +50,8 @@ NODE = ROOT / "bzzz_setup" / "node"
 LOCK = NODE / "requirements.txt"
 OUTPUT = ROOT / "roles" / "service" / "files" / "releases"
 INDEX = "index.json"
-PYTHONS = ("3.11",)
-# Those that the lock file's hashes cover.
-LOCKED_PYTHONS = ("3.11", "3.12", "3.13")
+# Of Debian 12, Ubuntu 24.04 and Debian 13; what the lock file's hashes cover.
+PYTHONS = ("3.11", "3.12", "3.13")
 ARCHITECTURES = ("x86_64", "aarch64")
 # Debian 12's and Ubuntu 22.04's C library is newer than either.
 PLATFORMS = ("manylinux_2_28", "manylinux2014")
@@ -143,7 +142,7 @@ def lock() -> None:
     found: dict[str, set[str]] = {}
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        for python in LOCKED_PYTHONS:
+        for python in PYTHONS:
             for architecture in ARCHITECTURES:
                 pins = _project()["optional-dependencies"]["node"]
                 pins += [pin for pin in _project()["dependencies"] if pin.startswith("pyyaml==")]
@@ -256,6 +255,12 @@ def build(output: Path = OUTPUT, channel: str = "stable", python: str = PYTHONS[
         return _build(output, channel, python, architecture)
 
 
+def build_all(output: Path = OUTPUT, pythons: Sequence[str] = PYTHONS) -> None:
+    """Build what nodes of every supported system need, for this machine's architecture. Raises ReleaseError."""
+    for python in pythons:
+        build(output, python=python)
+
+
 @contextlib.contextmanager
 def _alone(output: Path) -> Iterator[None]:
     """One build at a time in a directory: the index is read and written."""
@@ -303,8 +308,7 @@ def _build(output: Path, channel: str, python: str, architecture: str) -> Path:
 
 def build_collection(output: Path, pythons: Sequence[str] = PYTHONS) -> Path:
     """Build the collection's tarball, with the node service's releases in it, into ``output``; returns the tarball."""
-    for python in pythons:
-        build(python=python)
+    build_all(pythons=pythons)
     output.mkdir(parents=True, exist_ok=True)
     galaxy = Path(sys.executable).with_name("ansible-galaxy")
     command: list[str | Path] = [galaxy, "collection", "build", "--force", "--output-path", output, ROOT]

@@ -76,7 +76,7 @@ def _prepare(*, lab: bool) -> str:
     except Refusal as refused:
         terminal.show_problems(terminal.console(stderr=True), refused.problems)
     try:
-        release.build()  # once, with pip's own settings, which tests of the front take away
+        release.build_all()  # once, with pip's own settings, which tests of the front take away
     except release.ReleaseError as error:
         typer.echo(error, err=True)
     return os.pathsep.join(path)
