@@ -29,7 +29,7 @@ from typing import Annotated, Any
 import typer
 
 from bzzz_setup import machine, paths, terminal
-from bzzz_setup.declaration import HOSTS, KNOWN_HOSTS, MAIN, dump, write
+from bzzz_setup.declaration import HOSTS, KNOWN_HOSTS, MAIN, dump, load, write
 from bzzz_setup.events import ExitCode, Refusal
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -402,9 +402,14 @@ def demo_up(context: typer.Context, nodes: Nodes = 3, system: System = None) -> 
     """Make lab nodes, run all eight steps on them, and leave the cluster up."""
     if context.invoked_subcommand:
         return
-    with _told():
-        lab = Lab(DEMO, typer.echo)
+    lab = Lab(DEMO, typer.echo)
+    try:
         first = lab.up(nodes, system=system)[0]
+    except Refusal as refused:
+        terminal.show_problems(terminal.console(stderr=True), refused.problems)
+        if refused.code == ExitCode.NODES_FAILED:
+            _look_here()
+        raise typer.Exit(refused.code) from None
     folder = os.path.relpath(lab.inventory)
     code = subprocess.run([tool("bzzz-setup"), "apply", "-i", str(lab.inventory)], check=False).returncode
     inside = f"docker exec {lab.container(first.name)} cat"
@@ -419,6 +424,19 @@ def demo_up(context: typer.Context, nodes: Nodes = 3, system: System = None) -> 
     lines |= {"Look inside": f"./bzzz lab shell {first.name}", "Remove": "./bzzz demo down"}
     typer.echo("\n" + "\n".join(f"{title + ':':<14}{text}" for title, text in lines.items()))
     raise typer.Exit(code)
+
+
+def _look_here() -> None:
+    """Where no lab can be had: what the product finds on this machine, and would do to it."""
+    typer.echo("\nWithout lab nodes there is this machine to look at; nothing is changed on it.")
+    with tempfile.TemporaryDirectory(prefix="bzzz-here-") as parent:
+        folder = shutil.copytree(CHECKOUT / "inventories/single", Path(parent, "inventory"))
+        # Neither sudo nor its password may be there; what only root can see is told as such.
+        write(folder / MAIN, dump({**load((folder / MAIN).read_text(encoding="utf-8")), "ansible_become": False}))
+        for command in ("detect", "plan"):
+            typer.echo(f"\n== {command}")
+            subprocess.run([tool("bzzz-setup"), command, "-i", str(folder)], check=False)
+    typer.echo("\nTo set this machine up as a cluster of one: sudo ./bzzz apply -i inventories/single")
 
 
 @demo.command("down")
