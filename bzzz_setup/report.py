@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ansible_collections.bzzz.cluster.plugins.module_utils.node.causes import cause
 from ansible_collections.bzzz.cluster.plugins.module_utils.probe import matrix
 from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem, errors, merged, problem
 
@@ -123,8 +124,8 @@ class Report:
             for tally in tallies:
                 # A refused declaration is no fault of the node that happened to be asked.
                 tally.failed = kind != "problems"
-            remedy = _remedy(event.message) if kind == "unreachable" else None
-            self.failures.append({**where, "task": event.task, "kind": kind, "message": event.message, "remedy": remedy})
+            message, remedy = _told(event.message, unreachable=kind == "unreachable")
+            self.failures.append({**where, "task": event.task, "kind": kind, "message": message, "remedy": remedy})
         for check in event.checks:
             # On whose behalf it was asked, not necessarily where.
             node = str(check.get("node") or event.node)
@@ -228,15 +229,14 @@ class Report:
         }
 
 
-def _remedy(message: str) -> str:
-    """For a node that was not reached."""
-    if "Host key verification failed" in message:
-        return (
-            "The machine does not show the host key that is pinned for it, so nothing was sent to it. If it was set up anew, compare what "
-            "'ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub' says on its console, then put its new keys into known_hosts.txt of the "
-            "inventory; if nobody changed it, another machine answers in its place."
-        )
-    return "See that it is up and that SSH gets in with user, key and port of the inventory; then run the same command again."
+def _told(message: str, *, unreachable: bool) -> tuple[str, str | None]:
+    """What went wrong and why, and the remedy: the one that the message names, else the known cause's."""
+    said, _, remedy = message.rpartition("Remedy: ")
+    if said:
+        return said.rstrip(), remedy.strip()
+    if found := cause(message):
+        return f"{message.rstrip(' .')}. {found.why}", found.remedy
+    return message, "See that it is up and that SSH gets in with user, key and port of the inventory." if unreachable else None
 
 
 def gib(mib: float | None) -> str:

@@ -297,6 +297,7 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.bzzz.cluster.plugins.module_utils.config_set_spec import ARGUMENTS
+from ansible_collections.bzzz.cluster.plugins.module_utils.node.causes import explained
 from ansible_collections.bzzz.cluster.plugins.module_utils.node.config_set import ConfigSet, ConfigSetError
 
 
@@ -312,11 +313,8 @@ def main() -> None:
     except ConfigSetError as error:
         module.fail_json(msg=str(error), notes=config_set.notes)
     except OSError as error:
-        module.fail_json(
-            msg=f"the set '{spec['name']}' could not be landed: {error}. "
-            "Remedy: look for a full or read-only file system (df -h; findmnt), mend it and run again; what was begun is remembered.",
-            notes=config_set.notes,
-        )
+        otherwise = "mend the cause on the node and run again; what was begun is remembered."
+        module.fail_json(msg=explained(f"the set '{spec['name']}' could not be landed: {error}", otherwise), notes=config_set.notes)
     module.exit_json(changed=bool(changes), changes=changes, notes=config_set.notes, diff=diff)
 
 

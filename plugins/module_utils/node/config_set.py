@@ -18,12 +18,14 @@ import shutil
 import tarfile
 from typing import Any
 
+from . import causes
 from . import state as node_state
 from .state import ARCHIVE_MARK, PARTIAL, REVERTED, file_sha256, group_id, inspect, read_state, run, state_directory, unit_states, user_id
 
 ACTION_ORDER = ("daemon_reload", "run", "load", "restart", "reload")
 # Packages must not start their services before these are configured; systemctl then does nothing and says so.
 OFFLINE = {**os.environ, "SYSTEMD_OFFLINE": "1", "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+LOCKED = "Could not get lock"  # apt has waited long enough for whoever else installs
 HIDDEN = "(not shown: it may hold secrets)\n"
 
 
@@ -171,19 +173,16 @@ class ConfigSet:
         apt = ["apt-get", "-qy", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Options::=--force-confold", "-o", "Acquire::Retries=3"]
         install = [*apt, "install", "--no-install-recommends", *self.spec["packages"]]
         code, out, error = self.do.run(install, env=OFFLINE)  # waits while somebody else installs
-        if code:
+        if code and LOCKED not in error:
             # An installation cut short is finished only by dpkg itself; on a fresh node, lists are often missing or old.
             self.do.run(["dpkg", "--configure", "-a", "--force-confold"], env=OFFLINE)
             updated, _out, update_error = self.do.run([*apt, "update"], env=OFFLINE)
             code, out, error = self.do.run(install, env=OFFLINE)
-            if code:
-                reason = _last(error or out) + (f"; apt-get update: {_last(update_error)}" if updated else "")
-                raise ConfigSetError(
-                    f"packages {', '.join(self.spec['packages'])} could not be installed: {reason}. "
-                    "Remedy: on the node, run 'apt-get update' and 'apt-get install "
-                    + " ".join(self.spec["packages"])
-                    + "' and mend what it says."
-                )
+            error += f"\napt-get update: {_last(update_error)}" if code and updated else ""
+        if code:
+            packages = " ".join(self.spec["packages"])
+            otherwise = f"on the node, run 'apt-get update' and 'apt-get install {packages}' and mend what it says."
+            raise ConfigSetError(causes.explained(f"packages {packages} could not be installed: {_last(error or out)}", otherwise))
 
     def accounts(self) -> None:
         for change in node_state.missing_accounts(self.spec):
@@ -565,7 +564,7 @@ class ConfigSet:
     def _must(self, argv: list[str], what: str) -> None:
         code, out, error = self.do.run(argv)
         if code:
-            raise ConfigSetError(f"{what}: '{' '.join(argv)}' failed with exit code {code}: {_last(error or out)}")
+            raise ConfigSetError(causes.explained(f"{what}: '{' '.join(argv)}' failed with exit code {code}: {_last(error or out)}"))
 
     def _systemctl(self, verb: str, name: str) -> None:
         if verb in ("start", "restart"):
