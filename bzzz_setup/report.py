@@ -136,7 +136,7 @@ class Report:
     def _end_step(self, at: float, *, interrupted: bool = False) -> None:
         for step in self.steps.values():
             if step.state == "running":
-                failed = interrupted or any(failure["step"] == step.number for failure in self.failures)
+                failed = interrupted or not self.nodes or any(failure["step"] == step.number for failure in self.failures)
                 step.state = "failed" if failed else "done"
                 step.seconds = round(at - step.started, 3)
 
@@ -150,10 +150,12 @@ class Report:
         """Errors first. What Ansible could not even begin with is one, too."""
         found = list(self._problems)
         if self.finished and not self.nodes:
-            remedy = "Correct what Ansible names; nothing was done on any node."
-            found += [problem("", said.text, remedy) for said in self.messages if said.level == "error"]
-        told: list[Problem] = merged(found, list(self.nodes))
-        return told
+            for said in self.messages:
+                if said.level == "error":
+                    known = cause(said.text)
+                    told = f"{said.text} {known.why}" if known else said.text
+                    found.append(problem("", told, known.remedy if known else "Correct what Ansible names; nothing was done on any node."))
+        return list(merged(found, list(self.nodes)))
 
     @property
     def exit_code(self) -> ExitCode:

@@ -38,6 +38,9 @@ def test(
         list[str] | None, typer.Argument(metavar="[PYTEST ARGUMENTS]", help="Only pytest, with these; options after --.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Also the slow tests.")] = False,
+    system: Annotated[
+        str, typer.Option("--os", metavar="bookworm|trixie|mixed", help="Debian release of the lab's nodes.", envvar="BZZZ_TEST_OS")
+    ] = "mixed",
     fast: Annotated[bool, typer.Option("--fast", help="Linters and unit tests only, without lab nodes.")] = False,
 ) -> None:
     """Run linters, unit tests and, on lab nodes, the cluster tests."""
@@ -56,6 +59,7 @@ def test(
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
+    os.environ["BZZZ_TEST_OS"] = system
     RESULTS.unlink(missing_ok=True)
     failed = [name for name, command in stages.items() if not _passes(name, command, path)]
     counts = json.loads(RESULTS.read_text(encoding="utf-8"))["tests"] if RESULTS.exists() else {"passed": 0, "failed": 0, "skipped": 0}

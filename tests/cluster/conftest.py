@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Three real nodes for the session, fresh at first; ``cluster`` sets them up once.
 
-``BZZZ_TEST_LAB=<name>`` uses a lab that exists already, and leaves it standing.
+``BZZZ_TEST_LAB=<name>`` uses a lab that exists already, and leaves it standing; ``BZZZ_TEST_OS`` is what fresh nodes run (mixed).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from bzzz_setup.machine import prepare
 
 BIN = Path(sys.executable).parent
 KEPT = os.environ.get("BZZZ_TEST_LAB")
+SYSTEM = os.environ.get("BZZZ_TEST_OS", "mixed")
 
 
 @dataclass
@@ -92,7 +93,7 @@ def lab() -> Iterator[Lab]:
         if not KEPT:
             lab.down()  # what a killed run left
         if not (KEPT and lab.nodes):
-            lab.up(3)
+            lab.up(3, system=SYSTEM)
     except Refusal as refusal:
         if os.environ.get("CI") == "true":
             raise

@@ -11,7 +11,9 @@ import hashlib
 import http.server
 import io
 import ipaddress
+import itertools
 import json
+import os
 import re
 import ssl
 import tarfile
@@ -23,6 +25,7 @@ from typing import Any
 import pytest
 import requests
 import yaml
+from ansible_collections.bzzz.cluster.plugins.module_utils.releases import choose
 from conftest import Tools
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -69,7 +72,7 @@ def kernel(cluster: Tools, node: str, unit: str, controller: str, file: str) -> 
 @pytest.mark.requirement("T3", part="configuration, environment and unit of the node service")
 @pytest.mark.usefixtures("gpu_node")
 def test_files_of_the_service(cluster: Tools, api: Api) -> None:
-    sha256 = json.loads((OUTPUT / INDEX).read_text())["releases"][0]["sha256"]
+    index = json.loads((OUTPUT / INDEX).read_text())
     accepted = set()
     for node in cluster.nodes:
         host = cluster.host(node)
@@ -80,7 +83,8 @@ def test_files_of_the_service(cluster: Tools, api: Api) -> None:
         config = yaml.safe_load(host.file("/etc/bzzz/config.yaml").content_string)
         assert config["node"]["name"] == node and config["listen"]["port"] == 8080
         accepted |= set(config["auth"]["token_sha256"])
-        assert host.file("/opt/bzzz/current").linked_to == f"/opt/bzzz/releases/0.1.0-{sha256[:12]}"
+        release = choose(index, cluster.lab.exec(node, ["python3", "-V"]).stdout.split()[1], os.uname().machine)
+        assert host.file("/opt/bzzz/current").linked_to == f"/opt/bzzz/releases/{release['version']}-{release['sha256'][:12]}"
         foreign = cluster.lab.exec(node, ["find", "/opt/bzzz", "(", "!", "-user", "root", "-o", "-perm", "/022", ")", "!", "-type", "l"])
         assert foreign.stdout == "", "others than root could change the program"
         assert host.user("bzzz").shell == "/usr/sbin/nologin"
@@ -177,7 +181,8 @@ def test_published_capabilities_are_the_machines(cluster: Tools, api: Api) -> No
             assert seen["sockets"] == len({package for *_rest, package in cpus})
         total = int(re.findall(r"MemTotal:\s+(\d+)", cluster.lab.exec(node, ["cat", "/proc/meminfo"]).stdout)[0])
         assert has["memory_total_mib"] == total // 1024
-        assert has["os"] == {"id": "debian", "version": "12", "architecture": "x86_64"}
+        told = dict(line.split("=", 1) for line in cluster.lab.exec(node, ["cat", "/etc/os-release"]).stdout.splitlines())
+        assert has["os"] == {"id": "debian", "version": told["VERSION_ID"].strip('"'), "architecture": os.uname().machine}
 
 
 @pytest.mark.requirement("5.3.1")
@@ -273,10 +278,9 @@ def test_a_reload_reads_the_certificates_and_keeps_the_process(cluster: Tools, a
 def releases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with releases 0.1.1 and 0.1.2, and 0.1.9 whose artifact is not what the index says."""
     folder = tmp_path_factory.mktemp("releases")
-    entry = json.loads((OUTPUT / INDEX).read_text())["releases"][0]
     entries = []
-    for version in ("0.1.1", "0.1.2", "0.1.9"):
-        artifact = folder / f"bzzz-node-{version}.tar.gz"
+    for entry, version in itertools.product(json.loads((OUTPUT / INDEX).read_text())["releases"], ("0.1.1", "0.1.2", "0.1.9")):
+        artifact = folder / f"bzzz-node-{version}-py{entry['python']}.tar.gz"
         with tarfile.open(OUTPUT / entry["url"]) as old, tarfile.open(artifact, "w:gz", compresslevel=1) as new:
             for member in old:
                 data = old.extractfile(member).read() if member.isfile() else b""  # type: ignore[union-attr]
@@ -287,8 +291,9 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sha256 = hashlib.sha256(artifact.read_bytes()).hexdigest()
         channel = "stable" if version != "0.1.9" else "development"
         entries.append({**entry, "version": version, "url": artifact.name, "sha256": sha256, "channel": channel})
-    with (folder / "bzzz-node-0.1.9.tar.gz").open("ab") as damaged:
-        damaged.write(b"damaged on the way")
+        if version == "0.1.9":
+            with artifact.open("ab") as damaged:
+                damaged.write(b"damaged on the way")
     (folder / INDEX).write_text(json.dumps({"releases": entries}))
     return folder
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import leaks
 import pytest
-from conftest import BIN, Tools
+from conftest import BIN, SYSTEM, Tools
 from rest import Api
 
 from bzzz_setup import init, release, steps
@@ -94,7 +94,7 @@ def controller(cluster: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iter
     base = tmp_path_factory.mktemp("awx")
     try:
         lab.down()
-        nodes = {node.name: node.address for node in lab.up(3)}
+        nodes = {node.name: node.address for node in lab.up(3, system=SYSTEM)}
         made = Controller(base, lab)
         options = init.options(lab.id, USER, None) | {
             "ssh_key_source": "provided",

@@ -85,6 +85,11 @@ CAUSES = (
         "Have your company's CA certificate trusted there (see docs/options.md for extra CA bundles), then run again.",
     ),
     (
+        r"Failed lookup url for (\S+):",
+        "This admin host cannot fetch it.",
+        "Try it with: curl -I {0}. Correct the option that names it (service_release_index), or the proxy's settings, then run again.",
+    ),
+    (
         r"(?:Could not connect to|Unable to connect to|Failed to fetch|Cannot initiate the connection to) (?:https?://)?([^\s/:]+)",
         "The package mirror does not answer the node.",
         "On the node: curl -I http://{0}/. Let it through, or name a mirror that answers in /etc/apt/sources.list, then run again.",
@@ -93,6 +98,12 @@ CAUSES = (
         r"Unable to locate package (\S+)|Package '?(\S+?)'? has no installation candidate",
         "None of the node's package sources has this package.",
         "On the node: apt-get update; apt-cache policy {0}. Debian's section 'main' (Ubuntu: 'universe') has to be among its sources.",
+    ),
+    (
+        r"no vault secrets found|Decryption failed|HMAC verification failed",
+        "The vault file cannot be opened: its key is not on this admin host, or is another one.",
+        "Put the key back (~/.config/bzzz/CLUSTER/vault-key), or name its file in ANSIBLE_VAULT_PASSWORD_FILE. "
+        "Where it is lost: remove group_vars/bzzz/vault.yml and set the secrets anew.",
     ),
     (
         r"Cannot allocate memory|MemoryError|oom-kill|Out of memory",
