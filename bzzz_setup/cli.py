@@ -11,7 +11,7 @@ import importlib
 import json
 import shlex
 import sys
-import time
+import webbrowser
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,9 @@ from rich.prompt import Confirm, Prompt
 
 from bzzz_setup import init as new
 from bzzz_setup import paths, run, steps, terminal
-from bzzz_setup.declaration import Declaration
+from bzzz_setup.declaration import Declaration, write
 from bzzz_setup.events import Event, ExitCode, Refusal
-from bzzz_setup.report import Report
+from bzzz_setup.report import Report, count
 
 EPILOG = (
     "Exit codes: 0 fine, 1 checks failed, 2 declaration or option refused, 3 nodes failed or unreachable, "
@@ -141,8 +141,8 @@ def _print_json(data: Any) -> None:
     print(json.dumps(data, indent=2, ensure_ascii=False))
 
 
-def _run(job: run.Job, as_json: bool) -> Report:
-    """Run with progress, and keep the report beside the journal."""
+def _run(job: run.Job, as_json: bool) -> tuple[Report, Path | None]:
+    """Run with progress, and keep the report beside the journal; returns its page, too."""
     report = Report()
     progress = contextlib.nullcontext() if as_json else terminal.Progress(_out(False), report)
     with progress as show:
@@ -153,9 +153,7 @@ def _run(job: run.Job, as_json: bool) -> Report:
                 show(event)
 
         folder = run.execute(job, take)
-    if folder:
-        run.keep(folder, report)
-    return report
+    return report, run.keep(folder, report) if folder else None
 
 
 def _job(command: str, chosen: tuple[steps.Step, ...], inventory: Path | None, limit: str | None, **more: Any) -> run.Job:
@@ -229,7 +227,7 @@ def init(
                 task = bar.add_task(f"Looking for SSH servers on port {port}", total=len(swept))
                 there = new.answering(swept, port, lambda: bar.advance(task))
             addresses = [address for address in addresses if address not in swept or address in there]
-            out.print(f"{terminal.count(len(there), 'address')} of {len(swept)} answer on port {port}.".replace("addresss", "addresses"))
+            out.print(f"{count(len(there), 'address')} of {len(swept)} answer on port {port}.".replace("addresss", "addresses"))
             if not addresses:
                 raise Refusal(
                     f"nothing answers on port {port}",
@@ -266,7 +264,7 @@ def init(
             return
         if aside:
             out.print(f"The former inventory is now {aside}")
-        out.print(f"[green]✔[/] {terminal.count(len(named), 'node')}, coordinators: {', '.join(chosen)}. The inventory is {folder}")
+        out.print(f"[green]✔[/] {count(len(named), 'node')}, coordinators: {', '.join(chosen)}. The inventory is {folder}")
         out.print(f"Next: [bold]bzzz-setup detect -i {shlex.quote(str(folder))}[/], then plan, then apply.")
 
 
@@ -274,7 +272,7 @@ def init(
 def detect(limit: LimitOption = None, inventory: InventoryOption = None, as_json: JsonOption = False) -> None:
     """Look at the machines (step 1): system, CPU, memory, disks, GPUs, network. Changes nothing."""
     with _command(inventory, as_json) as call:
-        report = _run(_job("detect", (steps.steps()[0],), call.inventory, limit), call.as_json)
+        report, _ = _run(_job("detect", (steps.steps()[0],), call.inventory, limit), call.as_json)
         if call.as_json:
             own = ("bzzz_gpu", "bzzz_network", "bzzz_ports", "bzzz_system")
             facts = {name: {part: value for part, value in report.facts.get(name, {}).items() if part in own} for name in report.nodes}
@@ -298,7 +296,7 @@ def detect(limit: LimitOption = None, inventory: InventoryOption = None, as_json
 def check(inventory: InventoryOption = None, as_json: JsonOption = False) -> None:
     """Check the declaration, without touching a node."""
     with _command(inventory, as_json) as call:
-        report = _run(run.Job("check", paths.inventory(call.inventory), ["bzzz.cluster.check"], journal=False), call.as_json)
+        report, _ = _run(run.Job("check", paths.inventory(call.inventory), ["bzzz.cluster.check"], journal=False), call.as_json)
         if call.as_json:
             _print_json({"problems": report.problems, "exit_code": int(report.exit_code)})
         else:
@@ -310,11 +308,13 @@ StartOption = Annotated[str | None, typer.Option("--from", metavar="STEP", help=
 OnlyOption = Annotated[list[str] | None, typer.Option("--only", metavar="STEP", help="Run this step only; may be repeated.")]
 
 
-def _finish(report: Report, as_json: bool, *, diff: bool = False) -> None:
+def _finish(job: run.Job, as_json: bool, *, diff: bool = False) -> None:
+    report, page = _run(job, as_json)
     if as_json:
         _print_json({**report.as_dict(), **({"diffs": report.diffs} if diff else {})})
     else:
         terminal.show_report(_out(False), report, diff=diff)
+        terminal.show_page(_out(False), page)
     raise typer.Exit(report.exit_code)
 
 
@@ -329,7 +329,7 @@ def plan(
 ) -> None:
     """Show what apply would change, per step and node. Changes nothing."""
     with _command(inventory, as_json) as call:
-        _finish(_run(_job("plan", steps.choose(start, only), call.inventory, limit, check=True), call.as_json), call.as_json, diff=diff)
+        _finish(_job("plan", steps.choose(start, only), call.inventory, limit, check=True), call.as_json, diff=diff)
 
 
 @app.command()
@@ -342,14 +342,14 @@ def apply(
 ) -> None:
     """Make the machines as declared: all eight steps, or some. Repeat it at will; what is right stays untouched."""
     with _command(inventory, as_json) as call:
-        _finish(_run(_job("apply", steps.choose(start, only), call.inventory, limit), call.as_json), call.as_json)
+        _finish(_job("apply", steps.choose(start, only), call.inventory, limit), call.as_json)
 
 
 @app.command()
 def verify(limit: LimitOption = None, inventory: InventoryOption = None, as_json: JsonOption = False) -> None:
     """Check that the machines are as declared (step 8)."""
     with _command(inventory, as_json) as call:
-        _finish(_run(_job("verify", (steps.steps()[-1],), call.inventory, limit), call.as_json), call.as_json)
+        _finish(_job("verify", (steps.steps()[-1],), call.inventory, limit), call.as_json)
 
 
 @app.command()
@@ -357,7 +357,8 @@ def status(inventory: InventoryOption = None, as_json: JsonOption = False) -> No
     """Show how the last apply or verify ended, and whether a run is going on."""
     with _command(inventory, as_json) as call:
         cluster = Declaration.read(paths.inventory(call.inventory)).cluster
-        report, held = run.last(cluster), run.holder(cluster)
+        _, report = run.last(cluster) or (None, None)
+        held = run.holder(cluster)
         if call.as_json:
             _print_json({"cluster": cluster, "running": held, "report": report.as_dict() if report else None})
             return
@@ -368,10 +369,48 @@ def status(inventory: InventoryOption = None, as_json: JsonOption = False) -> No
             out.print(f"Nothing has been applied to cluster {cluster} yet. Next: bzzz-setup plan, then apply.")
             return
         if not held or report.finished:
-            out.print(f"[dim]{time.strftime('%Y-%m-%d %H:%M', time.localtime(report.started))}  {report.run}[/]")
-            for step in report.steps.values():
-                out.print(terminal.step_line(step))
-            terminal.show_report(out, report)
+            terminal.show_run(out, report)
+
+
+@app.command()
+def report(
+    named: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A kept run's name. Default: the last apply, verify or plan.")
+    ] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in this computer's browser.")] = False,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the page to this file, for others to read.")] = None,
+    listed: Annotated[bool, typer.Option("--list", help="List the runs that are kept.")] = False,
+    inventory: InventoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a run did: here in short, and as a page for a browser or a printer, which needs nothing else."""
+    with _command(inventory, as_json) as call:
+        cluster, out = Declaration.read(paths.inventory(call.inventory)).cluster, _out(call.as_json)
+        if listed:
+            kept = [Report.of(run.events(folder)) for folder in reversed(run.runs(cluster))]
+            if call.as_json:
+                parts = ("run", "command", "started", "seconds", "exit_code", "outcome")
+                _print_json({"cluster": cluster, "runs": [{part: one.as_dict()[part] for part in parts} for one in kept]})
+            else:
+                terminal.show_runs(out, kept)
+            return
+        folder, found = run.find(cluster, named)
+        page = run.keep(folder, found)
+        if html:
+            try:
+                write(html.absolute(), page.read_text(encoding="utf-8"), 0o600)
+            except OSError as error:
+                raise Refusal(f"{html} cannot be written: {error.strerror}", "Name a file that you may write.", option="html") from error
+            page = html.absolute()
+        if call.as_json:
+            _print_json(found.as_dict())
+        else:
+            terminal.show_run(out, found)
+            terminal.show_page(out, page)
+        if open_page and not webbrowser.open(page.as_uri()):
+            raise Refusal(
+                "no browser is found on this computer", f"Copy {page} to one that has a browser, and open it there.", option="open"
+            )
 
 
 def main() -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import difflib
 import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -202,6 +203,15 @@ class Report:
             if "bzzz_network" in self.facts.get(node, {})
         }
 
+    def members(self) -> list[dict[str, Any]]:
+        """The cluster's nodes as declared, `{name, address, groups, coordinator}`, whether this run was about them or not."""
+        cluster: dict[str, Any] = next((facts["bzzz_cluster"] for facts in self.facts.values() if "bzzz_cluster" in facts), {})
+        coordinators = cluster.get("coordinators", [])
+        return [
+            {**{part: node[part] for part in ("name", "address", "groups")}, "coordinator": node["name"] in coordinators}
+            for node in cluster.get("nodes", [])
+        ]
+
     def resume(self) -> str:
         """The command that goes on from where an apply to the last step stopped, or nothing."""
         failed = [step.number for step in self.steps.values() if step.state in ("failed", "running")]
@@ -246,3 +256,37 @@ def gib(mib: float | None) -> str:
     if not mib:
         return ""
     return f"{mib / 1024:.0f} GiB" if mib >= 10 * 1024 else f"{mib / 1024:.1f} GiB"
+
+
+def clock(seconds: float) -> str:
+    """`3.2 s`, `1:05`, `1:02:03`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def few(names: Iterable[str], most: int = 3) -> str:
+    """`a, b, c and 5 more`."""
+    listed = list(names)
+    rest = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + rest
+
+
+def unified(one: dict[str, Any]) -> Iterable[str]:
+    """The lines of one of Ansible's diffs."""
+    name = f"{one['node']}:{one.get('after_header') or one.get('before_header') or one.get('header') or ''}"
+    if prepared := one.get("prepared"):
+        return [name, *str(prepared).splitlines()]
+    before, after = (str(one.get(side) or "").splitlines() for side in ("before", "after"))
+    return difflib.unified_diff(before, after, name, name, lineterm="", n=2)
+
+
+def number(value: Any) -> float | None:
+    """The value where it is a number; what a node says may be anything."""
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15 else None

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,18 +91,34 @@ def events(run: Path) -> Iterator[Event]:
             yield Event.from_json(line)
 
 
-def keep(run: Path, report: Report) -> None:
-    """Leave the report beside the journal, for other programs."""
+def keep(run: Path, report: Report) -> Path:
+    """Leave the report beside the journal, for other programs and for people; returns the page's path."""
+    from bzzz_setup import reports  # noqa: PLC0415 - its template engine is wanted only here
+
     write(run / "report.json", json.dumps(report.as_dict(), indent=2, ensure_ascii=False) + "\n", 0o600)
+    write(run / "report.html", reports.html(report), 0o600)
+    return run / "report.html"
 
 
-def last(cluster: str) -> Report | None:
-    """What the last apply or verify did; read from its journal, so that a killed run is told, too."""
+def last(cluster: str, commands: Collection[str] = ("apply", "verify")) -> tuple[Path, Report] | None:
+    """The last run of these commands and what it did; read from its journal, so that a killed run is told, too."""
     for folder in reversed(runs(cluster)):
         report = Report.of(events(folder))
-        if report.command in ("apply", "verify"):
-            return report
+        if report.command in commands:
+            return folder, report
     return None
+
+
+def find(cluster: str, named: str | None) -> tuple[Path, Report]:
+    """The run of this name, or the last one that has a report. Raises Refusal."""
+    if named is None:
+        if found := last(cluster, ("apply", "verify", "plan")):
+            return found
+        raise Refusal(f"cluster {cluster} has had no apply, verify or plan yet", "Begin with: bzzz-setup plan", option="run")
+    kept = {folder.name: folder for folder in runs(cluster)}
+    if named not in kept:
+        raise Refusal(f"there is no run {named} of cluster {cluster}", "Name one that 'bzzz-setup report --list' shows.", option="run")
+    return kept[named], Report.of(events(kept[named]))
 
 
 def holder(cluster: str) -> dict[str, Any] | None:
@@ -191,7 +207,8 @@ def _ansible(job: Job, declaration: Declaration, private: Path, emit: Callable[[
         playbook=_playbook(job.playbooks, private),
         inventory=str(declaration.source()),
         limit=job.limit,
-        cmdline="--check --diff" if job.check else None,
+        # What was changed is told line by line, as what would be.
+        cmdline="--check --diff" if job.check else "--diff",
         quiet=True,
     )
     # Set after prepare(), which takes the whole environment along, and reads its settings from files only.

@@ -4,10 +4,9 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections import Counter
-from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from ansible_collections.bzzz.cluster.plugins.module_utils.probe import matrix
@@ -21,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bzzz_setup.events import Event, ExitCode, Message, RunFinished, StepStarted, TaskFinished, TaskStarted
-from bzzz_setup.report import Report, StepReport, gib
+from bzzz_setup.report import Report, StepReport, clock, count, few, gib, unified
 
 _MARKS = {"done": "[green]✔[/]", "failed": "[red]✘[/]", "running": "[cyan]…[/]", "waiting": "[dim]·[/]"}
 _OUTCOMES = {
@@ -38,26 +37,6 @@ def console(*, stderr: bool = False) -> Console:
     # Unstyled output is for programs and files, and never folded.
     made = Console(stderr=stderr, highlight=False)
     return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=10_000, soft_wrap=True)
-
-
-def clock(seconds: float) -> str:
-    """`3.2 s`, `1:05`, `1:02:03`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def few(names: Iterable[str], most: int = 3) -> str:
-    """`a, b, c and 5 more`."""
-    listed = list(names)
-    rest = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + rest
 
 
 class Progress:
@@ -170,6 +149,32 @@ def show_report(out: Console, report: Report, *, diff: bool = False) -> None:
         out.print(f"Nothing is lost: what stands stays. Go on with: [bold]{escape(resume)}[/]")
 
 
+def show_run(out: Console, report: Report) -> None:
+    """A run that is over: when, its steps, and its end."""
+    out.print(f"[dim]{_when(report)}  {escape(report.run)}[/]")
+    for step in report.steps.values():
+        out.print(step_line(step))
+    show_report(out, report)
+
+
+def show_runs(out: Console, reports: list[Report]) -> None:
+    """One line for each."""
+    table = _table("run", "began", "took", "command", "outcome")
+    for report in reports:
+        outcome = _OUTCOMES[report.exit_code].partition(":")[0] if report.finished else "[yellow]Not ended[/]"
+        table.add_row(escape(report.run), _when(report), clock(report.seconds), report.command, outcome)
+    out.print(table)
+
+
+def show_page(out: Console, page: Path | None) -> None:
+    if page:
+        out.print(f"Report: {escape(str(page))}", soft_wrap=True)
+
+
+def _when(report: Report) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(report.started))
+
+
 def _show_matrix(out: Console, cells: dict[str, dict[str, dict[str, Any]]]) -> None:
     """How each node reaches each other, as far as that fits on a page."""
     if not 1 < len(cells) <= MANY:
@@ -262,17 +267,9 @@ def show_changes(out: Console, report: Report, *, diff: bool) -> None:
             out.print(f"     [dim]and {len(listed) - MANY} more: --diff shows all, with what differs[/]")
         for one in report.diffs if diff else ():
             if one["step"] == step.number:
-                for line in _unified(one):
+                for line in unified(one):
                     style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "dim")
                     out.print(Text("     " + line, style=style))
-
-
-def _unified(one: dict[str, Any]) -> Iterable[str]:
-    name = f"{one['node']}:{one.get('after_header') or one.get('before_header') or one.get('header') or ''}"
-    if prepared := one.get("prepared"):
-        return [name, *str(prepared).splitlines()]
-    before, after = (str(one.get(side) or "").splitlines() for side in ("before", "after"))
-    return difflib.unified_diff(before, after, name, name, lineterm="", n=2)
 
 
 def show_detected(out: Console, report: Report) -> None:

@@ -18,6 +18,7 @@ from bzzz_setup import machine, release, terminal
 from bzzz_setup.bench import bench as bench  # noqa: PLC0414 - the other command of the test tools
 from bzzz_setup.events import Refusal
 from bzzz_setup.lab import CHECKOUT
+from bzzz_setup.report import clock
 
 RESULTS = CHECKOUT / "build/requirements.json"
 LINTERS = {
@@ -91,7 +92,5 @@ def _passes(name: str, command: list[str], path: str) -> bool:
     sys.stdout.flush()
     started = time.monotonic()
     code = subprocess.run(command, cwd=CHECKOUT, env=os.environ | {"PATH": path}, check=False).returncode
-    typer.secho(
-        f"== {name}: {'passed' if code == 0 else 'failed'} in {terminal.clock(time.monotonic() - started)}", fg="red" if code else "green"
-    )
+    typer.secho(f"== {name}: {'passed' if code == 0 else 'failed'} in {clock(time.monotonic() - started)}", fg="red" if code else "green")
     return code == 0

@@ -198,8 +198,8 @@ def _clock_outcome(clock: tuple[float, float], most: float) -> dict[str, Any]:
 def matrix(checks: Iterable[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
     """All nodes' checks of kinds `peers`, `reach` and `clock` -> ``{node: {peer: {...}}}``.
 
-    A cell has ``reachable, latency_ms, mtu, interface, interface_mtu, resolves, why``, ``ports`` (port -> state) and, where both
-    clocks are known, ``clock_offset_seconds`` (how far the peer's is ahead of the node's) with ``clock_uncertainty_seconds``.
+    A cell has ``reachable, latency_ms, lost`` (attempts, of three), ``mtu, interface, interface_mtu, resolves, why``, ``ports``
+    (port -> state) and, where both clocks are known, ``clock_offset_seconds`` (how far the peer's is ahead of the node's) with ``clock_uncertainty_seconds``.
     """
     cells: dict[str, dict[str, dict[str, Any]]] = {}
     clocks: dict[str, dict[str, float]] = {}

@@ -463,7 +463,8 @@ def test_plain_lines_when_not_a_terminal(front: Front) -> None:
     assert "\x1b" not in done.stdout
     lines = done.stdout.splitlines()
     assert lines[0] == "step 2 of 8  Network"
-    assert lines[-1].startswith("Fine. apply of cluster trial: ")
+    assert lines[-2].startswith("Fine. apply of cluster trial: ")
+    assert Path(lines[-1].removeprefix("Report: ")).read_text().startswith("<!DOCTYPE html>")
 
 
 def test_live_progress_fits_eighty_columns(front: Front) -> None:
@@ -479,4 +480,5 @@ def test_live_progress_fits_eighty_columns(front: Front) -> None:
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
     assert "A task whose name is much too" in text
     assert "✔ 1 Detection" in text
-    assert max(len(line) for line in text.replace("\r", "\n").splitlines()) <= 80
+    # A path is left in one piece, so that it can be copied.
+    assert max(len(line) for line in text.replace("\r", "\n").splitlines() if not line.startswith("Report: ")) <= 80

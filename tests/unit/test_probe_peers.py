@@ -92,7 +92,7 @@ def test_row_of_peers(open_port: int, closed_port: int) -> None:
     assert found["status"] == "pass" and found["seen"].startswith("all 2 peers answer")
     first, second = found["data"]["rows"]
     loopback_mtu = int(Path("/sys/class/net/lo/mtu").read_text())
-    assert first["reachable"] is True and 0 < first["latency_ms"] < 1000
+    assert first["reachable"] is True and 0 < first["latency_ms"] < 1000 and first["lost"] == 0
     assert (first["interface"], first["interface_mtu"]) == ("lo", loopback_mtu)
     assert first["mtu"] == min(loopback_mtu, 65535)  # an IP packet is never larger
     assert "127.0.0.1" in first["resolves"] and second["resolves"] == []

@@ -132,7 +132,8 @@ def peers(node: Node, *, peers: list[dict[str, str]], port: int = 22, timeout: f
     rows: list[dict[str, Any]] = []
     for at, peer in enumerate(others):
         latency = round(statistics.median(latencies[at]), 3) if latencies.get(at) else None
-        state = {"reachable": first[at].state == "open", "why": first[at].why, "latency_ms": latency}
+        missed = ROUNDS - len(latencies[at]) if at in latencies else None
+        state = {"reachable": first[at].state == "open", "why": first[at].why, "latency_ms": latency, "lost": missed}
         rows.append({"peer": peer["name"], "address": peer["address"], **state, **ways[peer["name"]]})
     lost = [row for row in rows if not row["reachable"]]
     slow = [row for row in rows if latency_max_ms is not None and (row["latency_ms"] or 0) > latency_max_ms]
