@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ansible_collections.bzzz.cluster.plugins.module_utils.node.causes import cause
+from ansible_collections.bzzz.cluster.plugins.module_utils.node.machine import dig, items
 from ansible_collections.bzzz.cluster.plugins.module_utils.probe import matrix
 from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem, errors, merged, problem
 
@@ -175,20 +176,18 @@ class Report:
 
     def hardware(self, node: str) -> str:
         """A node in one line: `Debian 12, 8 threads, 62 GiB, 2 x NVIDIA A100 40 GiB`. Empty when nothing is known of it."""
-        facts = self.facts.get(node, {})
-        system = facts.get("bzzz_system") or {}
-        parts = [str((system.get("os") or {}).get("name") or "").replace("GNU/Linux ", "")]
-        if threads := (system.get("cpu") or {}).get("threads"):
-            parts.append(f"{threads} threads")
-        if memory := (system.get("memory") or {}).get("total_mib"):
-            parts.append(gib(memory))
+        system = dig(self.facts, node, "bzzz_system")
+        parts = [str(dig(system, "os", "name") or "").replace("GNU/Linux ", "")]
+        if threads := number(dig(system, "cpu", "threads")):
+            parts.append(f"{threads:g} threads")
+        parts.append(gib(number(dig(system, "memory", "total_mib"))))
         return ", ".join(part for part in [*parts, self.gpus(node)] if part)
 
     def gpus(self, node: str) -> str:
         """`2 x NVIDIA A100 40 GiB, AMD MI100 32 GiB`; empty when the node has none."""
         kinds: dict[str, int] = {}
-        for device in (self.facts.get(node, {}).get("bzzz_gpu") or {}).get("devices") or []:
-            name = f"{device.get('model') or device.get('vendor') or 'GPU'} {gib(device.get('memory_total_mib'))}".strip()
+        for device in items(self.facts, node, "bzzz_gpu", "devices"):
+            name = f"{dig(device, 'model') or dig(device, 'vendor') or 'GPU'} {gib(number(dig(device, 'memory_total_mib')))}".strip()
             kinds[name] = kinds.get(name, 0) + 1
         return ", ".join(f"{count} x {name}" if count > 1 else name for name, count in kinds.items())
 
