@@ -50,6 +50,18 @@ def prepare(say: Callable[[str], None]) -> None:
             _start_docker(say)
 
 
+def browser(say: Callable[[str], None]) -> str:
+    """The path of a Chromium, installed where it is missing, as root on Debian; elsewhere raise Refusal with what to do."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    if not any(map(shutil.which, names)):
+        if os.geteuid() != 0:
+            raise _refusal("these tests need a browser", "Run: sudo apt-get install chromium - or run this as root.")
+        with Path("/run/bzzz-machine.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _install(["chromium", "fonts-dejavu-core"], say)
+    return next(found for name in names if (found := shutil.which(name)))
+
+
 def _not_answering(remedy: str) -> Refusal:
     return _refusal(f"Docker does not answer: {_docker_says()}", remedy)
 

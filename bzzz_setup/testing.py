@@ -9,9 +9,11 @@ import os
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
+import tomllib
 import typer
 
 from bzzz_setup import machine, release, terminal
@@ -20,7 +22,8 @@ from bzzz_setup.events import Refusal
 from bzzz_setup.lab import CHECKOUT
 from bzzz_setup.report import clock
 
-RESULTS = CHECKOUT / "build/requirements.json"
+# Stage to where its tests' outcomes are written; a browser's driver does not share a process with tests that use asyncio.
+RESULTS = {"browser": CHECKOUT / "build/requirements-browser.json", "pytest": CHECKOUT / "build/requirements.json"}
 LINTERS = {
     "ruff": ["ruff", "check", "."],
     "ruff format": ["ruff", "format", "--check", "."],
@@ -51,6 +54,9 @@ def test(
         stages = {"pytest": [*PYTEST, *slow, *arguments]}
     else:
         stages = LINTERS | {"pytest": [*PYTEST, *slow, "tests/unit", *([] if fast else ["tests/cluster"])]}
+        if not fast:
+            _prepare_browser()
+            stages = {**LINTERS, "browser": [*PYTEST, *slow, "tests/ui"], **stages}
         if not fast:  # minutes of compiling in a fresh home, which the linters leave a core for; the test waits for it
             subprocess.Popen(
                 [sys.executable, "tests/cluster/ollama.py"],
@@ -61,10 +67,12 @@ def test(
                 stderr=subprocess.DEVNULL,
             )
     os.environ["BZZZ_TEST_OS"] = system
-    RESULTS.unlink(missing_ok=True)
+    for file in RESULTS.values():
+        file.unlink(missing_ok=True)
     failed = [name for name, command in stages.items() if not _passes(name, command, path)]
-    counts = json.loads(RESULTS.read_text(encoding="utf-8"))["tests"] if RESULTS.exists() else {"passed": 0, "failed": 0, "skipped": 0}
-    beside = [name for name in failed if name != "pytest" or not counts["failed"]]
+    told = {name: json.loads(file.read_text(encoding="utf-8"))["tests"] for name, file in RESULTS.items() if file.exists()}
+    counts = {outcome: sum(tests[outcome] for tests in told.values()) for outcome in ("passed", "failed", "skipped")}
+    beside = [name for name in failed if not told.get(name, {}).get("failed")]
     if failed:
         typer.secho(f"\nfailed: {', '.join(failed)}", fg="red")
     typer.echo(f"{counts['passed']} passed, {counts['failed'] + len(beside)} failed, {counts['skipped']} skipped")
@@ -87,10 +95,24 @@ def _prepare(*, lab: bool) -> str:
     return os.pathsep.join(path)
 
 
+def _prepare_browser() -> None:
+    """Have what tests/ui runs, by pyproject's pins; what lacks is told by the tests themselves."""
+    try:
+        machine.browser(typer.echo)
+    except Refusal as refused:
+        terminal.show_problems(terminal.console(stderr=True), refused.problems)
+    pins = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]["ui"]
+    have = {f"{found.name.lower()}=={found.version}" for found in metadata.distributions()}
+    if missing := [pin for pin in pins if pin not in have]:
+        typer.echo(f"fetching {', '.join(missing)} (pip)…")
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-input", "--disable-pip-version-check", *missing], check=False)
+
+
 def _passes(name: str, command: list[str], path: str) -> bool:
     typer.secho(f"\n== {name}", bold=True)
     sys.stdout.flush()
     started = time.monotonic()
-    code = subprocess.run(command, cwd=CHECKOUT, env=os.environ | {"PATH": path}, check=False).returncode
+    environment = os.environ | {"PATH": path, "BZZZ_REQUIREMENTS": str(RESULTS.get(name, RESULTS["pytest"]))}
+    code = subprocess.run(command, cwd=CHECKOUT, env=environment, check=False).returncode
     typer.secho(f"== {name}: {'passed' if code == 0 else 'failed'} in {clock(time.monotonic() - started)}", fg="red" if code else "green")
     return code == 0

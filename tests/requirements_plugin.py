@@ -5,12 +5,13 @@
 ``@pytest.mark.requirement("1.1.3")`` says that a test proves the whole of a requirement,
 ``requirement("T3", part="systemd")`` a part of it. IDs are those of requirements.txt beside this file. A requirement
 counts as done when tests of its whole ran and no test that names it failed. The table is printed at the end of a run
-and written to build/requirements.json with all tests' names.
+and written to build/requirements.json (or where BZZZ_REQUIREMENTS says) with all tests' names.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ class Requirements:
     """``outcomes`` is {test: passed|failed|skipped}, ``claims`` {test: [(ID, part or None)]}."""
 
     def __init__(self, config: pytest.Config) -> None:
-        self.file = config.rootpath / "build/requirements.json"
+        self.file = config.rootpath / os.environ.get("BZZZ_REQUIREMENTS", "build/requirements.json")
         self.claims: dict[str, list[tuple[str, str | None]]] = {}
         self.outcomes: dict[str, str] = {}
 

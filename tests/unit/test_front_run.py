@@ -482,3 +482,30 @@ def test_live_progress_fits_eighty_columns(front: Front) -> None:
     assert "✔ 1 Detection" in text
     # A path is left in one piece, so that it can be copied.
     assert max(len(line) for line in text.replace("\r", "\n").splitlines() if not line.startswith("Report: ")) <= 80
+
+
+@pytest.mark.requirement("F8", part="a report a person can read")
+def test_the_report_of_a_run_is_kept_listed_and_handed_out(front: Front, tmp_path: Path) -> None:
+    told = front.run("report")
+    assert told.returncode == 2 and "bzzz-setup plan" in told.stdout + told.stderr
+    planned = front.report("plan", "--only", "1", code=0)
+    applied = front.report("apply", "--only", "2", code=0)
+    page = front.state / "runs" / str(applied["run"]) / "report.html"
+    for file in (page, page.with_name("report.json")):
+        assert file.stat().st_mode & 0o777 == 0o600
+    assert str(applied["run"]) in page.read_text()
+    assert front.report("report", code=0) == applied
+    assert front.report("report", str(planned["run"]), code=0) == planned
+    listed = front.report("report", "--list", code=0)
+    assert [(run["run"], run["outcome"]) for run in listed["runs"]] == [(applied["run"], "fine"), (planned["run"], "fine")]
+
+    page.unlink()  # as after a run that was killed before it could write one
+    copy = tmp_path / "copy.html"
+    shown = front.run("report", "--html", str(copy))
+    assert shown.returncode == 0 and shown.stdout.splitlines()[-1] == f"Report: {copy}"
+    assert copy.read_text() == page.read_text()
+    for arguments, said in (["report", "nonesuch"], "--list"), (["report", "--html", "/proc/none"], "that you may write"):
+        refused = front.run(*arguments)
+        assert refused.returncode == 2 and said in refused.stdout + refused.stderr
+    browserless = front.run("report", "--open", PATH=str(tmp_path), BROWSER="")
+    assert browserless.returncode == 2 and str(page) in browserless.stdout
