@@ -220,7 +220,7 @@ def _attention(report: Report, checks: list[dict[str, Any]]) -> list[dict[str, A
     for status in ("fail", "warn"):
         for check in (check for check in checks if check["status"] == status):
             parts = (str(check.get(part) or "") for part in ("title", "seen", "expected", "requirement", "remedy"))
-            groups.setdefault((status, "Check", *parts), []).append(str(check.get("node")))
+            groups.setdefault((status, {"fail": "Check failed", "warn": "Check"}[status], *parts), []).append(str(check.get("node")))
     for name, facts in report.facts.items():
         for part in facts.values():
             for found in (found for found in items(part, "problems") if isinstance(found, dict)):

@@ -199,7 +199,8 @@ def matrix(checks: Iterable[dict[str, Any]]) -> dict[str, dict[str, dict[str, An
     """All nodes' checks of kinds `peers`, `reach` and `clock` -> ``{node: {peer: {...}}}``.
 
     A cell has ``reachable, latency_ms, lost`` (attempts, of three), ``mtu, interface, interface_mtu, resolves, why``, ``ports``
-    (port -> state) and, where both clocks are known, ``clock_offset_seconds`` (how far the peer's is ahead of the node's) with ``clock_uncertainty_seconds``.
+    (port -> state) and, where both clocks are known, ``clock_offset_seconds`` (how far the peer's is ahead of the node's) with
+    ``clock_uncertainty_seconds``.
     """
     cells: dict[str, dict[str, dict[str, Any]]] = {}
     clocks: dict[str, dict[str, float]] = {}
