@@ -655,7 +655,7 @@ def _changes(report: Report) -> list[dict[str, Any]]:
             )
         rows = []
         for (role, kind, name, what), nodes in groups.items():
-            of_file = diffs.pop((step, role, name), {})
+            of_file = diffs.pop((step, role, name), {}) if kind in ("file", "task") else {}
             rows.append(
                 {
                     "role": role,
@@ -666,7 +666,8 @@ def _changes(report: Report) -> list[dict[str, Any]]:
                     "diffs": _variants(of_file, everywhere),
                 }
             )
-        for of_step, role, name in [key for key in diffs if key[0] == step]:
+        told_whole = {(role, name) for role, _, name, _ in groups}  # a directory's difference says what the change says
+        for of_step, role, name in [key for key in diffs if key[0] == step and key[1:] not in told_whole]:
             of_file = diffs.pop((of_step, role, name))
             nodes = [node for among in of_file.values() for node in among]
             rows.append(
