@@ -13,7 +13,7 @@ import re
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ansible_collections.bzzz.cluster.plugins.module_utils.benchmark import MEASURES
@@ -21,14 +21,12 @@ from ansible_collections.bzzz.cluster.plugins.module_utils.node.machine import d
 from ansible_collections.bzzz.cluster.plugins.module_utils.probe import matrix
 
 from bzzz_setup.events import ExitCode
-from bzzz_setup.report import Report, StepReport, clock, count, few, gib, number, unified
-from bzzz_setup.reports.topology import topology
+from bzzz_setup.report import Report, StepReport, clock, count, few, number, unified
+from bzzz_setup.reports.machines import hardware, share, topologies
+from bzzz_setup.reports.network import network
 
 # Beyond these a page sums up; the journal and report.json have the rest.
-MATRIX_NODES = 40
-GROUPS = 20
 STEP_NODES = 12
-WAYS = 20
 VARIANTS = 6
 DIFF_LINES = 300
 SEEN = 240
@@ -42,8 +40,6 @@ OUTCOMES = {
     ExitCode.INTERRUPTED: ("warn", "Interrupted"),
 }
 STATES = {"done": ("pass", "done"), "failed": ("fail", "failed"), "running": ("warn", "not ended"), "waiting": ("skip", "not reached")}
-# Milliseconds up to which a way counts as of this level of heat.
-HEAT = (0.1, 0.3, 1, 3, 10, 30)
 _PROGRAMS = (
     "amd-smi ansible-[a-z]+ apt apt-get bzzz-setup chmod chown chronyc curl df dmesg docker dpkg du etcdctl getent gpasswd id ip "
     "iptables journalctl kill ls lsblk mkdir modprobe mount mv nft nvidia-smi openssl passwd ping resolvectl rm rocm-smi ss ssh "
@@ -85,9 +81,9 @@ def view(report: Report) -> dict[str, Any]:
         "attention": _attention(report, checks),
         "steps": _steps(report),
         "checks": _checks(names, by_node, between),
-        "hardware": [_hardware(report, name) for name in names if isinstance(dig(report.facts, name, "bzzz_system"), dict)],
-        "topologies": _topologies(report, names),
-        "matrix": _matrix(matrix(report.checks)),
+        "hardware": [hardware(report, name) for name in names if isinstance(dig(report.facts, name, "bzzz_system"), dict)],
+        "topologies": topologies(report, names),
+        "matrix": network(matrix(report.checks)),
         "benchmark": _benchmark(checks),
         "changes": _changes(report),
         "messages": [{"level": said.level, "text": said.text} for said in report.messages],
@@ -243,7 +239,7 @@ def _steps(report: Report) -> list[dict[str, Any]]:
     told = []
     for step in report.steps.values():
         status, word = STATES.get(step.state, ("skip", step.state))
-        left = _share(step.started - report.started, whole) if step.started else 0
+        left = share(step.started - report.started, whole) if step.started else 0
         failed = sorted((name for name, tally in step.nodes.items() if tally.failed), key=natural)
         told.append(
             {
@@ -253,7 +249,7 @@ def _steps(report: Report) -> list[dict[str, Any]]:
                 "word": word,
                 "took": clock(step.seconds) if step.seconds else "",
                 "left": left,
-                "width": max(0.4, min(_share(step.seconds, whole), 100 - left)) if step.seconds else 0,
+                "width": max(0.4, min(share(step.seconds, whole), 100 - left)) if step.seconds else 0,
                 "changed": step.changed,
                 "failed": few(failed, 6),
                 **_step_nodes(step),
@@ -279,7 +275,7 @@ def _step_nodes(step: StepReport) -> dict[str, Any]:
             {
                 "name": name,
                 "took": clock(tally.seconds),
-                "width": _share(tally.seconds, slowest),
+                "width": share(tally.seconds, slowest),
                 "changed": tally.changed,
                 "failed": tally.failed,
             }
@@ -313,292 +309,6 @@ def _short(seen: Any, status: str) -> str:
     return text if status in ("fail", "warn") or len(text) <= SEEN else f"{text[:SEEN]} … ({len(text) - SEEN} more characters)"
 
 
-# -- machines --------------------------------------------------------------------------------------------------------
-
-
-def _share(part: Any, whole: Any) -> float:
-    """Percent of the whole, 0 to 100."""
-    return round(max(0.0, min(100.0, 100 * part / whole)), 2) if number(part) is not None and number(whole) else 0.0
-
-
-def _used(total: Any, free: Any = None, used: Any = None) -> dict[str, Any] | None:
-    """A bar `{percent, text}` of MiB in use; None where the total isn't known."""
-    total, free, used = number(total), number(free), number(used)
-    if not total or total < 0:
-        return None
-    if used is None and free is not None:
-        used = total - free
-    if used is None:
-        return {"percent": 0.0, "text": gib(total), "full": False}
-    percent = _share(used, total)
-    return {"percent": percent, "text": f"{gib(max(used, 0)) or '0 GiB'} of {gib(total)} used", "full": percent >= 90}
-
-
-def _text(*parts: Any) -> str:
-    return " ".join(str(part) for part in parts if part is not None and part != "" and not isinstance(part, (dict, list, bool)))
-
-
-def _which(value: Any, true: str, false: str) -> str:
-    return (true if value else false) if isinstance(value, bool) else ""
-
-
-def _pairs(*rows: tuple[str, str]) -> list[dict[str, str]]:
-    return [{"label": label, "value": value} for label, value in rows if value]
-
-
-def _dicts(data: Any, *keys: str | int) -> list[dict[str, Any]]:
-    return [one for one in items(data, *keys) if isinstance(one, dict)]
-
-
-def _hardware(report: Report, name: str) -> dict[str, Any]:
-    facts = report.facts[name]
-    system, network = facts["bzzz_system"], facts.get("bzzz_network")
-    memory, release = dig(system, "memory"), dig(system, "os")
-    disks = _dicts(system, "disks")
-    largest = max((number(disk.get("size_mib")) or 0 for disk in disks), default=0)
-    gpus = [_gpu(device) for device in _dicts(facts, "bzzz_gpu", "devices")]
-    return {
-        "name": name,
-        "summary": report.hardware(name),
-        "gpu_count": len(gpus),
-        "system": _pairs(
-            ("System", _text(dig(release, "name"))),
-            ("Kernel", _text(dig(release, "kernel"), dig(release, "architecture"))),
-            (
-                "Machine",
-                _text(dig(release, "hardware")) or (f"container ({dig(release, 'container')})" if dig(release, "container") else ""),
-            ),
-            ("Python", _text(dig(release, "python_version"))),
-        ),
-        "cpu": _cpu(dig(system, "cpu")),
-        "numa": [
-            {"node": _text(one.get("node")), "cpus": _text(one.get("cpus")), "memory": gib(number(one.get("memory_total_mib")))}
-            for one in _dicts(system, "cpu", "numa")
-        ],
-        "memory": _used(dig(memory, "total_mib"), dig(memory, "available_mib")),
-        "swap": _used(dig(memory, "swap_total_mib"), dig(memory, "swap_free_mib")),
-        "disks": [
-            {
-                "name": _text(disk.get("name")),
-                "model": _text(disk.get("model")),
-                "kind": _which(disk.get("rotational"), "rotating", "SSD"),
-                "size": gib(number(disk.get("size_mib"))),
-                "percent": _share(disk.get("size_mib"), largest),
-            }
-            for disk in disks
-        ],
-        "mounts": [
-            {
-                "path": _text(mount.get("path")),
-                "device": _text(mount.get("device")),
-                "type": _text(mount.get("type"), "read-only" if mount.get("read_only") is True else ""),
-                "used": _used(mount.get("total_mib"), mount.get("available_mib")),
-            }
-            for mount in _dicts(system, "mounts")
-        ],
-        "gpus": gpus,
-        "interfaces": [
-            _interface(one, dig(network, "primary_interface")) for one in _dicts(network, "interfaces") if one.get("kind") != "loopback"
-        ],
-    }
-
-
-def _cpu(cpu: Any) -> list[dict[str, str]]:
-    shape = [(dig(cpu, part), noun) for part, noun in (("sockets", "socket"), ("cores", "core"), ("threads", "thread"))]
-    return _pairs(
-        ("CPU", _text(dig(cpu, "model") or dig(cpu, "architecture"))),
-        ("Shape", ", ".join(count(int(found), noun) for found, noun in shape if number(found))),
-        ("For models", ", ".join(str(flag) for flag in items(cpu, "flags"))),
-        ("Governor", _text(dig(cpu, "governor"))),
-    )
-
-
-def _gpu(device: dict[str, Any]) -> dict[str, Any]:
-    draw, limit = number(device.get("power_draw_w")), number(device.get("power_limit_w"))
-    heat, speed = number(device.get("temperature_c")), number(device.get("pcie_gts"))
-    mig = dig(device, "mig", "enabled")
-    return {
-        "name": _text(device.get("vendor"), device.get("index")),
-        "model": _text(device.get("model")) or "unknown model",
-        "memory": _used(device.get("memory_total_mib"), used=device.get("memory_used_mib")),
-        "health": _text(device.get("health")),
-        "status": {"ok": "pass", "degraded": "fail"}.get(str(device.get("health")), "skip"),
-        "details": _pairs(
-            ("Driver", _text(device.get("driver_version"))),
-            ("Runtime", _text(device.get("runtime_version"))),
-            ("Capability", _text(device.get("compute_capability"))),
-            ("Temperature", f"{heat:g} °C" if heat is not None else ""),
-            ("Power", " of ".join(f"{watts:g} W" for watts in (draw, limit) if watts is not None)),
-            (
-                "PCI",
-                _text(
-                    device.get("pci_address"),
-                    f"{speed:g} GT/s" if speed else "",
-                    f"x{_text(device.get('pcie_width'))}" if device.get("pcie_width") else "",
-                ),
-            ),
-            ("NUMA node", _text(device.get("numa_node"))),
-            ("ECC", _which(device.get("ecc"), "on", "off")),
-            ("MIG", f"on, {count(len(items(device, 'mig', 'devices')), 'device')}" if mig is True else ""),
-            ("UUID", _text(device.get("uuid"))),
-        ),
-    }
-
-
-def _interface(found: dict[str, Any], primary: Any) -> dict[str, str]:
-    addresses = ", ".join(f"{one.get('address')}/{one.get('prefix')}" for one in _dicts(found, "addresses"))
-    speed = number(found.get("speed_mbps"))
-    return {
-        "name": _text(found.get("name")),
-        "primary": "primary" if found.get("name") and found.get("name") == primary else "",
-        "kind": _text(found.get("kind")),
-        "state": "no carrier" if found.get("up") and found.get("carrier") is False else _text(found.get("state")),
-        "addresses": addresses,
-        "speed": (f"{speed / 1000:g} Gb/s" if speed >= 1000 else f"{speed:g} Mb/s") if speed else "",
-        "mtu": _text(found.get("mtu")),
-        "mac": _text(found.get("mac")),
-    }
-
-
-def _topologies(report: Report, names: list[str]) -> list[dict[str, Any]]:
-    """One picture for all nodes whose GPUs lie alike."""
-    told: dict[str, dict[str, Any]] = {}
-    for name in names:
-        gpus = dig(report.facts, name, "bzzz_gpu")
-        if drawn := topology(_dicts(gpus, "devices"), _dicts(gpus, "links"), _dicts(report.facts, name, "bzzz_system", "cpu", "numa")):
-            told.setdefault(repr(drawn), {**drawn, "nodes": [], "models": report.gpus(name)})["nodes"].append(name)
-    return [{**drawn, "where": few(drawn["nodes"], 8)} for drawn in told.values()]
-
-
-# -- the network -----------------------------------------------------------------------------------------------------
-
-
-def _matrix(cells: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any] | None:
-    """Rows of cells `{text, heat, title}` for latency, and the same for the other layers; blocks of nodes where there are many."""
-    names = sorted({*cells, *(peer for row in cells.values() for peer in row)}, key=natural)
-    ways = {(node, peer): cell for node, row in cells.items() for peer, cell in row.items() if "reachable" in cell}
-    if not ways:
-        return None
-    size = 1 if len(names) <= MATRIX_NODES else -(-len(names) // GROUPS)
-    blocks = [names[at : at + size] for at in range(0, len(names), size)]
-    labels = [block[0] if len(block) == 1 else f"{block[0]} … {block[-1]}" for block in blocks]
-    at = {name: index for index, block in enumerate(blocks) for name in block}
-    grid: dict[tuple[int, int], list[dict[str, Any]]] = {}
-    for (node, peer), cell in ways.items():
-        grid.setdefault((at[node], at[peer]), []).append(cell)
-    lost = [cell for cell in ways.values() if not cell["reachable"]]
-    latencies = [cell["latency_ms"] for cell in ways.values() if cell["reachable"] and number(cell.get("latency_ms")) is not None]
-    sentence = f"{len(ways) - len(lost)} of {count(len(ways), 'way')} between {len(names)} nodes answer"
-    if latencies:
-        sentence += f"; the median latency is {statistics.median(latencies):.2g} ms, the largest {max(latencies):.3g} ms"
-    layers = [
-        ("latency", "Latency in milliseconds", _latency),
-        ("mtu", "Largest packet (MTU) in bytes", _least("mtu", "{:.0f}")),
-        ("clock", "Clock of the peer ahead of the node's, in milliseconds", _clock),
-        ("lost", "Attempts that were lost, of three", _lost),
-    ]
-    odd = _odd_ways(ways, latencies)
-    return {
-        "sentence": sentence + ".",
-        "labels": labels,
-        "size": size,
-        "legend": [{"heat": level, "text": text} for level, text in enumerate([*(f"≤ {most:g}" for most in HEAT), f"> {HEAT[-1]:g}"])],
-        "layers": [layer for name, title, cell in layers if (layer := _layer(name, title, cell, grid, labels, size))],
-        "odd": odd[:WAYS],
-        "more": max(0, len(odd) - WAYS),
-    }
-
-
-Cell = Callable[[list[dict[str, Any]]], tuple[str, float | None]]
-
-
-def _layer(
-    name: str, title: str, cell: Cell, grid: dict[tuple[int, int], list[dict[str, Any]]], labels: list[str], size: int
-) -> dict[str, Any] | None:
-    rows: list[dict[str, Any]] = []
-    values: list[float] = []
-    for node, label in enumerate(labels):
-        row: list[dict[str, Any]] = []
-        for peer in range(len(labels)):
-            ways = grid.get((node, peer), [])
-            if not ways:
-                row.append({"text": "-" if node == peer else "·", "heat": "self" if node == peer else "none"})
-                continue
-            gone = sum(not way["reachable"] for way in ways)
-            text, value = cell([way for way in ways if way["reachable"]])
-            if value is not None:
-                values.append(value)
-            if gone:
-                row.append({"text": "✗" if len(ways) == 1 else f"{gone} ✗", "heat": "gone"})
-            else:
-                row.append({"text": text, "heat": _heat(value) if name == "latency" and value is not None else "none"})
-        rows.append({"label": label, "cells": row})
-    if not values:
-        return None
-    low, high = min(values), max(values)
-    same = f"{high:g} everywhere" if low == high else f"{low:g} to {high:g}"
-    return {"name": name, "title": title, "same": same, "rows": rows}
-
-
-def _heat(milliseconds: float) -> int:
-    return sum(milliseconds > most for most in HEAT)
-
-
-def _latency(ways: list[dict[str, Any]]) -> tuple[str, float | None]:
-    """The slowest."""
-    found = [value for way in ways if (value := number(way.get("latency_ms"))) is not None]
-    return (f"{max(found):.2f}" if max(found) < 10 else f"{max(found):.0f}", max(found)) if found else ("?", None)
-
-
-def _least(field: str, form: str) -> Cell:
-    def cell(ways: list[dict[str, Any]]) -> tuple[str, float | None]:
-        found = [value for way in ways if (value := number(way.get(field))) is not None]
-        return (form.format(min(found)), min(found)) if found else ("?", None)
-
-    return cell
-
-
-def _clock(ways: list[dict[str, Any]]) -> tuple[str, float | None]:
-    """The largest offset."""
-    found = [1000 * value for way in ways if (value := number(way.get("clock_offset_seconds"))) is not None]
-    if not found:
-        return "?", None
-    most = round(max(found) if max(found) >= -min(found) else min(found), 1)
-    return f"{most:+.1f}", most
-
-
-def _lost(ways: list[dict[str, Any]]) -> tuple[str, float | None]:
-    found = [value for way in ways if (value := number(way.get("lost"))) is not None]
-    return (f"{sum(found):g}", sum(found)) if found else ("?", None)
-
-
-def _odd_ways(ways: dict[tuple[str, str], dict[str, Any]], latencies: list[float]) -> list[dict[str, Any]]:
-    """Ways that are cut, much slower than the others, narrower, or whose name does not resolve; worst first."""
-    usual = statistics.median(latencies) if latencies else 0
-    mtus = Counter(cell.get("mtu") for cell in ways.values() if cell.get("mtu"))
-    common = mtus.most_common(1)[0][0] if mtus else None
-    told: list[tuple[float, dict[str, Any]]] = []
-    for (node, peer), cell in ways.items():
-        why, weight = [], 0.0
-        latency = number(cell.get("latency_ms")) or 0
-        if not cell["reachable"]:
-            why, weight = [str(cell.get("why") or "does not answer")], 1e9
-        elif latency > max(1, 5 * usual):
-            why.append(f"{latency:g} ms")
-            weight += latency
-        if (mtu := number(cell.get("mtu"))) and common and mtu != common:
-            why.append(f"MTU {mtu:g}, elsewhere {common}")
-            weight += 1000
-        if "resolves" in cell and cell.get("address") not in items(cell, "resolves"):
-            resolved = items(cell, "resolves")
-            why.append(f"its name is {resolved[0]} there" if resolved else "its name is not known there")
-            weight += 0.5
-        if why:
-            status = "fail" if not cell["reachable"] else "warn" if weight > 0.5 else "skip"
-            told.append((weight, {"status": status, "node": node, "peer": peer, "why": "; ".join(why)}))
-    return [way for _, way in sorted(told, key=lambda one: (-one[0], natural(one[1]["node"]), natural(one[1]["peer"])))]
-
-
 # -- figures and changes ---------------------------------------------------------------------------------------------
 
 
@@ -617,7 +327,7 @@ def _benchmark(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         values = [row["value"] for row in rows]
         for row in rows:
-            row["percent"] = _share(row["value"], max(values))
+            row["percent"] = share(row["value"], max(values))
         what = {
             "disk": "Disk, written",
             "http": "Service, answer",

@@ -45,8 +45,8 @@ EXAMPLES = r"""
 RETURN = r"""
 matrix:
   description:
-    - Node to peer to C(reachable), C(latency_ms), C(mtu), C(interface), C(interface_mtu), C(resolves), C(why), C(ports) (port to state),
-      C(clock_offset_seconds) (how far the peer's clock is ahead) and C(clock_uncertainty_seconds).
+    - Node to peer to C(reachable), C(latency_ms), C(lost) (attempts, of three), C(mtu), C(interface), C(interface_mtu), C(resolves), C(why),
+      C(ports) (port to state), C(clock_offset_seconds) (how far the peer's clock is ahead) and C(clock_uncertainty_seconds).
   returned: success
   type: dict
   sample: {"bzzz-node1": {"bzzz-node2": {"reachable": true, "latency_ms": 0.2, "mtu": 1500, "clock_offset_seconds": 0.003}}}

@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 from bzzz_setup import reports
 from bzzz_setup.events import Event, RunFinished, RunStarted, StepStarted, TaskFinished
 from bzzz_setup.report import Report
+from bzzz_setup.reports.network import MATRIX_NODES
 from bzzz_setup.reports.topology import topology
-from bzzz_setup.reports.view import DIFF_LINES, MATRIX_NODES, VARIANTS, remedy, view
+from bzzz_setup.reports.view import DIFF_LINES, VARIANTS, remedy, view
 
 VOID = {"meta", "input", "br", "hr", "img", "link"}
 OPTIONAL = {"td", "th", "tr", "tbody", "thead", "li", "p", "dt", "dd", "option"}
