@@ -176,7 +176,8 @@ class ConfigSet:
         if code and LOCKED not in error:
             # An installation cut short is finished only by dpkg itself; on a fresh node, lists are often missing or old.
             self.do.run(["dpkg", "--configure", "-a", "--force-confold"], env=OFFLINE)
-            updated, _out, update_error = self.do.run([*apt, "update"], env=OFFLINE)
+            # Otherwise it calls a mirror that does not answer a warning, and all is said to be well.
+            updated, _out, update_error = self.do.run([*apt, "-o", "APT::Update::Error-Mode=any", "update"], env=OFFLINE)
             code, out, error = self.do.run(install, env=OFFLINE)
             error += f"\napt-get update: {_last(update_error)}" if code and updated else ""
         if code:
