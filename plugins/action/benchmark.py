@@ -57,7 +57,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _, args = self.validate_argument_spec(SPEC)
+        _checked, args = self.validate_argument_spec(SPEC)
         fail = args.pop("fail")
         node = str(task_vars.get("inventory_hostname", ""))
         wanted, limits = benchmark.payload(node, args)

@@ -18,7 +18,7 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars or {})
-        _, args = self.validate_argument_spec(
+        _checked, args = self.validate_argument_spec(
             {
                 "checks": {"type": "list", "elements": "dict", "required": True},
                 "clock_offset_max_seconds": {"type": "float", "required": True},

@@ -18,7 +18,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _, args = self.validate_argument_spec(
+        _checked, args = self.validate_argument_spec(
             {
                 "ports": {"type": "list", "elements": "int", "default": []},
                 "seconds": {"type": "int", "default": 30},

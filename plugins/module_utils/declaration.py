@@ -16,7 +16,6 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
-import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.validation import (
     check_type_bool,
@@ -45,6 +44,8 @@ _PRIVATE_KEY = ("PRIVATE KEY-----", "b3BlbnNzaC1rZXktdjE", "PuTTY-User-Key-File"
 @functools.cache
 def load_specs(roles: Path = ROLES) -> Specs:
     """The argument spec of every role (of its only entry point), by role. The result is shared: do not change it."""
+    import yaml  # noqa: PLC0415 - controllers have it; a node that this file may be sent to need not
+
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     found: Specs = {}
     for path in sorted(roles.glob("*/meta/argument_specs.yml")):

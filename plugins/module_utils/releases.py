@@ -9,10 +9,11 @@ size, built}``; ``url`` is relative to the index, or absolute (https). ``python`
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from packaging.version import InvalidVersion, Version
+if TYPE_CHECKING:
+    from packaging.version import Version
 
 CHANNELS = ("stable", "beta", "development")
 _TEXTS = ("version", "channel", "platform", "architecture", "url", "sha256")
@@ -44,9 +45,9 @@ def _problem(entry: Any) -> str | None:
     if not re.fullmatch(r"[0-9a-f]{64}", entry["sha256"]):
         return "'sha256' is no checksum of 64 hexadecimal digits"
     try:
-        Version(entry["version"])
+        _version(entry["version"])
         url = urlsplit(entry["url"])
-    except ValueError as error:  # InvalidVersion is one
+    except ValueError as error:
         return str(error)
     if url.scheme not in ("", "https") or (not url.scheme and (url.netloc or url.path.startswith("/") or ".." in url.path.split("/"))):
         return f"'url' is {entry['url']!r}: neither a path below the index nor an https URL"
@@ -83,18 +84,25 @@ def choose(
             f"the release index has nothing in channel '{channel}' for this node; it has {there}. Remedy: set service_release_channel."
         )
     if version is None:
-        return max(of_channel, key=lambda entry: Version(entry["version"]))
+        return max(of_channel, key=lambda entry: _version(entry["version"]))
     try:
-        wanted = Version(version)
-    except InvalidVersion:
+        wanted = _version(version)
+    except ValueError:
         raise ReleaseError(f"'{version}' is no version. Remedy: set service_version to one such as 1.2.3.") from None
     for entry in of_channel:
-        if Version(entry["version"]) == wanted:
+        if _version(entry["version"]) == wanted:
             return entry
     there = _told({entry["version"] for entry in of_channel})
-    elsewhere = sorted({entry["channel"] for entry in fitting if Version(entry["version"]) == wanted})
+    elsewhere = sorted({entry["channel"] for entry in fitting if _version(entry["version"]) == wanted})
     hint = f"set service_release_channel to {elsewhere[0]}" if elsewhere else "set service_version to one of them"
     raise ReleaseError(f"version {version} is not in channel '{channel}' for this node; it has {there}. Remedy: {hint}.")
+
+
+def _version(text: str) -> Version:
+    """To be compared; raises ValueError."""
+    from packaging.version import Version  # noqa: PLC0415 - controllers have it; a node that this file may be sent to need not
+
+    return Version(text)
 
 
 def _told(names: set[str]) -> str:

@@ -105,8 +105,11 @@ attributes:
   diff_mode:
     description: Shows what differs in diff mode.
     support: none
+  idempotent:
+    description: Measures anew each time, and never tells of a change.
+    support: full
 author:
-  - BZZZ cluster setup maintainers
+  - BZZZ cluster setup maintainers (@bzzz)
 """
 
 EXAMPLES = r"""

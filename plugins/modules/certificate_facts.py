@@ -8,7 +8,7 @@ module: certificate_facts
 short_description: Read the state of a node's certificate
 version_added: "0.1.0"
 author:
-  - BZZZ cluster setup maintainers
+  - BZZZ cluster setup maintainers (@bzzz)
 description:
   - Tells whether a node's certificate is good, and what authority a coordinator keeps.
   - Runs as an action plugin that asks the node with one SSH round trip.
@@ -37,6 +37,9 @@ attributes:
   diff_mode:
     support: none
     description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
+  idempotent:
+    support: full
+    description: Looks only, and never changes anything.
   platform:
     support: full
     platforms: Debian, Ubuntu

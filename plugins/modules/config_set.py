@@ -9,7 +9,7 @@ module: config_set
 short_description: Land everything a role needs on a node, under a journal
 version_added: "0.1.0"
 author:
-  - BZZZ cluster setup maintainers
+  - BZZZ cluster setup maintainers (@bzzz)
 description:
   - Installs packages, creates accounts, puts directories, files, links and unpacked archives in place, sets units, and does the
     reloads and restarts that the changes call for.
@@ -248,6 +248,9 @@ attributes:
   diff_mode:
     support: full
     description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
+  idempotent:
+    support: full
+    description: A second call in a row with the same arguments changes nothing more.
   platform:
     support: full
     platforms: Debian, Ubuntu

@@ -32,6 +32,9 @@ attributes:
   diff_mode:
     description: Changes nothing, so there is nothing to show.
     support: none
+  idempotent:
+    description: Looks only, and never changes anything.
+    support: full
 notes:
   - Use it through role C(bzzz.cluster.declaration), with C(run_once).
   - There is no module behind it; it runs on the controller only.

@@ -10,7 +10,8 @@ short_description: All facts of a node in one look, once a run
 version_added: 0.1.0
 description:
   - Gathers what the four thin modules gather, in one execution.
-  - In a play, its action plugin asks the node with one SSH command and sends no module; a node that has already been asked by the same run of C(ansible-playbook) is not asked again.
+  - In a play, its action plugin asks the node with one SSH command and sends no module; a node that has already been asked by
+    the same run of C(ansible-playbook) is not asked again.
 options:
   tool_timeout_seconds:
     description:
@@ -31,6 +32,9 @@ attributes:
   diff_mode:
     support: none
     description: Has nothing to compare.
+  idempotent:
+    support: full
+    description: Looks only, and never changes anything.
   facts:
     support: full
     description: Returns its findings as C(ansible_facts).

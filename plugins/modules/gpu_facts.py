@@ -26,6 +26,9 @@ attributes:
   diff_mode:
     support: none
     description: Has nothing to compare.
+  idempotent:
+    support: full
+    description: Looks only, and never changes anything.
   facts:
     support: full
     description: Returns its findings as C(ansible_facts).
@@ -219,7 +222,9 @@ ansible_facts:
               returned: success
               sample: nvlink
             path:
-              description: C(NV#) (so many bonded NVLinks), C(XGMI), C(PIX) (one PCIe switch), C(PXB) (several), C(PHB) (the host bridge), C(NODE) (host bridges of one NUMA node) or C(SYS) (across NUMA nodes).
+              description: >-
+                C(NV#) (so many bonded NVLinks), C(XGMI), C(PIX) (one PCIe switch), C(PXB) (several), C(PHB) (the host bridge),
+                C(NODE) (host bridges of one NUMA node) or C(SYS) (across NUMA nodes).
               type: str
               returned: success
               sample: NV12

@@ -8,7 +8,7 @@ module: kept_secrets
 short_description: Read secrets that the cluster keeps on its coordinators
 version_added: "0.1.0"
 author:
-  - BZZZ cluster setup maintainers
+  - BZZZ cluster setup maintainers (@bzzz)
 description:
   - Returns the content of root-only files. The task must have C(no_log).
   - Runs as an action plugin that asks the node with one SSH round trip.
@@ -25,6 +25,9 @@ attributes:
   diff_mode:
     support: none
     description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
+  idempotent:
+    support: full
+    description: Looks only, and never changes anything.
   platform:
     support: full
     platforms: Debian, Ubuntu

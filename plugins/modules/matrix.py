@@ -30,8 +30,11 @@ attributes:
   diff_mode:
     description: Shows what differs in diff mode.
     support: none
+  idempotent:
+    description: Looks only, and never changes anything.
+    support: full
 author:
-  - BZZZ cluster setup maintainers
+  - BZZZ cluster setup maintainers (@bzzz)
 """
 
 EXAMPLES = r"""

@@ -19,6 +19,9 @@ attributes:
   diff_mode:
     support: none
     description: Has nothing to compare.
+  idempotent:
+    support: full
+    description: Looks only, and never changes anything.
   facts:
     support: full
     description: Returns its findings as C(ansible_facts).
@@ -60,7 +63,9 @@ ansible_facts:
               returned: success
               sample: eth0
             kind:
-              description: C(physical), C(wifi), C(infiniband), C(loopback), C(virtual), or the kernel's name of the kind, such as C(bridge), C(bond), C(vlan), C(veth), C(wireguard).
+              description: >-
+                C(physical), C(wifi), C(infiniband), C(loopback), C(virtual), or the kernel's name of the kind, such as C(bridge),
+                C(bond), C(vlan), C(veth), C(wireguard).
               type: str
               returned: success
               sample: physical

@@ -36,8 +36,11 @@ attributes:
   diff_mode:
     description: Shows what differs in diff mode.
     support: none
+  idempotent:
+    description: It never tells of a change, and nothing is left behind.
+    support: full
 author:
-  - BZZZ cluster setup maintainers
+  - BZZZ cluster setup maintainers (@bzzz)
 """
 
 EXAMPLES = r"""

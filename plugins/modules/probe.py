@@ -133,8 +133,11 @@ attributes:
   diff_mode:
     description: Shows what differs in diff mode.
     support: none
+  idempotent:
+    description: Looks only, and never changes anything.
+    support: full
 author:
-  - BZZZ cluster setup maintainers
+  - BZZZ cluster setup maintainers (@bzzz)
 """
 
 EXAMPLES = r"""
@@ -182,8 +185,18 @@ from ansible_collections.bzzz.cluster.plugins.module_utils.node import probes
 
 def main() -> None:
     # Roles and paths are files of the controller: there the action plugin of the same name reads them.
-    options = {"probes": {"type": "list", "elements": "dict", "required": True}, "fail": {"type": "bool", "default": True}}
-    module = AnsibleModule(argument_spec=options, supports_check_mode=True, no_log=True)  # arguments, and headers with them, aren't logged
+    module = AnsibleModule(
+        argument_spec={
+            "roles": {"type": "list", "elements": "str", "default": []},
+            "path": {"type": "path"},
+            "probes": {"type": "list", "elements": "dict", "default": []},
+            "fail": {"type": "bool", "default": True},
+        },
+        supports_check_mode=True,
+        no_log=True,  # arguments, and headers with them, aren't logged
+    )
+    if module.params["roles"] or module.params["path"] or not module.params["probes"]:
+        module.fail_json(msg="the module itself reads probes only; roles and path are for the action plugin bzzz.cluster.probe")
     given = module.params["probes"]
     headers = [entry["http"].get("headers") for entry in given if isinstance(entry.get("http"), dict)]
     module.no_log_values.update(str(text) for found in headers if isinstance(found, dict) for text in found.values())

@@ -31,6 +31,9 @@ attributes:
   diff_mode:
     support: none
     description: Has nothing to compare.
+  idempotent:
+    support: full
+    description: Looks only, and never changes anything.
   facts:
     support: full
     description: Returns its findings as C(ansible_facts).

@@ -87,7 +87,7 @@ def pci_address(text: str | None) -> str | None:
 
 def pci_name(machine: Machine, pci_id: str | None) -> str | None:
     """The card's name by the PCI ID database, where it is installed."""
-    vendor, _, device = (pci_id or "").partition(":")
+    vendor, _colon, device = (pci_id or "").partition(":")
     text = machine.read("usr/share/misc/pci.ids") or machine.read("usr/share/hwdata/pci.ids")
     block = re.search(rf"^{re.escape(vendor)}  .*\n((?:[\t#].*\n|\n)*)", text + "\n", re.M) if device else None
     line = re.search(rf"^\t{re.escape(device)}  (.+)$", block[1], re.M) if block else None

@@ -180,7 +180,7 @@ def http_json(address: tuple[str, int] | str, path: str, timeout: float) -> Any:
                 answer += piece
     except (OSError, ValueError):
         return None
-    head, _, body = answer.partition(b"\r\n\r\n")
+    head, _blank, body = answer.partition(b"\r\n\r\n")
     return json_in(body.decode(errors="replace")) if re.match(rb"HTTP/1\.\d 200 ", head) else None
 
 

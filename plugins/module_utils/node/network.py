@@ -51,7 +51,7 @@ def dump(kind: int, header: int) -> bytes:
         while True:
             answer = netlink.recv(1 << 18)
             answers += answer
-            if not answer or any(kind in (NLMSG_DONE, NLMSG_ERROR) for kind, _ in messages(answer)):
+            if not answer or any(message[0] in (NLMSG_DONE, NLMSG_ERROR) for message in messages(answer)):
                 return answers
 
 
@@ -113,7 +113,7 @@ def admin_address(machine: Machine) -> str | None:
     sudo takes it out of the environment, so the processes above are looked at too.
     """
     pid = os.getpid()
-    for _ in range(64):
+    for _level in range(64):
         session = re.search(r"(?:^|\0)SSH_CONNECTION=([0-9a-fA-F.:]+)", machine.read(f"proc/{pid}/environ"))
         if session:
             return session[1]
@@ -193,7 +193,7 @@ def _routes(body: bytes, named: dict[int, str]) -> Iterator[dict[str, Any]]:
     """A route of the main table; one for each next hop where there are several."""
     if len(body) < 12:
         return
-    _, length, table, kind = struct.unpack_from("=BBxxBxxB", body)
+    length, table, kind = struct.unpack_from("=xBxxBxxB", body)
     found = attributes(body[12:])
     if (_number(found.get(15)) or table) != TABLE_MAIN or kind != UNICAST:
         return

@@ -29,7 +29,7 @@ def main(payload: dict[str, Any]) -> dict[str, Any]:
         for name in (protocol, protocol + "6")
         for address, port, inode in sockets(machine.read(f"proc/net/{name}"), LISTENING[protocol])
     ]
-    owner = owners(machine, {inode for *_, inode in found})
+    owner = owners(machine, {entry[3] for entry in found})
     listeners: list[dict[str, Any]] = []
     for protocol, address, port, inode in found:
         pid = owner.get(inode)
@@ -62,7 +62,7 @@ def sockets(text: str, state: str) -> Iterator[tuple[str, int, str]]:
     for line in text.splitlines()[1:]:
         fields = line.split()
         if len(fields) > 9 and fields[3] == state and fields[2].endswith(":0000"):
-            address, _, port = fields[1].partition(":")
+            address, _colon, port = fields[1].partition(":")
             try:
                 yield _address(address), int(port, 16), fields[9]
             except (ValueError, struct.error):

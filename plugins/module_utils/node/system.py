@@ -130,7 +130,7 @@ def cpu(machine: Machine) -> dict[str, Any]:
     online = id_list(machine.read(f"{base}/cpu/online"))
     # The first processor's entry is enough; on large machines the whole file takes long to make.
     first = machine.read("proc/cpuinfo", 1 << 13).split("\n\n")[0]
-    described = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())}
+    described = {name.strip(): value.strip() for name, _colon, value in (line.partition(":") for line in first.splitlines())}
     cores = set()
     for number in online:
         topology = f"{base}/cpu/cpu{number}/topology"
@@ -139,7 +139,7 @@ def cpu(machine: Machine) -> dict[str, Any]:
     return {
         "model": described.get("model name") or machine.read("sys/firmware/devicetree/base/model").rstrip("\0") or None,
         "architecture": os.uname().machine,
-        "sockets": len({package for package, _ in cores}) or None,
+        "sockets": len({core[0] for core in cores}) or None,
         "cores": len(cores) or None,
         "threads": len(online) or os.cpu_count() or 1,
         "flags": sorted(CPU_FLAGS.intersection(flags)),

@@ -44,7 +44,7 @@ def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Prob
                 message = f"This is also {taken[path.rstrip('/')]}; owners and modes of the two differ."
                 yield problem(name, message, f"Give {name} a directory of its own.", value=path, node=node)
             elif role == "coordination" and (
-                other := next((other for other in taken if _within(path, other) or _within(other, path)), None)
+                other := next((other for other in taken if _within(path, other) or _within(path=other, other=path)), None)
             ):
                 message = f"{path} and {taken[other]} ({other}) are one inside the other, but belong to two users who keep others out."
                 yield problem(name, message, f"Give {name} a directory beside it.", value=path, node=node)

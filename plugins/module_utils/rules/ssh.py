@@ -8,10 +8,6 @@ import fnmatch
 import re
 from typing import TYPE_CHECKING, Any
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import dsa, rsa
-from cryptography.hazmat.primitives.serialization import load_ssh_public_key
-
 from ..problems import Problem, problem
 
 if TYPE_CHECKING:
@@ -50,6 +46,11 @@ def _keys(ssh: Mapping[str, Any], node: str) -> Iterator[Problem]:
 
 def judge_key(key: str) -> Iterator[tuple[str, str, str]]:
     """(severity, message, remedy) for what is wrong with a public key in OpenSSH's one-line form."""
+    # Here, since controllers have it, and a node that this file may be sent to need not.
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import dsa, rsa  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import load_ssh_public_key  # noqa: PLC0415
+
     make = "Make one with: ssh-keygen -t ed25519"
     form = "Paste the one line of the .pub file: type, base64 text, comment (ssh-ed25519 AAAA... name)."
     if "\n" in key.strip() or "\r" in key.strip():
