@@ -31,6 +31,8 @@ LINTERS = {
     "ansible-lint": ["ansible-lint", "--offline", "--strict"],
     "generated files": [sys.executable, "-m", "bzzz_setup.schema", "--check"],
     "changelog": ["antsibull-changelog", "lint"],
+    "docs": ["antsibull-docs", "lint-collection-docs", "--plugin-docs", "--validate-collection-refs", "dependent", "."],
+    "sanity": [sys.executable, "tests/sanity.py"],
 }
 # What unit tests run for real, and the Debian packages it is in.
 TOOLS = {"etcd": "etcd-server", "etcdctl": "etcd-client", "ssh-keygen": "openssh-client"}
