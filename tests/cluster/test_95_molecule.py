@@ -1,0 +1,42 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Molecule's scenarios, each on lab nodes of its own: set up, again without a change, verified by the collection's own probes."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from conftest import BIN, Tools
+
+from bzzz_setup.lab import CHECKOUT
+
+
+def passes(scenario: str, bzzz: Tools) -> None:
+    command = [BIN / "molecule", "test", "--scenario-name", scenario]
+    environment = bzzz.environment(NO_COLOR="1")
+    done = subprocess.run(
+        command, cwd=CHECKOUT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1800, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.requirement("1.3.1", part="the role alone, in a playbook of somebody else's")
+def test_a_role_works_alone_on_hosts_of_another_group(bzzz: Tools) -> None:
+    passes("firewall", bzzz)
+
+
+@pytest.mark.slow
+@pytest.mark.requirement("F8", part="as Molecule runs it")
+def test_the_whole_set_up(bzzz: Tools) -> None:
+    passes("default", bzzz)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("release", ["bookworm", "trixie"])
+def test_the_whole_set_up_on_a_release(bzzz: Tools, release: str) -> None:
+    passes(release, bzzz)
+
+
+def test_every_scenario_has_its_test() -> None:
+    assert {path.parent.name for path in CHECKOUT.glob("molecule/*/molecule.yml")} == {"default", "firewall", "bookworm", "trixie"}
