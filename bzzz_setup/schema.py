@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import Spec, Specs, load_specs
-from ansible_collections.bzzz.cluster.plugins.module_utils.rules.ranges import LENGTHS, limits
+from ansible_collections.bzzz.cluster.plugins.module_utils.rules.ranges import FORMS, LENGTHS, limits
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 GENERATED = "Generated from argument specs by `python -m bzzz_setup.schema --write`; do not edit."
@@ -69,6 +69,8 @@ def _property(role: str, name: str, spec: Spec) -> dict[str, Any]:
             found["maximum"] = bounds[1]
     if (role, name.removeprefix(f"{role}_")) in LENGTHS:
         found["minLength"] = LENGTHS[role, name.removeprefix(f"{role}_")][0]
+    if (role, name.removeprefix(f"{role}_")) in FORMS:
+        found["pattern"] = f"^{FORMS[role, name.removeprefix(f'{role}_')][0].pattern}$"
     if spec.get("options"):
         inner = {
             "type": "object",

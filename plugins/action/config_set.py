@@ -9,16 +9,18 @@ import hashlib
 import shutil
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
-from ansible.module_utils import urls
 from ansible.plugins.action import ActionBase
 
 from ..module_utils.config_set_spec import ARGUMENTS
+from ..module_utils.downloads import Way, download
 from ..module_utils.node.config_set import fill_secrets
+from ..plugin_utils.downloading import REMEDY, declared_way
 from ..plugin_utils.question import ask
 
 MARGIN_SECONDS = 45  # after the node has put the old state back, until it is given up for lost
@@ -48,7 +50,7 @@ class ActionModule(ActionBase):
                 return result
             result["changes"] = changes
         if not self._task.check_mode:
-            self._upload(args["archives"], changes)
+            self._upload(args["archives"], changes, task_vars)
             args["change"] = uuid.uuid4().hex
         lost = None
         try:
@@ -76,14 +78,15 @@ class ActionModule(ActionBase):
             raise lost
         return result
 
-    def _upload(self, archives: list[dict[str, Any]], changes: list[dict[str, str]]) -> None:
+    def _upload(self, archives: list[dict[str, Any]], changes: list[dict[str, str]], task_vars: dict[str, Any]) -> None:
         wanted = {change["name"] for change in changes if change["kind"] == "archive"}
         for item in archives:
             if item["path"] in wanted:
                 if self._connection._shell.tmpdir is None:
                     self._make_tmp_path()
                 item["uploaded"] = self._transfer_file(
-                    _local(item), self._connection._shell.join_path(self._connection._shell.tmpdir, item["sha256"])
+                    _local(item, lambda: declared_way(task_vars, self._templar)),
+                    self._connection._shell.join_path(self._connection._shell.tmpdir, item["sha256"]),
                 )
 
     def _confirm(self, args: dict[str, Any], task_vars: dict[str, Any]) -> bool:
@@ -108,7 +111,7 @@ class ActionModule(ActionBase):
                 time.sleep(1)
 
 
-def _local(item: dict[str, Any]) -> str:
+def _local(item: dict[str, Any], by: Callable[[], Way]) -> str:
     """The archive's path on the controller. One that has a URL is fetched by the first of the run's workers; the node checks it."""
     if "://" not in item["src"]:
         return str(item["src"])
@@ -118,12 +121,12 @@ def _local(item: dict[str, Any]) -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
             try:
-                with urls.open_url(item["src"], timeout=60) as answer, partial.open("wb") as file:
+                with download(item["src"], by()) as answer, partial.open("wb") as file:
                     shutil.copyfileobj(answer, file)
-            except (OSError, urls.ConnectionError) as error:
+            except (OSError, ValueError) as error:
                 raise AnsibleActionFail(
                     f"the archive for {item['path']} could not be fetched from {item['src']}: {error}; nothing was changed. "
-                    "Remedy: check the way there from this admin host (proxy, CA bundle), and that the index names what is there."
+                    f"Remedy: {REMEDY}."
                 ) from None
             partial.replace(path)
     return str(path)

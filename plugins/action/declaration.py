@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ansible import constants
@@ -13,6 +15,7 @@ from ansible_collections.bzzz.cluster.plugins.module_utils import rules
 from ansible_collections.bzzz.cluster.plugins.module_utils.cluster import Cluster, Node, resolve
 from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import Declared, declare, load_specs, options_of, unknown
 from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem, errors, merged, problem, readable
+from ansible_collections.bzzz.cluster.plugins.module_utils.rules import downloads
 from ansible_collections.bzzz.cluster.plugins.module_utils.rules.network import places
 from ansible_collections.bzzz.cluster.plugins.plugin_utils.run import run_id
 
@@ -68,6 +71,8 @@ class ActionModule(ActionBase):
         addresses = resolve(node["address"] for node in nodes if node["address"])
         for node in nodes:
             node["address"] = addresses.get(node["address"] or "")
+        folders = {name: Path(str(hostvars[name].get("inventory_dir") or ".")) for name in names}
+        problems += downloads.files(declared, folders, datetime.now(timezone.utc))
         coordinators = [name for name in groups.get("coordinators", []) if name in declared]
         for name in groups.get("coordinators", []):
             if name not in declared:

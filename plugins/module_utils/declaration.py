@@ -24,7 +24,7 @@ from ansible.module_utils.common.validation import (
 )
 
 from .problems import Problem, nearest, problem
-from .rules.ranges import LENGTHS, too_short
+from .rules.ranges import unfit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -93,7 +93,7 @@ def declare(specs: Specs, given: Mapping[str, Callable[[], Any]], node: str) -> 
         for name, spec in description["options"].items():
             value, found = _read(name, spec, given[name], node) if name in given else (None, None)
             option = name[len(role) + 1 :]
-            if value is not None and (role, option) in LENGTHS and (found := too_short(role, option, value, node)):
+            if value is not None and spec.get("no_log") and (found := unfit(role, option, value, node)):
                 value = None
             if found:
                 problems.append(found)

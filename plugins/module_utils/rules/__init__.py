@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..problems import Problem
 from . import cluster as cluster_rules
-from . import coordination, firewall, network, ollama, ports, ranges, resources, service, ssh, tls
+from . import coordination, downloads, firewall, network, ollama, ports, ranges, resources, service, ssh, tls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ..cluster import Cluster
     from ..declaration import Declared
 
-LITERAL = (cluster_rules, ranges, network, ports, firewall, ssh, tls, ollama, resources, service, coordination)
-EFFECTIVE = (network, ports, firewall, resources, coordination)
+LITERAL = (cluster_rules, ranges, downloads, network, ports, firewall, ssh, tls, ollama, resources, service, coordination)
+EFFECTIVE = (downloads, network, ports, firewall, resources, coordination)
 
 
 def literal(declared: Mapping[str, Declared], cluster: Cluster) -> list[Problem]:

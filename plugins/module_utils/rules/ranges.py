@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from ..problems import Problem, problem
@@ -41,6 +42,14 @@ RANGES: dict[tuple[str, str], tuple[float, float | None, str]] = {
 LENGTHS: dict[tuple[str, str], tuple[int, str]] = {
     ("service", "token"): (32, "its hash is on every node and in diffs, where a short one could be found by trying"),
 }
+# (role, option) of a secret -> what it must look like, in words, and a remedy
+FORMS: dict[tuple[str, str], tuple[re.Pattern[str], str, str]] = {
+    ("downloads", "proxy_credentials"): (
+        re.compile(r"[^\s:]+:[^\s]+"),
+        "user:password, without white space",
+        'Write for example "builder:secret", in quotes; a user with a colon is not possible.',
+    ),
+}
 PORT = (1, 65535, "no other ports exist")
 
 
@@ -54,8 +63,11 @@ def limits(role: str, option: str) -> tuple[float, float | None, str] | None:
     return PORT if is_port(option) else RANGES.get((role, option))
 
 
-def too_short(role: str, option: str, secret: str, node: str) -> Problem | None:
-    """What is wrong with a secret that could be guessed. A rule of its own: `declared` has no secrets to judge."""
+def unfit(role: str, option: str, secret: str, node: str) -> Problem | None:
+    """What is wrong with a secret that could be guessed, or cannot be used. A rule of its own: `declared` has no secrets to judge."""
+    if (role, option) in FORMS:
+        form, words, remedy = FORMS[role, option]
+        return None if form.fullmatch(secret) else problem(f"{role}_{option}", f"It is not {words}.", remedy, node=node)
     least, why = LENGTHS.get((role, option), (0, ""))
     if len(secret.strip()) >= least:
         return None
