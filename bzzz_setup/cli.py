@@ -33,7 +33,14 @@ EPILOG = (
     "4 another run holds the cluster, 130 interrupted."
 )
 # Command -> module and attribute, loaded only when it is wanted.
-ELSEWHERE = {"lab": ("lab", "app"), "demo": ("lab", "demo"), "test": ("testing", "test"), "bench": ("testing", "bench")}
+ELSEWHERE = {
+    "export": ("portable", "export"),
+    "import": ("portable", "import_"),
+    "lab": ("lab", "app"),
+    "demo": ("lab", "demo"),
+    "test": ("testing", "test"),
+    "bench": ("testing", "bench"),
+}
 
 
 class Commands(typer.core.TyperGroup):
@@ -158,21 +165,25 @@ def _run(job: run.Job, as_json: bool) -> tuple[Report, Path | None]:
 
 def _job(command: str, chosen: tuple[steps.Step, ...], inventory: Path | None, limit: str | None, **more: Any) -> run.Job:
     folder = paths.inventory(inventory)
-    if any(step.slug == "services" for step in chosen) and "service_release_index" not in Declaration.read(folder).options:
-        _build_release()
+    if any(step.slug == "services" for step in chosen):
+        declaration = Declaration.read(folder)
+        if "service_release_index" not in declaration.options:
+            _build_release(declaration)
     return run.Job(command, folder, steps.playbooks(chosen), [step.number for step in chosen], limit, **more)
 
 
-def _build_release() -> None:
+def _build_release(declaration: Declaration) -> None:
     """In a checkout the release that the collection would carry is made when it is missing or outdated."""
-    from bzzz_setup import release  # noqa: PLC0415 - only these commands need it
+    from bzzz_setup import downloading, release  # noqa: PLC0415 - only these commands need it
 
     if not (release.ROOT / "pyproject.toml").exists():
         return
     try:
-        release.build_all()
+        with downloading.for_pip(downloading.declared(declaration)):
+            release.build_all()
     except release.ReleaseError as error:
-        raise Refusal(str(error), "Check that this host reaches PyPI (pip's own settings count), or set service_release_index.") from error
+        remedy = "Check that this host reaches PyPI (the downloads_* options and pip's own settings count), or set service_release_index."
+        raise Refusal(str(error), remedy) from error
 
 
 @app.command()

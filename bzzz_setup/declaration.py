@@ -36,6 +36,10 @@ class Vaulted(str):
     """A single encrypted value; kept as it is."""
 
 
+class Block(str):
+    """Text of several lines, written as such."""
+
+
 class _Loader(yaml.SafeLoader):
     pass
 
@@ -48,6 +52,7 @@ class _Dumper(yaml.SafeDumper):
 _Loader.add_constructor("!unsafe", lambda loader, node: Unsafe(loader.construct_scalar(node)))  # type: ignore[arg-type]
 _Loader.add_constructor("!vault", lambda loader, node: Vaulted(loader.construct_scalar(node)))  # type: ignore[arg-type]
 _Dumper.add_representer(Unsafe, lambda dumper, value: dumper.represent_scalar("!unsafe", str(value), style='"'))
+_Dumper.add_representer(Block, lambda dumper, value: dumper.represent_scalar("tag:yaml.org,2002:str", str(value), style="|"))
 _Dumper.add_representer(Vaulted, lambda dumper, value: dumper.represent_scalar("!vault", str(value), style="|"))
 
 
@@ -91,6 +96,21 @@ def vault_key(cluster: str) -> str:
     return file.read_text(encoding="utf-8").strip()
 
 
+def decrypted(text: str, cluster: str) -> dict[str, Any] | None:
+    """The content of a vault file; None where the cluster's key does not open it."""
+    from ansible.parsing.vault import AnsibleVaultError, VaultLib, VaultSecret  # noqa: PLC0415 - slow to import, and seldom needed
+
+    file = paths.vault_key(cluster)
+    if not file.is_file():
+        return None
+    try:
+        key = file.read_text(encoding="utf-8").strip().encode()
+        found = load(VaultLib([("default", VaultSecret(key))]).decrypt(text).decode())
+    except AnsibleVaultError:
+        return None
+    return found if isinstance(found, dict) else {}
+
+
 def _encrypt(text: str, key: str) -> str:
     from ansible.parsing.vault import VaultLib, VaultSecret  # noqa: PLC0415 - slow to import, and seldom needed
 
@@ -101,7 +121,7 @@ def _encrypt(text: str, key: str) -> str:
 class Declaration:
     """`hosts` and `options` are hosts.yml and group_vars/bzzz/main.yml as they stand there.
 
-    `secrets` (option name to value) is only ever written, into the vault file.
+    `secrets` (option name to value) is only ever written, into the vault file; so are `variables`, further files such as host_vars/n1.yml.
     """
 
     folder: Path
@@ -109,6 +129,7 @@ class Declaration:
     options: dict[str, Any] = field(default_factory=dict)
     known_hosts: str = ""
     secrets: dict[str, str] = field(default_factory=dict)
+    variables: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, source: Path) -> Declaration:
@@ -157,6 +178,8 @@ class Declaration:
             write(new / MAIN, dump(self.options))
             write(new / KNOWN_HOSTS, self.known_hosts)
             (new / "host_vars").mkdir()
+            for name, content in self.variables.items():
+                write(new / name, dump(content))
             if self.secrets:
                 write(new / VAULT, _encrypt(dump(typed(self.secrets)), vault_key(self.cluster)), 0o600)
             if self.folder.exists():

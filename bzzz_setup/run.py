@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -75,6 +76,8 @@ class Job:
     limit: str | None = None
     check: bool = False
     journal: bool = True
+    # No secrets: they end up on Ansible's command line.
+    variables: dict[str, str] = field(default_factory=dict)
 
 
 def runs(cluster: str) -> list[Path]:
@@ -207,8 +210,7 @@ def _ansible(job: Job, declaration: Declaration, private: Path, emit: Callable[[
         playbook=_playbook(job.playbooks, private),
         inventory=str(declaration.source()),
         limit=job.limit,
-        # What was changed is told line by line, as what would be.
-        cmdline="--check --diff" if job.check else "--diff",
+        cmdline=_options(job),
         quiet=True,
     )
     # Set after prepare(), which takes the whole environment along, and reads its settings from files only.
@@ -244,6 +246,12 @@ def _ansible(job: Job, declaration: Declaration, private: Path, emit: Callable[[
         unreachable=sorted(translate.stats.get("dark", {})),
         interrupted=cancel.asked,
     )
+
+
+def _options(job: Job) -> str:
+    """What was changed is told line by line, as what would be."""
+    given = ["--extra-vars", json.dumps(job.variables)] if job.variables else []
+    return shlex.join([*(["--check"] if job.check else []), "--diff", *given])
 
 
 def _playbook(names: list[str], private: Path) -> str:

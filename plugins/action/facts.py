@@ -12,7 +12,11 @@ from ansible_collections.bzzz.cluster.plugins.plugin_utils.run import run_id
 
 # Only these are taken: facts also hold the declaration, which a node must not be able to write.
 FACTS = ("bzzz_gpu", "bzzz_network", "bzzz_ports", "bzzz_system")
-ARGUMENTS = {"tool_timeout_seconds": {"type": "int", "default": 10}, "ollama_port": {"type": "int", "default": 11434}}
+ARGUMENTS = {
+    "tool_timeout_seconds": {"type": "int", "default": 10},
+    "ollama_port": {"type": "int", "default": 11434},
+    "known": {"type": "dict"},
+}
 
 
 class ActionModule(ActionBase):
@@ -28,5 +32,11 @@ class ActionModule(ActionBase):
         known = task_vars.get("ansible_facts") or {}
         if (known.get("bzzz_system") or {}).get("run_id") == this_run:
             return {**result, "changed": False, "msg": "This run has gathered the node's facts already."}
-        answer = ask(self, "facts", {**arguments, "run_id": this_run}, task_vars)
+        remembered = arguments.pop("known")
+        if remembered is not None:
+            if not all(remembered.get(name) for name in FACTS):
+                return {**result, "changed": False, "msg": "Nothing is remembered of this node."}
+            answer = {**remembered, "bzzz_system": {**remembered["bzzz_system"], "run_id": this_run}}
+        else:
+            answer = ask(self, "facts", {**arguments, "run_id": this_run}, task_vars)
         return {**result, "changed": False, "ansible_facts": {name: answer[name] for name in FACTS}}

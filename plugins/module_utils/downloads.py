@@ -53,9 +53,9 @@ def without_proxy(declared: Sequence[str], nodes: Iterable[Node] = (), subnet: s
 
 
 def direct_hosts(urls: Iterable[str], no_proxy: Sequence[str]) -> list[str]:
-    """The hosts that a program which knows no domains and networks, like apt, must be told of."""
-    hosts = [entry.lower() for entry in no_proxy if not entry.startswith((".", "*")) and "/" not in entry]
-    return sorted({*hosts, *(host for url in urls if (host := urlsplit(url).hostname) and goes_direct(host, no_proxy))})
+    """The hosts that apt must be told of. It knows no domains and networks, and its configuration has another use for colons."""
+    hosts = [entry.lower() for entry in no_proxy if not entry.startswith((".", "*")) and not {"/", ":"} & set(entry)]
+    return sorted({*hosts, *(host for url in urls if (host := urlsplit(url).hostname) and ":" not in host and goes_direct(host, no_proxy))})
 
 
 @dataclass(frozen=True)

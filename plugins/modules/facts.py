@@ -23,6 +23,10 @@ options:
       - Port on which an existing Ollama is looked for, besides those that a program named C(ollama) listens on.
     type: int
     default: 11434
+  known:
+    description:
+      - Facts of an earlier run, taken for this run's without asking the node; an empty dictionary where there are none. In plays only.
+    type: dict
 author:
   - BZZZ cluster setup maintainers (@bzzz)
 attributes:

@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+# A host that only the proxy knows the way to.
+ELSEWHERE = "index.corp.test"
 NOW = datetime.datetime.now(datetime.timezone.utc)
 
 
@@ -39,7 +41,7 @@ def certificate(
         .not_valid_before(NOW + datetime.timedelta(days=begins))
         .not_valid_after(NOW + datetime.timedelta(days=ends))
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host) for host in ("localhost", ELSEWHERE)]), critical=False)
     )
     return builder.sign(issuer[1] if issuer else key, SHA256()), key
 
@@ -64,6 +66,7 @@ def https(folder: Path, authority: tuple[Any, Any], content: dict[str, bytes]) -
             self.send_response(404 if body is None else 302 if body.startswith(b"http") else 200)
             if body and body.startswith(b"http"):
                 self.send_header("Location", body.decode())
+            self.send_header("Content-Type", "text/html")
             self.send_header("Content-Length", str(len(body or b"")))
             self.end_headers()
             self.wfile.write(body or b"")
@@ -99,7 +102,7 @@ class Proxy:
                     self.end_headers()
                     return
                 host, _, port = self.path.rpartition(":")
-                with socket.create_connection((host, int(port)), timeout=10) as there:
+                with socket.create_connection(("localhost" if host == ELSEWHERE else host, int(port)), timeout=10) as there:
                     self.send_response(200)
                     self.end_headers()
                     both = {self.connection: there, there: self.connection}

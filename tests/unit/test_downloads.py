@@ -4,10 +4,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 from ansible_collections.bzzz.cluster.plugins.module_utils.downloads import Way, direct_hosts, download, goes_direct, way, without_proxy
@@ -16,9 +21,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from declarations import about, cluster_of, declared_of, judge
 from hypothesis import given
 from hypothesis import strategies as st
-from stand_ins import NOW, Proxy, certificate, https, key_pem, pem
+from stand_ins import ELSEWHERE, NOW, Proxy, certificate, https, key_pem, pem
 
-PASSWORD = "pä:ss%41@w/ord#"
+from bzzz_setup.declaration import Declaration
+from bzzz_setup.downloading import declared, for_pip
+from bzzz_setup.events import Refusal
+
+PASSWORD = "pa:ss%41@w/ord#"
 PROXY = {"downloads_http_proxy": "http://proxy.example.com:3128"}
 
 WRONG: dict[str, tuple[str, Any, str]] = {
@@ -56,7 +65,9 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(option: str) -> No
     assert "hunter2" not in json.dumps(problems) and "builder" not in json.dumps(problems)
 
 
-@pytest.mark.parametrize("secret", ["builder", "builder:", ":hunter2", "build er:hunter2", "builder:hunter 2", "builder:hunter2\n"])
+@pytest.mark.parametrize(
+    "secret", ["builder", "builder:", ":hunter2", "build er:hunter2", "builder:hunter 2", "builder:hunter2\n", "builder:hüntér"]
+)
 def test_credentials_of_no_use_are_refused_and_not_repeated(secret: str) -> None:
     problems = judge({**PROXY, "downloads_proxy_credentials": secret})
     (first, *_) = about(problems, "downloads_proxy_credentials")
@@ -200,6 +211,61 @@ def test_the_admin_host_downloads_the_declared_way(site: Any) -> None:
     proxy.url = "http://127.0.0.1:1"
     with pytest.raises(OSError, match="refused"):
         read(f"{url}/index.json", way({**options, "https_proxy": proxy.url}, "", folder))
+
+
+def wheel(name: str) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        about = f"{name}-1.0.dist-info"
+        archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{about}/RECORD", "")
+    return content.getvalue()
+
+
+@pytest.mark.requirement("T4", part="pip on the admin host by the declared proxy and certificates")
+def test_pip_goes_the_declared_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    authority = certificate()
+    file = "thing-1.0-py3-none-any.whl"
+    pages = {"/simple/thing/": f'<a href="/{file}">{file}</a>'.encode(), f"/{file}": wheel("thing")}
+    folder = tmp_path / "inventory"
+    with https(tmp_path, authority, pages) as url, Proxy(f"builder:{PASSWORD}").running() as proxy:
+        monkeypatch.setenv("PIP_INDEX_URL", url.replace("localhost", ELSEWHERE) + "/simple")
+        options = {"declaration_cluster_name": "trial", "downloads_https_proxy": proxy.url, "downloads_ca_files": ["ca.pem"]}
+        Declaration(folder, {}, options, secrets={"downloads_proxy_credentials": f"builder:{PASSWORD}"}).create()
+        (folder / "ca.pem").write_text(pem(authority[0]))
+
+        def pip() -> subprocess.CompletedProcess[str]:
+            argv = [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--no-deps",
+                "--retries",
+                "0",
+                "--timeout",
+                "5",
+                "-d",
+                str(tmp_path / "got"),
+                "thing",
+            ]
+            return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+        assert pip().returncode, "there is another way"
+        before = dict(os.environ)
+        with for_pip(declared(Declaration.read(folder))):
+            assert not {name for name, value in os.environ.items() if PASSWORD in value or quote(PASSWORD, safe="") in value}
+            done = pip()
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert (tmp_path / "got" / file).is_file() and dict(os.environ) == before
+        assert set(proxy.asked) == {(f"{ELSEWHERE}:{url.rpartition(':')[2]}", f"builder:{PASSWORD}")}
+        # Where nothing is declared, nothing of pip's own is touched.
+        with for_pip(declared(Declaration(folder, {}, {}))):
+            assert dict(os.environ) == before
+        with pytest.raises(Refusal, match=r"gone\.pem cannot be read"):
+            declared(Declaration(folder, {}, {**options, "downloads_ca_files": ["gone.pem"]}))
 
 
 @pytest.mark.requirement("T4", part="downloads of the admin host by its environment")

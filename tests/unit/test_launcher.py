@@ -68,6 +68,18 @@ def test_first_use_makes_the_environment_and_hands_over(checkout: Checkout) -> N
     assert link.resolve() == checkout.root
 
 
+def test_a_companys_certificates_reach_pip(checkout: Checkout) -> None:
+    """Old pips heed names of their own only."""
+    for name in ("python3", "python3.11"):
+        program = checkout.root.parent / "bin" / name
+        program.write_text(program.read_text().replace('echo "$*" >>', 'echo "$* cert=${PIP_CERT:-}" >>'))
+    checkout.run(SSL_CERT_FILE="/etc/company.pem")
+    assert "cert=/etc/company.pem" in checkout.calls.read_text()
+    (checkout.root / "pyproject.toml").write_text("second")
+    checkout.run(SSL_CERT_FILE="/etc/company.pem", REQUESTS_CA_BUNDLE="/etc/other.pem")
+    assert checkout.installed and "/etc/company.pem" not in checkout.calls.read_text()
+
+
 def test_a_ready_environment_is_not_touched(checkout: Checkout) -> None:
     checkout.run()
     done = checkout.run("apply")

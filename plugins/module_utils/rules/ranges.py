@@ -45,8 +45,8 @@ LENGTHS: dict[tuple[str, str], tuple[int, str]] = {
 # (role, option) of a secret -> what it must look like, in words, and a remedy
 FORMS: dict[tuple[str, str], tuple[re.Pattern[str], str, str]] = {
     ("downloads", "proxy_credentials"): (
-        re.compile(r"[^\s:]+:[^\s]+"),
-        "user:password, without white space",
+        re.compile(r"[!-9;-~]+:[!-~]+"),  # programs differ in how they send other letters
+        "user:password, in ASCII and without white space",
         'Write for example "builder:secret", in quotes; a user with a colon is not possible.',
     ),
 }
