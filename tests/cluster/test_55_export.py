@@ -74,12 +74,12 @@ def test_exported_units_are_accepted_by_systemd(cluster: Tools, tmp_path: Path) 
     whole = [path for path in units if path.count("/") == 4]
     for path in whole:
         lab.exec(name, ["tee", f"/run/exported/{Path(path).name}"], stdin=units[path])
-    verified = lab.exec(name, ["systemd-analyze", "verify", *(f"/run/exported/{Path(path).name}" for path in whole)])
+    verified = lab.exec(name, ["systemd-analyze", "--man=no", "verify", *(f"/run/exported/{Path(path).name}" for path in whole)])
     assert not verified.stdout + verified.stderr
     # It would have said so of a wrong one.
     broken = units["/etc/systemd/system/bzzz.service"].replace("ExecStart=/usr", "ExecStart=usr")
     lab.exec(name, ["tee", "/run/exported/bzzz.service"], stdin=broken)
-    assert lab.exec(name, ["systemd-analyze", "verify", "/run/exported/bzzz.service"], check=False).returncode
+    assert lab.exec(name, ["systemd-analyze", "--man=no", "verify", "/run/exported/bzzz.service"], check=False).returncode
 
 
 @pytest.mark.requirement("T3", part="environment files")

@@ -281,3 +281,40 @@ def test_without_a_declaration_the_environment_decides(site: Any, monkeypatch: p
     assert proxy.asked == [(url.removeprefix("https://"), "builder:p")]
     declared = way({"https_proxy": proxy.url, "on_admin_host": False}, "a:b", folder)
     assert declared == Way()
+
+
+@pytest.mark.requirement("T4", part="a release index by the declared proxy and certificates")
+def test_a_play_downloads_the_declared_way(site: Any) -> None:
+    """The password is given as a template, as it may be in an inventory, and shows nowhere."""
+    url, proxy, folder = site
+    there = url.replace("localhost", ELSEWHERE)
+    options = {
+        "downloads_https_proxy": proxy.url,
+        "downloads_ca_files": ["ca.pem"],
+        "downloads_proxy_credentials": "{{ parts | join(':') }}",
+        "parts": ["builder", PASSWORD],
+    }
+    Declaration(
+        folder / "inventory", {"bzzz": {"children": {"coordinators": {"hosts": {"n1": {"ansible_host": "192.0.2.1"}}}}}}, options
+    ).create()
+    (folder / "inventory/ca.pem").write_text((folder / "ca.pem").read_text())
+    tasks: list[dict[str, Any]] = [
+        {"bzzz.cluster.declaration": {"stage": "literal"}},
+        {"ansible.builtin.assert": {"that": [f"(lookup('bzzz.cluster.download', '{there}/index.json') | from_json).releases == []"]}},
+    ]
+    (folder / "play.yml").write_text(json.dumps([{"hosts": "bzzz", "gather_facts": False, "tasks": tasks}]))
+
+    def play() -> subprocess.CompletedProcess[str]:
+        argv = [Path(sys.executable).with_name("ansible-playbook"), "-vvv", "-i", folder / "inventory/hosts.yml", folder / "play.yml"]
+        return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+    done = play()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert proxy.asked == [(there.removeprefix("https://"), f"builder:{PASSWORD}")]
+    assert PASSWORD not in done.stdout + done.stderr and quote(PASSWORD, safe="") not in done.stdout + done.stderr
+    proxy.login = "builder:changed"
+    refused = play()
+    assert refused.returncode == 2 and "407" in refused.stdout and "downloads_* options" in refused.stdout
+    assert PASSWORD not in refused.stdout + refused.stderr
+    (folder / "inventory/ca.pem").write_text("nothing")
+    assert "no certificate in PEM form" in play().stdout
