@@ -35,14 +35,12 @@ def declared(declaration: Declaration) -> Way:
         with contextlib.suppress(ValueError):  # the run itself refuses it, with a remedy
             found[name.removeprefix(f"{ROLE}_")] = None if value is None or template else coerce(name, spec, value)
     no_proxy = without_proxy(found.get("no_proxy") or [])
+    credentials = _credentials(declaration) if found.get("http_proxy") or found.get("https_proxy") else ""
     try:
-        return way(
-            found, _credentials(declaration) if found.get("http_proxy") or found.get("https_proxy") else "", _folder(declaration), no_proxy
-        )
-    except OSError as error:
-        raise Refusal(
-            f"{error.filename} cannot be read: {error.strerror}", "Correct downloads_ca_files.", option="downloads_ca_files"
-        ) from error
+        return way(found, credentials, _folder(declaration), no_proxy)
+    except (OSError, UnicodeDecodeError) as error:
+        why = f"{error.filename} cannot be read: {error.strerror}" if isinstance(error, OSError) else "one of the files is no text"
+        raise Refusal(why, "Name PEM files that this user can read.", option="downloads_ca_files") from error
 
 
 def _folder(declaration: Declaration) -> Path:

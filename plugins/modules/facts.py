@@ -84,7 +84,11 @@ from ansible_collections.bzzz.cluster.plugins.module_utils.node import facts
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={"tool_timeout_seconds": {"type": "int", "default": 10}, "ollama_port": {"type": "int", "default": 11434}},
+        argument_spec={
+            "tool_timeout_seconds": {"type": "int", "default": 10},
+            "ollama_port": {"type": "int", "default": 11434},
+            "known": {"type": "dict"},  # its action's
+        },
         supports_check_mode=True,
     )
     module.exit_json(ansible_facts=facts.main(module.params))
