@@ -165,6 +165,7 @@ def before(company: Company) -> dict[str, Any]:
     if company.lab.exec(NODE, ["test", "-e", "/var/lib/bzzz/sets/downloads"], check=False).returncode == 0:
         company.apply()  # what an earlier run of these tests left
         company.lab.exec(NODE, ["rm", "-rf", "/var/lib/bzzz/sets/downloads"])
+        company.lab.exec(NODE, ["dpkg", "--purge", "nftables"])
     return company.look()
 
 
