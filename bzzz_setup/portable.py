@@ -219,7 +219,7 @@ def _export_files(folder: Path, kind: str, node: str | None, target: Path | None
         write(Path(scratch, "facts.json"), json.dumps(remembered), 0o600)
         variables = {"export_directory": str(made), "export_kind": kind, "export_facts": f"{scratch}/facts.json"}
         job = run.Job("export", folder, ["bzzz.cluster.export"], limit=node, journal=False, variables=variables)
-        report = cli._run(job, as_json=True)
+        report, _page = cli._run(job, as_json=True)
         err = terminal.console(stderr=True)
         if report.exit_code:
             if as_json:
