@@ -13,6 +13,8 @@
       address: "::"                # every interface, IPv4 and IPv6
       port: 8080                   # REST API, health, metrics, and the status page
       web_port: 8080               # the status page's own port; listened on as well when it differs
+      websocket_port: 8081         # events, as WebSocket messages
+      mcp_port: 3000               # MCP server, streamable HTTP
     tls:
       certificate: /etc/bzzz/tls/node.crt  # required; also the client certificate shown to etcd
       key: /etc/bzzz/tls/node.key          # required
@@ -53,8 +55,8 @@ import yaml
 
 ROLES = ("coordinator", "worker", "storage")
 LEVELS = ("debug", "info", "warn", "error")
-# Sections that other BZZZ releases read from the same file, and ports whose servers are not in this release.
-_OTHERS = {"hive_api", "agent", "github", "p2p", "listen.websocket_port", "listen.mcp_port"}
+# Sections that other BZZZ releases read from the same file.
+_OTHERS = {"hive_api", "agent", "github", "p2p"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +199,20 @@ class Listen:
     address: Annotated[str, _address] = "::"
     port: Annotated[int, _integer(1, 65535)] = 8080
     web_port: Annotated[int, _integer(1, 65535)] = 8080
+    websocket_port: Annotated[int, _integer(1, 65535)] = 8081
+    mcp_port: Annotated[int, _integer(1, 65535)] = 3000
+
+    def by_port(self) -> dict[int, str]:
+        """The key of each port to listen on; the API and the page may share one. Raises ConfigError when others do."""
+        keys: dict[int, str] = {}
+        problems = []
+        for key in ("port", "web_port", "websocket_port", "mcp_port"):
+            first = keys.setdefault(number := getattr(self, key), key)
+            if first != key and (first, key) != ("port", "web_port"):
+                problems.append(Problem(f"listen.{key}", f"{number} is listen.{first}'s too", "give each a port of its own"))
+        if problems:
+            raise ConfigError(problems)
+        return keys
 
 
 @dataclasses.dataclass(frozen=True)
@@ -296,7 +312,9 @@ def parse(document: Any, environ: Mapping[str, str]) -> Settings:
         sections[section] = (cls, values)
     if problems:
         raise ConfigError(problems)
-    return Settings(**{section: cls(**values) for section, (cls, values) in sections.items()}, warnings=_unknown(document))
+    settings = Settings(**{section: cls(**values) for section, (cls, values) in sections.items()}, warnings=_unknown(document))
+    settings.listen.by_port()
+    return settings
 
 
 def _unknown(document: dict[str, Any]) -> tuple[str, ...]:

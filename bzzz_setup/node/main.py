@@ -3,7 +3,8 @@
 """``bzzz-node --config /etc/bzzz/config.yaml``: run the node service.
 
 Exit codes: 0 stopped as asked, 1 failed, 78 wrong configuration (systemd: RestartPreventExitStatus=78).
-SIGTERM leaves the cluster and stops; SIGHUP reads log level, token hashes and certificates again.
+SIGTERM sends the clients of events away, leaves the cluster, finishes what is under way and stops, all within
+LEAVING_SECONDS and FINISHING_SECONDS; SIGHUP reads log level, token hashes and certificates again.
 """
 
 from __future__ import annotations
@@ -17,19 +18,26 @@ import signal
 import socket
 import ssl
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import uvicorn
 
-from . import systemd
-from .app import Gate, build
+from . import app, mcp_server, stream, systemd
 from .config import ConfigError, Problem, Settings, load
+from .mcp_server import McpServer
 from .service import Service
+from .stream import Stream
+from .web import ByPort, Gate
 
 log = logging.getLogger("bzzz.node")
 
 EX_CONFIG = 78
+# Together less than the unit's TimeoutStopSec.
+LEAVING_SECONDS, FINISHING_SECONDS = 12, 5
+# Clients of events say nothing, so that what they send may be short.
+MESSAGE_BYTES = 4096
 
 
 class NotListening(Exception):
@@ -61,13 +69,11 @@ def load_certificate(context: ssl.SSLContext, settings: Settings) -> None:
 
 
 def listeners(settings: Settings) -> list[socket.socket]:
-    """Bound sockets: the API's port, and the status page's when it is another one."""
+    """Bound sockets, one for each port."""
     listen = settings.listen
     family = socket.AF_INET6 if ":" in listen.address else socket.AF_INET
     bound: list[socket.socket] = []
-    for name, number in {"port": listen.port, "web_port": listen.web_port}.items():
-        if bound and number == listen.port:
-            continue
+    for number, name in listen.by_port().items():
         try:
             # "::" serves IPv4 too, except where the kernel has no IPv6 at all.
             if listen.address == "::" and not socket.has_dualstack_ipv6():
@@ -84,18 +90,24 @@ def listeners(settings: Settings) -> list[socket.socket]:
 
 async def serve(service: Service, gate: Gate, tls: ssl.SSLContext, sockets: list[socket.socket], config: Path) -> bool:
     """Serve until SIGTERM or SIGINT; False when that was not the reason to end."""
+    listen = service.settings.listen
+    events, mcp = Stream(service, gate), McpServer(service, gate)
+    api = app.build(gate, events, mcp)
+    apps = {listen.port: api, listen.web_port: api, listen.websocket_port: stream.build(events), listen.mcp_port: mcp_server.build(mcp)}
     server = _Server(
         uvicorn.Config(
-            build(service, gate),
+            ByPort(apps),
             ssl_context_factory=lambda _config, _default: tls,
             http="h11",
             loop="asyncio",
-            ws="none",
+            ws="websockets-sansio",
+            ws_max_size=MESSAGE_BYTES,
+            ws_per_message_deflate=False,
             lifespan="off",
             log_config=None,
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=5,
+            timeout_graceful_shutdown=FINISHING_SECONDS,
         )
     )
 
@@ -110,6 +122,7 @@ async def serve(service: Service, gate: Gate, tls: ssl.SSLContext, sockets: list
         systemd.configure_logging(settings.logging.level, settings.logging.format)
         if service.store:
             service.store.connect()
+        events.wake()  # who came with a token that is gone, goes
         log.info("log level, token hashes and certificates were read again; other settings need a restart")
 
     leaving = asyncio.Event()
@@ -118,21 +131,40 @@ async def serve(service: Service, gate: Gate, tls: ssl.SSLContext, sockets: list
         loop.add_signal_handler(number, leaving.set)
     loop.add_signal_handler(signal.SIGHUP, reload)
 
+    parts = [asyncio.create_task(each) for each in (events.watch(), mcp.run(), _watchdog(service))]
     running = asyncio.create_task(server.serve(sockets))
     while not server.started and not running.done():
         await asyncio.sleep(0.01)
     if not running.done():
         log.info("serving on port %s", ", ".join(str(each.getsockname()[1]) for each in sockets))
         systemd.notify("READY=1")
-        beat = asyncio.create_task(_watchdog(service))
         await asyncio.wait([running, asyncio.create_task(leaving.wait())], return_when=asyncio.FIRST_COMPLETED)
-        beat.cancel()
         systemd.notify("STOPPING=1")
         # First out of the cluster, then out of reach.
-        await asyncio.to_thread(service.stop)
+        events.close()
+        await _leave(service)
         server.should_exit = True
     await running
+    for part in parts:
+        part.cancel()
+    await asyncio.gather(*parts, return_exceptions=True)
     return leaving.is_set()
+
+
+async def _leave(service: Service) -> None:
+    """Leave the cluster, if etcd lets us within LEAVING_SECONDS; else the lease runs out by itself."""
+    left, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def stop() -> None:
+        service.stop()
+        loop.call_soon_threadsafe(left.set)
+
+    # Unlike the loop's own threads, this one is not waited for at exit.
+    threading.Thread(target=stop, name="leaving", daemon=True).start()
+    try:
+        await asyncio.wait_for(left.wait(), LEAVING_SECONDS)
+    except (TimeoutError, asyncio.TimeoutError):
+        log.warning("the cluster was not left in time: the lease will run out")
 
 
 async def _watchdog(service: Service) -> None:

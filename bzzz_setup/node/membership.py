@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 PRIMARY = "primary"
 NODES = "nodes/"
+RUN = "run"
+NOT_ASKED = "etcd has not been asked yet"
 Record = dict[str, Any]
 
 
@@ -50,12 +52,16 @@ class Store(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """The cluster as last read. ``term`` is the revision at which the primary was elected: it only grows."""
+    """The cluster as last read. ``term`` is the revision at which the primary was elected: it only grows.
+
+    run: what the last set-up run that validated the cluster left there, see ``plugins/modules/run_record.py``.
+    """
 
     members: Mapping[str, Record]
     primary: str | None
     term: int
     at: float
+    run: Record | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +103,7 @@ class Membership:
         self._resigned = 0
         self._claim: _Claim | None = None
         self._view: View | None = None
-        self._reason: str | None = "etcd has not been asked yet"
+        self._reason: str | None = NOT_ASKED
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="membership", daemon=True)
         self.last_step = now()
@@ -167,7 +173,8 @@ class Membership:
         entries = self._store.read()
         members = {key[len(NODES) :]: _decode(key, entry) for key, entry in entries.items() if key.startswith(NODES)}
         key = entries.get(PRIMARY)
-        view = View(members, key.value.decode(errors="replace") if key else None, key.created if key else 0, at)
+        run = _decode(RUN, entries[RUN]) if RUN in entries else None
+        view = View(members, key.value.decode(errors="replace") if key else None, key.created if key else 0, at, run or None)
         before = self._view
         self._view = view
         if key and key.lease == self._lease and key.created != self._resigned and not self._stop.is_set():
@@ -241,6 +248,6 @@ def _decode(key: str, entry: Entry) -> Record:
     except ValueError:
         record = None
     if not isinstance(record, dict):
-        log.warning("%s holds no record of a node", key)
+        log.warning("%s holds no record", key)
         return {}
     return record

@@ -11,17 +11,19 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, Proce
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from .service import FAIL
+from .checks import FAIL
 
 if TYPE_CHECKING:
+    from .mcp_server import McpServer
     from .service import Service
+    from .stream import Stream
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 
 class _Service(Collector):
-    def __init__(self, service: Service) -> None:
-        self.service = service
+    def __init__(self, service: Service, stream: Stream, mcp: McpServer) -> None:
+        self.service, self.stream, self.mcp = service, stream, mcp
 
     def collect(self) -> Iterator[Metric]:
         service = self.service
@@ -52,6 +54,26 @@ class _Service(Collector):
 
         yield GaugeMetricFamily("bzzz_detection_seconds", "How long the last detection took.", value=service.detector.seconds)
         yield from self._gpus()
+        yield from self._clients()
+
+    def _clients(self) -> Iterator[Metric]:
+        stream, mcp = self.stream, self.mcp
+        yield GaugeMetricFamily("bzzz_event_clients", "Clients of the event port.", value=stream.clients)
+        events = CounterMetricFamily("bzzz_events", "Events since the service started.", labels=["type"])
+        for kind in ("alert", "cluster", "node", "run"):
+            events.add_metric([kind], stream.journal.counts[kind])
+        yield events
+        dropped = CounterMetricFamily(
+            "bzzz_event_clients_dropped", "Clients of the event port that were sent away, and why.", labels=["reason"]
+        )
+        for reason in ("behind", "full", "slow", "unwelcome"):
+            dropped.add_metric([reason], stream.dropped[reason])
+        yield dropped
+        yield GaugeMetricFamily("bzzz_mcp_requests_running", "Requests of MCP clients that are under way.", value=mcp.running)
+        calls = CounterMetricFamily("bzzz_mcp_calls", "Tools called by MCP clients.", labels=["tool", "outcome"])
+        for (tool, outcome), number in sorted(mcp.calls.items()):
+            calls.add_metric([tool, outcome], number)
+        yield calls
 
     def _gpus(self) -> Iterator[Metric]:
         labels = ["uuid", "index", "model"]
@@ -69,9 +91,9 @@ class _Service(Collector):
         yield from families.values()
 
 
-def text(service: Service) -> bytes:
+def text(service: Service, stream: Stream, mcp: McpServer) -> bytes:
     """Everything in the text format."""
     registry = CollectorRegistry()
-    registry.register(_Service(service))
+    registry.register(_Service(service, stream, mcp))
     ProcessCollector(registry=registry)
     return generate_latest(registry)

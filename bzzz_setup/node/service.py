@@ -4,27 +4,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from typing import Any
 
 from .capabilities import Detector
+from .checks import FAIL, PASS, WARN, Check, health, publish, worst
 from .config import Settings
 from .etcd import Identity, Store
-from .membership import Membership, clock
-
-PASS, WARN, FAIL = "pass", "warn", "fail"
-
-
-@dataclasses.dataclass(frozen=True)
-class Check:
-    """One thing that health depends on. ``ready``: whether failing it makes the node unfit for work."""
-
-    name: str
-    status: str
-    message: str
-    ready: bool = True
+from .membership import NOT_ASKED, Membership, clock
 
 
 class Service:
@@ -83,7 +71,7 @@ class Service:
             storage = Check("storage", FAIL, f"{data}: {error.strerror}")
         problems = self.detector.summary.get("problems")
         if problems is None:
-            detection = Check("detection", WARN, "detection has not finished yet", ready=False)
+            detection = Check("detection", WARN, "detection has not finished yet", ready=False, done=False)
         elif problems:
             detection = Check("detection", WARN, f"findings of detection: {problems}, see /api/v1/node", ready=False)
         else:
@@ -94,7 +82,7 @@ class Service:
         if self.membership is None:
             coordination = Check("coordination", WARN, "the cluster is not formed yet: no etcd endpoint is configured")
         elif reason := self.membership.reason:
-            coordination = Check("coordination", FAIL, reason)
+            coordination = Check("coordination", FAIL, reason, done=reason != NOT_ASKED)
         else:
             coordination = Check("coordination", PASS, f"member of the cluster; {self.role}")
         return [coordination, *self.local_checks()]
@@ -105,7 +93,7 @@ class Service:
 
     def record(self) -> dict[str, Any]:
         """What is published under this node's lease."""
-        node = self.settings.node
+        node, checks = self.settings.node, self.local_checks()
         return {
             "name": node.name,
             "address": node.address,
@@ -115,16 +103,16 @@ class Service:
             "version": self.version,
             "revision": self.settings.revision,
             "started": self.started,
-            "healthy": all(check.status != FAIL for check in self.local_checks()),
+            "healthy": all(check.status != FAIL for check in checks),
+            "checks": publish(checks),
             "capabilities": self.detector.summary,
         }
 
     def health(self) -> dict[str, Any]:
         """``status`` is the worst of the checks'."""
         checks = self.checks()
-        statuses = {check.status for check in checks}
         return {
-            "status": FAIL if FAIL in statuses else WARN if WARN in statuses else PASS,
+            "status": worst(check.status for check in checks),
             "checks": [{"name": check.name, "status": check.status, "message": check.message} for check in checks],
         }
 
@@ -161,7 +149,6 @@ class Service:
             "term": view.term if view and primary else None,
             "preferred_primary": self.settings.etcd.primary,
             "coordinators": [member["name"] for member in members if "coordinator" in member.get("roles", ())],
-            "members": [
-                {**member, "health": PASS if member.get("healthy") else FAIL, "primary": member["name"] == primary} for member in members
-            ],
+            "last_run": view.run if view else None,
+            "members": [{**member, "health": health(member), "primary": member["name"] == primary} for member in members],
         }

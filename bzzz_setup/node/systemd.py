@@ -70,8 +70,8 @@ def configure_logging(level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(LEVELS[level])
-    # The server's start, stop and requests are of interest at debug only; urllib3's debug lines (three a second) never.
-    for name in ("uvicorn.error", "uvicorn.access"):
+    # The servers' start, stop and requests are of interest at debug only; urllib3's debug lines (three a second) never.
+    for name in ("uvicorn.error", "uvicorn.access", "mcp"):
         logging.getLogger(name).setLevel(logging.INFO if level == "debug" else max(LEVELS[level], logging.WARNING))
     for name in ("urllib3", "asyncio"):
         logging.getLogger(name).setLevel(max(LEVELS[level], logging.WARNING))

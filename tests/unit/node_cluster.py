@@ -178,7 +178,7 @@ class Node:
 
     def __init__(self, cluster: Cluster, name: str, roles: list[str], primary: str | None, endpoints: list[str]) -> None:
         self.name, self.cluster = name, cluster
-        self.port = free_ports(1)[0]
+        self.port, self.events_port, self.mcp_port = free_ports(3)
         self.folder = cluster.folder / name
         self.data = self.folder / "data"
         self.data.mkdir(parents=True)
@@ -188,7 +188,13 @@ class Node:
         self.settings: dict[str, Any] = {
             "node": {"name": name, "address": "127.0.0.1", "roles": roles, "labels": {"rack": "a"}},
             "cluster": {"name": "test"},
-            "listen": {"address": "127.0.0.1", "port": self.port, "web_port": self.port},
+            "listen": {
+                "address": "127.0.0.1",
+                "port": self.port,
+                "web_port": self.port,
+                "websocket_port": self.events_port,
+                "mcp_port": self.mcp_port,
+            },
             "tls": {"certificate": str(certificate), "key": str(key), "ca": str(cluster.authority.ca)},
             "auth": {"token_sha256": [hashlib.sha256(TOKEN.encode()).hexdigest()]},
             "etcd": {"endpoints": endpoints, "lease_seconds": cluster.lease_seconds, "primary": primary},

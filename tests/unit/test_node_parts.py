@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from bzzz_setup.node import capabilities, config, page, systemd
-from bzzz_setup.node.app import COOKIE, SESSION_SECONDS, Gate
+from bzzz_setup.node.events import Journal
 from bzzz_setup.node.membership import View, clock
 from bzzz_setup.node.service import Service
+from bzzz_setup.node.web import COOKIE, SESSION_SECONDS, Gate
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +192,7 @@ def test_no_record_can_put_markup_into_the_page(right: dict[str, Any], text: str
         record["capabilities"] = {"gpus": [{"model": word}], "ollama": {"version": word}, "cpu": {"threads": word}}
         service.membership._view = View({"node2": record}, str(word), 1, clock())  # type: ignore[union-attr]
         parser = Tags()
-        parser.feed(page.status(service))
+        parser.feed(page.status(service, Journal()))
         return parser.tags
 
     assert tags(evil, {evil: evil}) == tags("plain", {"plain": "plain"})
