@@ -224,13 +224,13 @@ def server(service: Service, calls: collections.Counter[tuple[str, str]]) -> MCP
             ]
         }
 
-    async def count(context: ServerRequestContext[Any, Any], call_next: CallNext) -> BaseModel | dict[str, Any] | None:
-        if context.method != "tools/call":
-            return await call_next(context)
-        tool = str(_dict(context.params).get("name"))
+    async def count(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> BaseModel | dict[str, Any] | None:
+        if ctx.method != "tools/call":
+            return await call_next(ctx)
+        tool = str(_dict(ctx.params).get("name"))
         known = tool if tool in {each.name for each in await made.list_tools()} else "unknown"
         try:
-            result = await call_next(context)
+            result = await call_next(ctx)
         except BaseException:
             calls[known, "error"] += 1
             raise
