@@ -29,6 +29,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from websockets.sync.client import ClientConnection, connect
 
 TOKEN = "canary-token-5fd1c0f0b7"
 
@@ -236,20 +237,28 @@ class Node:
         self.process.send_signal(signal.SIGCONT)
 
     def request(
-        self, path: str, token: str | None = TOKEN, body: bytes | None = None, timeout: float = 5, **headers: str
+        self, path: str, token: str | None = TOKEN, body: bytes | None = None, timeout: float = 5, port: int | None = None, **headers: str
     ) -> tuple[int, dict[str, str], bytes]:
         """Status, headers (lower case) and body; redirections are not followed."""
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
-        context = ssl.create_default_context(cafile=str(self.cluster.authority.ca))
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context), _NoRedirect())
-        request = urllib.request.Request(f"https://127.0.0.1:{self.port}{path}", data=body, headers=headers)
+        handlers = (urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=self.tls()), _NoRedirect())
+        opener = urllib.request.build_opener(*handlers)
+        request = urllib.request.Request(f"https://127.0.0.1:{port or self.port}{path}", data=body, headers=headers)
         try:
             with opener.open(request, timeout=timeout) as answer:
                 return answer.status, {key.lower(): value for key, value in answer.headers.items()}, answer.read()
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, {key.lower(): value for key, value in error.headers.items()}, error.read()
+
+    def tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.cluster.authority.ca))
+
+    def events(self, last: str = "", token: str = TOKEN) -> ClientConnection:
+        """A client of the event port."""
+        url = f"wss://127.0.0.1:{self.events_port}/events?last={last}"
+        return connect(url, ssl=self.tls(), additional_headers={"Authorization": f"Bearer {token}"}, proxy=None)
 
     def get(self, path: str, timeout: float = 5) -> dict[str, Any] | None:
         """A JSON answer, whatever its status; None when there is none."""

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -13,9 +15,16 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
+from ansible_collections.bzzz.cluster.plugins.module_utils.node import run_record
+from mcp.client.client import Client
+from mcp.client.streamable_http import streamable_http_client
 from node_cluster import TOKEN, Cluster, Node, Watch, wait_for
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection
 
 from bzzz_setup import release
 
@@ -281,3 +290,156 @@ def test_a_wrong_configuration_ends_with_78_and_names_key_and_remedy(cluster: Cl
     node.start(BZZZ_LISTEN_PORT=str(cluster.etcd.clients[0]), BZZZ_NODE_ROLES="worker")
     assert node.process.wait(20) == 1, "a port that is taken may become free: systemd is to try again"
     assert "ss -ltnp" in node.log.read_text()
+
+
+def until(client: ClientConnection, event: str, node: str | None = None) -> list[dict[str, Any]]:
+    """Every message up to the one that tells of this event."""
+    heard: list[dict[str, Any]] = []
+    while not heard or heard[-1].get("event") != event or node not in (None, heard[-1]["node"]):
+        heard.append(json.loads(client.recv(30)))
+    return heard
+
+
+@pytest.mark.requirement("1.2.4", part="events of a cluster, on loopback")
+@pytest.mark.requirement("8.2.4", part="events, on loopback")
+def test_events_tell_of_lost_nodes_failing_checks_and_runs_and_none_is_missed(cluster: Cluster) -> None:
+    nodes = cluster.form("node1", "node2", "node3")
+    primary = cluster.nodes[nodes[0].primary() or ""]
+    watcher, other = (node for node in nodes if node is not primary)
+    with watcher.events() as client:
+        first = json.loads(client.recv(10))
+        assert first["type"] == "snapshot" and first["data"]["cluster"]["primary"] == primary.name
+        assert other.stop() == 0
+        heard = until(client, "member_left", other.name)
+    other.start()  # while nobody listens
+    wait_for(lambda: len(watcher.members()) == 3, 15, "it is back")
+    with watcher.events(heard[-1]["id"]) as client:
+        assert json.loads(client.recv(10))["type"] == "resumed"
+        heard += until(client, "member_joined", other.name)
+        primary.kill()
+        heard += until(client, "primary_changed")
+        while heard[-1]["data"]["to"] is None:  # the key is gone before the next one has it
+            heard += until(client, "primary_changed")
+        assert heard[-1]["data"]["to"] in (watcher.name, other.name)
+        other.data.rmdir()
+        heard += until(client, "began", other.name)
+        assert heard[-1]["data"]["check"] == "storage" and heard[-1]["data"]["status"] == "fail" and heard[-1]["data"]["message"]
+        other.data.mkdir()
+        heard += until(client, "ended", other.name)
+        record = {"run": "0123", "outcome": "passed", "checks": {"pass": 3}}
+        payload = {"endpoints": ["https://127.0.0.1:1", *cluster.etcd.endpoints], "key": "/bzzz/test/run", "record": record}
+        tls = {name: str(path) for name, path in zip(("certificate", "private_key"), cluster.authority.leaf("admin"), strict=True)}
+        assert run_record.main({**payload, **tls, "ca": str(cluster.authority.ca)}) == {"recorded": True, "reason": ""}
+        heard += until(client, "recorded")
+        assert heard[-1]["data"] == record and (watcher.get("/api/v1/cluster") or {})["last_run"] == record
+    events = [event for event in heard if event["type"] != "resumed"]
+    life, _, number = first["id"].partition("-")
+    assert [event["id"] for event in events] == [f"{life}-{int(number) + index + 1}" for index in range(len(events))]
+    assert {(primary.name, "member_left"), (other.name, "health_changed")} <= {(event["node"], event["event"]) for event in events}
+    watcher.stop()
+    watcher.start()
+    wait_for(watcher.ready, 15, "another life")
+    with watcher.events(events[-1]["id"]) as client:
+        assert json.loads(client.recv(10))["reason"] == "other_life"
+
+
+@pytest.mark.requirement("1.2.2", part="MCP by the official client, on loopback")
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+def test_a_real_mcp_client_asks_for_the_cluster(cluster: Cluster, mode: str) -> None:
+    (node,) = cluster.form("node1")
+    wait_for(lambda: (node.get("/api/v1/node") or {}).get("capabilities"), 30, "detection has run")
+    url = f"https://127.0.0.1:{node.mcp_port}/mcp"
+
+    async def ask() -> None:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with (
+            httpx2.AsyncClient(verify=node.tls(), headers=headers, trust_env=False, timeout=30) as http,
+            Client(streamable_http_client(url, http_client=http), mode=mode) as client,
+        ):
+            tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+            assert set(tools) == {"cluster_status", "nodes", "models", "checks"}
+            assert all(tool.annotations and tool.annotations.read_only_hint and tool.output_schema for tool in tools.values())
+            status = (await client.call_tool("cluster_status", {})).structured_content
+            assert status and (status["cluster"], status["primary"], status["nodes"], status["current"]) == ("test", "node1", 1, True)
+            (seen,) = ((await client.call_tool("nodes", {})).structured_content or {})["nodes"]
+            assert seen["cpu_threads"] == os.cpu_count() and seen["roles"] == ["coordinator", "worker"]
+            assert isinstance(((await client.call_tool("models", {})).structured_content or {})["models"], list)
+            checks = ((await client.call_tool("checks", {"node": "node1"})).structured_content or {})["checks"]
+            assert {check["name"] for check in checks} == {"coordination", "storage", "detection"}
+            wrong = await client.call_tool("checks", {"node": "node9"})
+            assert wrong.is_error and "Nodes: node1" in str(wrong.content)
+
+    asyncio.run(ask())
+    metrics = node.request("/metrics")[2].decode()
+    assert 'bzzz_mcp_calls_total{outcome="ok",tool="checks"} 1.0' in metrics
+    assert 'bzzz_mcp_calls_total{outcome="error",tool="checks"} 1.0' in metrics
+    assert node.process
+    status = Path(f"/proc/{node.process.pid}/status").read_text()
+    assert int(status.partition("VmRSS:")[2].split()[0]) < 128 * 1024, "with the SDK at work"
+
+
+@pytest.mark.requirement("1.2.2", part="MCP, who may come in")
+@pytest.mark.requirement("1.2.4", part="events, who may come in")
+def test_the_new_ports_let_in_who_shows_the_token_and_nobody_else(cluster: Cluster) -> None:
+    (node,) = cluster.form("node1")
+    call = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"}).encode()
+    plain = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+    cookie = node.request("/sign-in", token=None, body=f"token={TOKEN}".encode())[1]["set-cookie"].partition(";")[0]
+    for token in (None, "", "wrong", TOKEN + "x"):
+        for port, path in ((node.mcp_port, "/mcp"), (node.events_port, "/events")):
+            status, headers, body = node.request(path, token=token, port=port)
+            assert (status, headers["content-type"]) == (401, "application/problem+json") and b"node1" not in body
+            assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+            assert headers["www-authenticate"].startswith("Bearer") and headers["x-frame-options"] == "DENY"
+        with pytest.raises(InvalidStatus, match="401"), node.events(token=token or ""):
+            pass
+    # The SDK is not even loaded for strangers.
+    assert node.process
+    assert "pydantic" not in Path(f"/proc/{node.process.pid}/maps").read_text()
+    assert node.request("/mcp", token=None, port=node.mcp_port, body=call, Cookie=cookie, **plain)[0] == 401, "a session is for the page"
+    assert node.request("/mcp", port=node.mcp_port, body=call, timeout=30, **plain)[0] == 200
+    assert "pydantic" in Path(f"/proc/{node.process.pid}/maps").read_text()
+    assert node.request("/mcp", port=node.mcp_port, body=call, Host="evil.example", **plain)[0] == 421
+    assert node.request("/mcp", port=node.mcp_port, body=call, Origin="https://evil.example", **plain)[0] == 403
+    assert node.request("/mcp", port=node.mcp_port, body=b" " * 100_000, **plain)[0] == 413
+    assert node.request("/mcp", port=node.mcp_port)[0] == 405
+    assert node.request("/events", port=node.events_port)[0] == 426
+    assert node.request("/api/v1/node", port=node.events_port)[0] == node.request("/metrics", port=node.mcp_port)[0] == 404
+
+
+@pytest.mark.requirement("F6", part="orderly stop and reload of every port")
+def test_a_stop_says_goodbye_and_finishes_what_is_under_way(cluster: Cluster) -> None:
+    node, peer = cluster.form("node1", "node2")
+    # Another certificate, and a token that is gone: every port has them without a restart.
+    new = cluster.authority.leaf("renewed")
+    node.settings["tls"] |= {"certificate": str(new[0]), "key": str(new[1])}
+    node.settings["auth"]["token_sha256"] = []
+    with node.events() as client:
+        client.recv(10)
+        node.reload()
+        with pytest.raises(ConnectionClosed) as caught:
+            while True:
+                client.recv(10)
+    assert caught.value.rcvd and caught.value.rcvd.code == 1008
+    for port in (node.port, node.events_port, node.mcp_port):
+        with socket.create_connection(("127.0.0.1", port)) as raw, node.tls().wrap_socket(raw, server_hostname="renewed"):
+            pass
+
+    with peer.events() as client, socket.create_connection(("127.0.0.1", peer.port)) as raw:
+        client.recv(10)
+        slow = peer.tls().wrap_socket(raw, server_hostname="127.0.0.1")
+        body = f"token={TOKEN}".encode()
+        slow.sendall(f"POST /sign-in HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:5])
+        assert peer.process
+        began = time.monotonic()
+        peer.process.terminate()
+        with pytest.raises(ConnectionClosed) as caught:
+            while True:
+                client.recv(10)
+        assert caught.value.rcvd and caught.value.rcvd.code == 1001
+        left = ("get", "--keys-only", "/bzzz/test/nodes/node2")
+        wait_for(lambda: not cluster.etcd.ctl(*left).stdout.strip(), 5, "it has left the cluster")
+        slow.sendall(body[5:])
+        assert slow.recv(1000).startswith(b"HTTP/1.1 303 ")
+        assert peer.process.wait(15) == 0
+        assert time.monotonic() - began < 17, "the unit's TimeoutStopSec is 20"
