@@ -187,15 +187,14 @@ def sentence(event: dict[str, Any]) -> str:
         else f"{node} has other capabilities: {', '.join(map(str, _list(data.get('changed'))))}",
         "began": f"{check} {'fails' if data.get('status') == FAIL else 'calls for attention'}: {data.get('message')}",
         "ended": f"{check} passes again",
-        "recorded": f"A set-up run {_outcome(data)}",
+        "recorded": f"Set-up run {_outcome(data)}",
     }
     return said.get(str(event.get("event")), str(event.get("event")))
 
 
 def _outcome(run: dict[str, Any]) -> str:
-    counts = _dict(run.get("checks"))
-    failed = f", {counts['fail']} failed" if counts.get("fail") else ""
-    return f"{run.get('outcome')}: {_count(int(counts.get(PASS) or 0), 'check')} passed{failed}"
+    passed, failed = (n if isinstance(n := _dict(run.get("checks")).get(status), int) else 0 for status in (PASS, FAIL))
+    return f"{run.get('outcome')}: {_count(passed, 'check')} passed{f', {failed} failed' if failed else ''}"
 
 
 def _event(event: dict[str, Any]) -> str:
@@ -227,7 +226,9 @@ def status(service: Service, journal: Journal) -> str:
         _tile("Nodes", str(len(members)), state),
         _tile("GPUs", str(len(gpus)), _size(memory) if memory else ""),
         _tile("Models", str(len({model for member in members for model in _models(member)}))),
-        _tile("Last set-up run", str(run.get("outcome") or ""), str(run.get("time") or "").replace("T", " ")) if run else "",
+        _tile("Last set-up run", str(run.get("outcome") or ""), f"{_since(run.get('time'))} ago" if _since(run.get("time")) else "")
+        if run
+        else "",
     ]
     age = "" if cluster["age_seconds"] is None else f" What follows is {cluster['age_seconds']:.0f} seconds old."
     stale = "" if cluster["current"] else f'<p role="alert" class="notice">{escape(str(cluster["reason"]))}.{age}</p>'

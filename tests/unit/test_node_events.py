@@ -59,7 +59,8 @@ _seen = st.builds(
     ),
     st.dictionaries(_names, _record, max_size=3),
     st.none() | _names,
-    st.none() | st.fixed_dictionaries({"run": st.sampled_from(["1", "2"])}),
+    st.none()
+    | st.fixed_dictionaries({"run": st.sampled_from(["1", "2"])}, optional={"checks": st.sampled_from([{"pass": 3}, {"pass": "x"}, 7])}),
     _own,
 )
 
