@@ -12,6 +12,7 @@ import calendar
 import hashlib
 import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
@@ -130,9 +131,8 @@ def _card(member: dict[str, Any], here: str) -> str:
     chips += [f'<span class="chip">{escape(str(role))}</span>' for role in _list(member.get("roles"))]
     labels = _dict(member.get("labels"))
     chips += [f'<span class="chip label">{escape(f"{key}={labels[key]}")}</span>' for key in sorted(labels)]
-    gpus = "<br>".join(
-        escape(" ".join(filter(None, [str(gpu.get("model") or "GPU"), _size(gpu.get("memory_total_mib"))]))) for gpu in _gpus(member)
-    )
+    kinds = Counter(" · ".join(filter(None, [str(gpu.get("model") or "GPU"), _size(gpu.get("memory_total_mib"))])) for gpu in _gpus(member))
+    gpus = "<br>".join(escape(f"{number} × {kind}" if number > 1 else kind) for kind, number in kinds.items())
     models = _models(member)
     listed = (
         f'<details id="models-{escape(name)}"><summary>{_count(len(models), "model")}</summary>'
