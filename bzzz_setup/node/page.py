@@ -132,7 +132,7 @@ def _card(member: dict[str, Any], here: str) -> str:
     labels = _dict(member.get("labels"))
     chips += [f'<span class="chip label">{escape(f"{key}={labels[key]}")}</span>' for key in sorted(labels)]
     kinds = Counter(" · ".join(filter(None, [str(gpu.get("model") or "GPU"), _size(gpu.get("memory_total_mib"))])) for gpu in _gpus(member))
-    gpus = "<br>".join(escape(f"{number} × {kind}" if number > 1 else kind) for kind, number in kinds.items())
+    gpus = "<br>".join((f"{number} &times; " if number > 1 else "") + escape(kind) for kind, number in kinds.items())
     models = _models(member)
     listed = (
         f'<details id="models-{escape(name)}"><summary>{_count(len(models), "model")}</summary>'
