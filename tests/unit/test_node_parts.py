@@ -99,6 +99,19 @@ def test_every_problem_comes_at_once_with_key_and_remedy() -> None:
     assert "BZZZ_TLS_CA" in found["tls.ca"].remedy
 
 
+@pytest.mark.requirement("1.2.2", part="a port of its own")
+@pytest.mark.requirement("1.2.4", part="a port of its own")
+def test_only_api_and_page_may_share_a_port(right: dict[str, Any]) -> None:
+    assert config.parse({**right, "listen": {"port": 9000, "web_port": 9000}}, {}).listen.by_port() == {
+        9000: "port",
+        8081: "websocket_port",
+        3000: "mcp_port",
+    }
+    found = problems({**right, "listen": {"port": 9000, "web_port": 9001, "websocket_port": 9001, "mcp_port": 9000}})
+    assert set(found) == {"listen.websocket_port", "listen.mcp_port"}
+    assert "listen.web_port" in found["listen.websocket_port"].message and found["listen.mcp_port"].remedy
+
+
 @pytest.mark.requirement("F6", part="configuration")
 def test_a_token_written_in_place_of_its_hash_is_not_repeated(right: dict[str, Any]) -> None:
     for value in ("canary-secret", hashlib.sha256(b"").hexdigest()):
