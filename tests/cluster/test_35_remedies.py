@@ -18,7 +18,10 @@ DAMAGE = {
     "rm /etc/ssh/authorized_keys.d/*": {"ssh-keys"},
     "chmod 0755 /srv/bzzz/data": {"data-path"},
     "systemctl disable --now prometheus-node-exporter": {"node-exporter-unit", "node-exporter-tls"},
-    "systemctl disable --now bzzz": {"service-unit", "service-port", "service-live", "service-limits", "node-ready"},
+    "systemctl disable --now bzzz": {
+        *("service-unit", "service-port", "service-live", "service-limits", "node-ready"),
+        *("service-events-port", "service-events", "service-mcp-port", "service-mcp"),
+    },
     "systemctl disable --now bzzz-etcd": {"etcd-unit", "etcd-healthy", "etcd-limits"},
 }
 
