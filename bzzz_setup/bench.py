@@ -24,7 +24,7 @@ from rich.table import Table
 
 from bzzz_setup import release, run, steps, terminal
 from bzzz_setup.events import ExitCode, Refusal
-from bzzz_setup.lab import CHECKOUT, Lab, tool
+from bzzz_setup.lab import CHECKOUT, Lab, System, tool
 
 BENCH = CHECKOUT / "tests/bench"
 
@@ -92,15 +92,16 @@ def measure(lab: Lab, playbook: str) -> Run:
 def bench(
     nodes: Annotated[int, typer.Option(min=1, help="How many lab nodes.")] = 3,
     repeat: Annotated[int, typer.Option(min=1, help="How often baseline and re-run are measured, in turns; medians count.")] = 3,
+    system: System = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the lab nodes up.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
 ) -> None:
-    """Measure first set-up and converged re-run on fresh lab nodes, against bare Ansible on the same nodes."""
+    """Measure first set-up, converged re-run and the joining of one more node on fresh lab nodes, against bare Ansible on the same."""
     out = terminal.console(stderr=as_json)
     lab = Lab("bench", out.print)
     try:
         lab.down()
-        lab.up(nodes)
+        lab.up(nodes, system=system)
         release.build_all()
         out.print("first set-up…")
         first = measure(lab, "bzzz.cluster.setup")
@@ -109,6 +110,9 @@ def bench(
             out.print(f"baseline and converged re-run, {number + 1} of {repeat}…")
             baselines.append(measure(lab, str(BENCH / "baseline.yml")))
             reruns.append(measure(lab, "bzzz.cluster.setup"))
+        out.print("one more node…")
+        lab.up(nodes + 1)
+        joined = measure(lab, "bzzz.cluster.setup")
     except Refusal as refused:
         terminal.show_problems(terminal.console(stderr=True), refused.problems)
         raise typer.Exit(refused.code) from None
@@ -118,8 +122,10 @@ def bench(
     plays = [step.play for step in steps.steps()]
     base = statistics.median(measured.seconds for measured in baselines)
     again = sorted(reruns, key=lambda measured: measured.seconds)[len(reruns) // 2]
+    share = round(joined.seconds / (first.seconds / nodes), 2)
     result = {
         "nodes": nodes,
+        "os": system or "bookworm",
         "load": [round(value, 2) for value in os.getloadavg()],
         "baseline": {
             "seconds": round(base, 2),
@@ -129,19 +135,22 @@ def bench(
         "first": first.as_dict(plays) | {"ratio": round(first.seconds / base, 2)},
         "converged": again.as_dict(plays)
         | {"ratio": round(again.seconds / base, 2), "all_seconds": [round(measured.seconds, 2) for measured in reruns]},
+        # Against one node's share of the first set-up.
+        "joined": joined.as_dict(plays) | {"ratio_to_share": share},
     }
     if as_json:
         print(json.dumps(result, indent=2))
         return
     table = Table(title=f"{nodes} nodes; per node: modules sent / questions asked")
-    for heading in ("", "first set-up", "converged re-run"):
+    for heading in ("", "first set-up", "converged re-run", "one more node"):
         table.add_column(heading, justify="left" if not heading else "right")
     for step in steps.steps():
-        cells = [f"{one.per_node(one.modules, step.play)} / {one.per_node(one.questions, step.play)}" for one in (first, again)]
+        cells = [f"{one.per_node(one.modules, step.play)} / {one.per_node(one.questions, step.play)}" for one in (first, again, joined)]
         table.add_row(f"{step.number} {step.title}", *cells)
     table.add_section()
-    table.add_row("all", *(f"{one.per_node(one.modules)} / {one.per_node(one.questions)}" for one in (first, again)))
-    table.add_row("changed", *(str(sum(one.changed.values())) for one in (first, again)))
-    table.add_row("seconds", *(f"{one.seconds:.1f}" for one in (first, again)))
-    table.add_row(f"x baseline ({base:.1f} s)", *(f"{one.seconds / base:.2f}" for one in (first, again)))
+    table.add_row("all", *(f"{one.per_node(one.modules)} / {one.per_node(one.questions)}" for one in (first, again, joined)))
+    table.add_row("changed", *(str(sum(one.changed.values())) for one in (first, again, joined)))
+    table.add_row("seconds", *(f"{one.seconds:.1f}" for one in (first, again, joined)))
+    table.add_row(f"x baseline ({base:.1f} s)", *(f"{one.seconds / base:.2f}" for one in (first, again, joined)))
     out.print(table)
+    out.print(f"One more node took {share} x one node's share of the first set-up.")
