@@ -33,7 +33,7 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _, args = self.validate_argument_spec(
+        _validated, args = self.validate_argument_spec(
             {"directory": {"type": "path", "required": True}, "kind": {"type": "str", "choices": list(KINDS), "default": "all"}}
         )
         variables = task_vars or {}

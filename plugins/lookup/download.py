@@ -8,7 +8,7 @@ name: download
 short_description: Text of a file that the admin host downloads the declared way
 version_added: "0.1.0"
 author:
-  - BZZZ cluster setup maintainers
+  - BZZZ cluster setup maintainers (@bzzz)
 description:
   - Goes by the proxy, its password and the certificates that role C(bzzz.cluster.downloads) is given; where it is given none,
     by those of the environment.

@@ -80,7 +80,7 @@ def way(options: Mapping[str, Any], credentials: str, folder: Path, no_proxy: Se
     """The way that the options of role downloads declare. Paths start in `folder`; OSError where a file cannot be read."""
     if not options.get("on_admin_host", True):
         return Way()
-    user, _, password = credentials.partition(":")
+    user, _colon, password = credentials.partition(":")
     login = f"//{quote(user, safe='')}:{quote(password, safe='')}@" if credentials else "//"
     http, https = (url.replace("//", login, 1) if url else None for url in (options.get("http_proxy"), options.get("https_proxy")))
     files = [(folder / Path(name).expanduser()).read_text(encoding="utf-8") for name in options.get("ca_files") or ()]

@@ -32,6 +32,9 @@ attributes:
   diff_mode:
     description: Changes no node, so there is nothing to show.
     support: none
+  idempotent:
+    description: Writes the same files each time.
+    support: full
 notes:
   - Comes after role C(bzzz.cluster.declaration); see playbook C(bzzz.cluster.export).
   - There is no module behind it; it runs on the controller only.

@@ -41,8 +41,11 @@ attributes:
   diff_mode:
     description: Shows what differs in diff mode.
     support: none
+  idempotent:
+    description: Each run is recorded anew, in the place of the one before; no node changes.
+    support: full
 author:
-  - BZZZ cluster setup maintainers
+  - BZZZ cluster setup maintainers (@bzzz)
 """
 
 EXAMPLES = r"""

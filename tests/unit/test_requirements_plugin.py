@@ -19,6 +19,7 @@ def run(pytester: pytest.Pytester, source: str) -> tuple[pytest.RunResult, dict[
 @pytest.fixture(autouse=True)
 def _plugin_is_found(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     monkeypatch.setenv("PYTHONPATH", str(request.config.rootpath / "tests"))
+    monkeypatch.delenv("BZZZ_REQUIREMENTS", raising=False)  # names where this run's own results go
 
 
 def test_whole_part_failed_and_open_are_told_apart(pytester: pytest.Pytester) -> None:

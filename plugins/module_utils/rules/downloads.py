@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
-from cryptography import x509
-
 from ..addresses import AddressError, address_of, is_host_name, parse_network
 from ..problems import Problem, problem
 
@@ -103,7 +101,7 @@ def _as_proxy(parts: SplitResult, url: str) -> str | None:
     """The address that was probably meant: `proxy:3128`, or `https://` for what is fetched through it."""
     if parts.scheme == "https" and parts.hostname:
         return f"http://{parts.netloc}"
-    host, _, port = url.partition(":")
+    host, _colon, port = url.partition(":")
     return f"http://{url}" if is_host_name(host) and (not port or port.isdecimal()) else None
 
 
@@ -162,6 +160,9 @@ def _key_fault(text: str) -> str:
 
 def judge_certificates(text: str, now: datetime.datetime) -> Iterator[tuple[str, str, str]]:
     """(severity, message, remedy) for what is wrong with a file of authorities' certificates."""
+    # Here, since controllers have it, and a node that this file may be sent to need not.
+    from cryptography import x509  # noqa: PLC0415
+
     if "PRIVATE KEY-----" in text:
         yield "error", "It holds a private key, which has no business here.", "Give a file with certificates only."
         return
