@@ -363,7 +363,8 @@ def test_releases_lie_side_by_side_and_the_link_switches(
         wait_for("the release at work", lambda: api.get(node, "/api/v1/node").json()["version"] == "0.1.1")
         apply("newest", service_release_index=url, service_releases_kept=2)
         assert installed(cluster, node) == ("0.1.2", {"0.1.1", "0.1.2"})
-        (releases / "bzzz-node-0.1.1.tar.gz").unlink()
+        for artifact in releases.glob("bzzz-node-0.1.1-*"):
+            artifact.unlink()
         assert apply("back", service_release_index=url, service_version="0.1.1", service_releases_kept=2) == ["link"]
         wait_for("the older release at work", lambda: api.get(node, "/api/v1/node").json()["version"] == "0.1.1")
     finally:

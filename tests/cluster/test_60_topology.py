@@ -240,7 +240,7 @@ def test_a_coordinator_without_its_data_begins_no_second_cluster(cluster: Tools,
         alone = cluster.document("apply", "--only", "7", "--limit", lost, code=3)
         (failure,) = alone["failures"]
         assert f"{lost} has no data of etcd yet, and this run has only 1 of 3 coordinators" in failure["message"]
-        assert "--limit" in failure["message"] and all(node in failure["message"] for node in cluster.nodes[:2])
+        assert "--limit" in failure["remedy"] and all(node in failure["remedy"] for node in cluster.nodes[:2])
         refused = cluster.document("apply", "--only", "7", code=2)
         (problem,) = (one for one in refused["problems"] if one["severity"] == "error")
         assert (problem["option"], problem["node"]) == ("coordinators", lost)

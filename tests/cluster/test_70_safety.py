@@ -98,9 +98,9 @@ def test_what_cuts_off_is_put_back_by_the_node(cluster: Tools, tmp_path: Path, b
     folder = cluster.declare(tmp_path / "cut", nodes=options)
     told = cluster.document("apply", "--only", "2,3", folder=folder, code=3)
     for node, name, file in ((third, "firewall", "/etc/bzzz/firewall.nft"), (second, "ssh", "/etc/ssh/sshd_config.d/20-bzzz.conf")):
-        (said,) = (failure["message"] for failure in told["failures"] if failure["node"] == node)
-        assert f"the change of '{name}' cut this admin host off" in said and file in said
-        assert f"Remedy: correct the {name}_* options" in said and "20 s" in said
+        (failure,) = (failure for failure in told["failures"] if failure["node"] == node)
+        assert f"the change of '{name}' cut this admin host off" in failure["message"] and file in failure["message"]
+        assert f"correct the {name}_* options" in failure["remedy"] and "20 s" in failure["message"]
     assert {failure["node"] for failure in told["failures"]} == {second, third}, "the third node's trouble is not the first's"
     assert {node: in_force(cluster.lab, node) for node in cluster.nodes} == before
     assert all(gets_in(cluster.lab, node) and not unfinished(cluster.lab, node) for node in cluster.nodes)
