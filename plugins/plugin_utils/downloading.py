@@ -10,8 +10,8 @@ from typing import Any
 from ..module_utils.downloads import Way, way, without_proxy
 
 REMEDY = (
-    "check the way there from this admin host: the downloads_* options, or without them the environment (https_proxy, SSL_CERT_FILE), "
-    "and that the address is right"
+    "check the way there from this admin host (curl -I with that address): the downloads_* options, or without them the environment "
+    "(https_proxy, SSL_CERT_FILE), and that the address is right"
 )
 
 

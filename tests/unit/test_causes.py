@@ -45,10 +45,6 @@ SAID = {
     ),
     "E: Unable to locate package nftables": ("has this package", "apt-cache policy nftables"),
     "[ERROR]: Attempting to decrypt but no vault secrets found.": ("vault file cannot be opened", "vault-key"),
-    "Failed lookup url for https://releases.example/index.json: <urlopen error [Errno 111] Connection refused>": (
-        "cannot fetch it",
-        "curl -I https://releases.example/index.json.",
-    ),
     "fork: Cannot allocate memory": ("ran out of memory", "free -m"),
 }
 

@@ -85,11 +85,6 @@ CAUSES = (
         "Have your company's CA certificate trusted there (see docs/options.md for extra CA bundles), then run again.",
     ),
     (
-        r"Failed lookup url for (\S+):",
-        "This admin host cannot fetch it.",
-        "Try it with: curl -I {0}. Correct the option that names it (service_release_index), or the proxy's settings, then run again.",
-    ),
-    (
         r"(?:Could not connect to|Unable to connect to|Failed to fetch|Cannot initiate the connection to) (?:https?://)?([^\s/:]+)",
         "The package mirror does not answer the node.",
         "On the node: curl -I http://{0}/. Let it through, or name a mirror that answers in /etc/apt/sources.list, then run again.",
