@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,10 @@ class ActionModule(ActionBase):
             args["change"] = uuid.uuid4().hex
         lost = None
         try:
-            sent = self._execute_module(
-                module_name="bzzz.cluster.config_set", module_args={**args, "secrets": secrets}, task_vars=task_vars
-            )
+            with _turn(args):
+                sent = self._execute_module(
+                    module_name="bzzz.cluster.config_set", module_args={**args, "secrets": secrets}, task_vars=task_vars
+                )
         except AnsibleConnectionFailure as error:
             if not args["revert_seconds"] or self._task.check_mode:
                 raise
@@ -109,6 +111,16 @@ class ActionModule(ActionBase):
                         f"Remedy: look at it on its console, 'systemctl status bzzz-revert-{name}.timer'."
                     ) from None
                 time.sleep(1)
+
+
+@contextlib.contextmanager
+def _turn(args: dict[str, Any]) -> Iterator[None]:
+    """Wait until no other of this run's workers changes the same set, where that is asked for."""
+    with contextlib.ExitStack() as stack:
+        if args["one_at_a_time"]:
+            lock = stack.enter_context(Path(C.DEFAULT_LOCAL_TMP, f"{args['name']}.turn").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _local(item: dict[str, Any], by: Callable[[], Way]) -> str:

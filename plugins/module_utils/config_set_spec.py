@@ -61,6 +61,7 @@ ARGUMENTS: dict[str, Any] = {
     "units": _list(name=_NAME, enabled={"type": "bool"}, active={"type": "bool"}),
     "secrets": {"type": "dict", "default": {}, "no_log": True},
     "keep": {"type": "int", "default": 5},
+    "one_at_a_time": {"type": "bool", "default": False},
     "revert_seconds": {"type": "int", "default": 0},
     "change": {"type": "str"},
 }

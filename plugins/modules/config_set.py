@@ -232,6 +232,11 @@ options:
     description: How many generations of the set are kept on the node.
     type: int
     default: 5
+  one_at_a_time:
+    description:
+      - Change no two nodes of the run at the same time. All are asked at once what differs, so that nodes with nothing to change wait for nobody.
+    type: bool
+    default: false
   revert_seconds:
     description:
       - When not 0, the node puts everything back by itself after so many seconds unless the controller confirms the change over a new connection,
