@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,14 @@ def test_programs_of_a_package_are_had_without_installing_it(monkeypatch: pytest
         assert (found / "no-such-tool").exists()
     assert [line.split()[-1] for line in log.read_text().splitlines() if "download" in line] == ["any"]
     assert "install" not in log.read_text()
+
+
+@pytest.mark.requirement("F1", part="this machine, where no lab can be had")
+def test_where_no_lab_can_be_had_the_demo_looks_at_this_machine(tmp_path: Path) -> None:
+    environment = {**os.environ, "DOCKER_HOST": "tcp://127.0.0.1:1", "HOME": str(tmp_path), "COLUMNS": "200"}
+    command = [Path(sys.executable).with_name("bzzz-setup"), "demo"]
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 3 and "Docker does not answer" in done.stderr and "DOCKER_HOST names" in done.stderr
+    assert "nothing is changed on it" in done.stdout and f"{os.cpu_count()} x " in done.stdout
+    assert "detect of cluster single" in done.stdout and "plan of cluster single" in done.stdout and "Traceback" not in done.stdout
+    assert done.stdout.rstrip().endswith("apply -i inventories/single")
