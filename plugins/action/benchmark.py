@@ -15,7 +15,7 @@ SPEC: dict[str, dict[str, Any]] = {
         "type": "dict",
         "options": {
             "path": {"type": "path", "required": True},
-            "mib": {"type": "int", "default": 64},
+            "mib": {"type": "int", "default": 32},
             "min_mib_per_second": {"type": "float", "default": 0},
         },
     },
@@ -23,7 +23,7 @@ SPEC: dict[str, dict[str, Any]] = {
         "type": "dict",
         "options": {
             "url": {"type": "str", "required": True},
-            "requests": {"type": "int", "default": 20},
+            "requests": {"type": "int", "default": 5},
             "ca": {"type": "path"},
             "certificate": {"type": "path"},
             "key": {"type": "path", "no_log": False},
@@ -37,7 +37,7 @@ SPEC: dict[str, dict[str, Any]] = {
         "options": {
             "peers": {"type": "list", "elements": "dict", "required": True},
             "port": {"type": "int", "required": True},
-            "mib": {"type": "int", "default": 64},
+            "mib": {"type": "int", "default": 32},
             "min_mib_per_second": {"type": "float", "default": 0},
         },
     },

@@ -24,7 +24,7 @@ options:
       mib:
         description: How much to write, in MiB, 64 at most.
         type: int
-        default: 64
+        default: 32
       min_mib_per_second:
         description: Least speed; V(0) only measures.
         type: float
@@ -40,7 +40,7 @@ options:
       requests:
         description: How many requests, 200 at most.
         type: int
-        default: 20
+        default: 5
       ca:
         description: File on the node with the authority that issued the service's certificate.
         type: path
@@ -76,7 +76,7 @@ options:
       mib:
         description: How much to send, in MiB, 64 at most.
         type: int
-        default: 64
+        default: 32
       min_mib_per_second:
         description: Least throughput; V(0) only measures.
         type: float

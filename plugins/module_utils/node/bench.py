@@ -34,7 +34,7 @@ def disk(path: str, mib: int = LARGEST_MIB, seconds: float = 5) -> dict[str, Any
     return {"mib": round(written), "mib_per_second": round(written / took, 1)}
 
 
-def http(url: str, requests: int = 20, timeout: float = 5, **how: Any) -> dict[str, Any]:
+def http(url: str, requests: int = 5, timeout: float = 5, **how: Any) -> dict[str, Any]:
     """Median and slowest latency in milliseconds, each request on a new connection, one after the other."""
     how["headers"] = authorised(how.get("headers"), how.pop("token_file", None))
     times = []
