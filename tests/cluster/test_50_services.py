@@ -469,4 +469,5 @@ def test_everything_is_as_before(cluster: Tools, api: Api) -> None:
         assert kernel(cluster, node, "bzzz.slice", "cpu", "cpu.shares") == 1024
         assert kernel(cluster, node, "bzzz.slice", "cpu", "cpu.cfs_quota_us") == -1
         assert kernel(cluster, node, "bzzz.slice", "memory", "memory.limit_in_bytes") > 1 << 50
+        assert show(cluster, node, "bzzz.slice", "DropInPaths") == ""
     assert {member["version"] for member in api.agreed()["members"]} == {"0.1.0"}
