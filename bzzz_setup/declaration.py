@@ -13,6 +13,7 @@ import re
 import secrets as randomness
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,17 @@ class _Dumper(yaml.SafeDumper):
 
 _Loader.add_constructor("!unsafe", lambda loader, node: Unsafe(loader.construct_scalar(node)))  # type: ignore[arg-type]
 _Loader.add_constructor("!vault", lambda loader, node: Vaulted(loader.construct_scalar(node)))  # type: ignore[arg-type]
-_Dumper.add_representer(Unsafe, lambda dumper, value: dumper.represent_scalar("!unsafe", str(value), style='"'))
-_Dumper.add_representer(Block, lambda dumper, value: dumper.represent_scalar("tag:yaml.org,2002:str", str(value), style="|"))
-_Dumper.add_representer(Vaulted, lambda dumper, value: dumper.represent_scalar("!vault", str(value), style="|"))
+
+
+def _written(tag: str, style: str | None) -> Callable[[_Dumper, str], yaml.Node]:
+    """A representer of text. Only in double quotes do the rarer line breaks stay what they are."""
+    return lambda dumper, value: dumper.represent_scalar(tag, str(value), '"' if re.search("[\r\x85\u2028\u2029]", value) else style)
+
+
+_Dumper.add_representer(str, _written("tag:yaml.org,2002:str", None))
+_Dumper.add_representer(Block, _written("tag:yaml.org,2002:str", "|"))
+_Dumper.add_representer(Unsafe, _written("!unsafe", '"'))
+_Dumper.add_representer(Vaulted, _written("!vault", "|"))
 
 
 def load(text: str) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bzzz_setup.declaration import HOSTS, KNOWN_HOSTS, MAIN, VAULT, Declaration, Unsafe, dump, load, write
@@ -54,6 +54,7 @@ def inventories(draw: Any) -> dict[str, Any]:
 @pytest.mark.requirement("T3", part="YAML: export and import are each other's inverse")
 @settings(max_examples=30)
 @given(inventories(), text)
+@example({HOSTS: {"bzzz": {}}, MAIN: {"declaration_cluster_name": "trial"}}, "a\x85b")
 def test_what_is_imported_is_what_was_exported(files: dict[str, Any], known_hosts: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         there, back = Path(folder, "there"), Path(folder, "back")
