@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -22,8 +23,7 @@ from bzzz_setup.events import Refusal
 from bzzz_setup.lab import CHECKOUT
 from bzzz_setup.report import clock
 
-# Stage to where its tests' outcomes are written; a browser's driver does not share a process with tests that use asyncio.
-RESULTS = {"browser": CHECKOUT / "build/requirements-browser.json", "pytest": CHECKOUT / "build/requirements.json"}
+RESULTS = CHECKOUT / "build/requirements.json"
 LINTERS = {
     "ruff": ["ruff", "check", "."],
     "ruff format": ["ruff", "format", "--check", "."],
@@ -51,33 +51,37 @@ def test(
 ) -> None:
     """Run linters, unit tests and, on lab nodes, the cluster tests."""
     path = _prepare(lab=not fast)
-    slow = ["--all"] if everything else []
+    pytest = [*PYTEST, *(["--all"] if everything else [])]
+    # A browser's driver does not share a process with tests that use asyncio.
+    beside = LINTERS | {"unit": [*pytest, "tests/unit"], "browser": [*pytest, "tests/ui"]}
+    lanes = [{"cluster": [*pytest, "tests/cluster"]}, beside]
     if arguments:
-        stages = {"pytest": [*PYTEST, *slow, *arguments]}
+        lanes = [{"pytest": [*pytest, *arguments]}]
+    elif fast:
+        del beside["browser"], lanes[0]
     else:
-        stages = LINTERS | {"pytest": [*PYTEST, *slow, "tests/unit", *([] if fast else ["tests/cluster"])]}
-        if not fast:
-            _prepare_browser()
-            stages = {**LINTERS, "browser": [*PYTEST, *slow, "tests/ui"], **stages}
-        if not fast:  # minutes of compiling in a fresh home, which the linters leave a core for; the test waits for it
-            subprocess.Popen(
-                [sys.executable, "tests/cluster/ollama.py"],
-                cwd=CHECKOUT,
-                env=os.environ | {"PATH": path},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-    os.environ["BZZZ_TEST_OS"] = system
-    for file in RESULTS.values():
-        file.unlink(missing_ok=True)
-    failed = [name for name, command in stages.items() if not _passes(name, command, path)]
-    told = {name: json.loads(file.read_text(encoding="utf-8"))["tests"] for name, file in RESULTS.items() if file.exists()}
-    counts = {outcome: sum(tests[outcome] for tests in told.values()) for outcome in ("passed", "failed", "skipped")}
-    beside = [name for name in failed if not told.get(name, {}).get("failed")]
+        _prepare_browser()
+        # Minutes of compiling in a fresh home; the tests that want it wait for it.
+        subprocess.Popen(
+            [sys.executable, "tests/cluster/ollama.py"],
+            cwd=CHECKOUT,
+            env=os.environ | {"PATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+    os.environ |= {"PATH": path, "BZZZ_TEST_OS": system, "BZZZ_REQUIREMENTS": str(RESULTS)}
+    RESULTS.unlink(missing_ok=True)
+    # Tests on nodes wait most of their time, and leave a core to the rest, which prints a stage when it has ended.
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        failed = [name for names in pool.map(_failing, lanes, [True, False]) for name in names]
+    outcomes: dict[str, str] = json.loads(RESULTS.read_text(encoding="utf-8"))["outcomes"] if RESULTS.exists() else {}
+    bad = [test for test, outcome in outcomes.items() if outcome == "failed"] + [name for name in failed if name in LINTERS]
+    passed, skipped = (list(outcomes.values()).count(outcome) for outcome in ("passed", "skipped"))
     if failed:
         typer.secho(f"\nfailed: {', '.join(failed)}", fg="red")
-    typer.echo(f"{counts['passed']} passed, {counts['failed'] + len(beside)} failed, {counts['skipped']} skipped")
+        typer.echo("".join(f"  {one}\n" for one in bad), nl=False)
+    typer.echo(f"{passed} passed, {max(len(bad), len(failed))} failed, {skipped} skipped")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -110,11 +114,23 @@ def _prepare_browser() -> None:
         subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-input", "--disable-pip-version-check", *missing], check=False)
 
 
-def _passes(name: str, command: list[str], path: str) -> bool:
-    typer.secho(f"\n== {name}", bold=True)
-    sys.stdout.flush()
+def _failing(stages: dict[str, list[str]], live: bool) -> list[str]:
+    """Run stages one after the other and return the names of those that failed."""
+    return [name for name, command in stages.items() if not _passes(name, command, live)]
+
+
+def _passes(name: str, command: list[str], live: bool) -> bool:
+    head = typer.style(f"\n== {name}", bold=True)
+    if live:
+        typer.echo(head)
+        sys.stdout.flush()
     started = time.monotonic()
-    environment = os.environ | {"PATH": path, "BZZZ_REQUIREMENTS": str(RESULTS.get(name, RESULTS["pytest"]))}
-    code = subprocess.run(command, cwd=CHECKOUT, env=environment, check=False).returncode
-    typer.secho(f"== {name}: {'passed' if code == 0 else 'failed'} in {clock(time.monotonic() - started)}", fg="red" if code else "green")
-    return code == 0
+    out, error = (None, None) if live else (subprocess.PIPE, subprocess.STDOUT)
+    done = subprocess.run(
+        command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=out, stderr=error, encoding="utf-8", errors="replace", check=False
+    )
+    told = "" if live else f"{head}\n{done.stdout}"
+    end = f"== {name}: {'passed' if done.returncode == 0 else 'failed'} in {clock(time.monotonic() - started)}"
+    typer.echo(told + typer.style(end, fg="red" if done.returncode else "green"))
+    sys.stdout.flush()
+    return done.returncode == 0

@@ -5,11 +5,13 @@
 ``@pytest.mark.requirement("1.1.3")`` says that a test proves the whole of a requirement,
 ``requirement("T3", part="systemd")`` a part of it. IDs are those of requirements.txt beside this file. A requirement
 counts as done when tests of its whole ran and no test that names it failed. The table is printed at the end of a run
-and written to build/requirements.json (or where BZZZ_REQUIREMENTS says) with all tests' names.
+and written to build/requirements.json with all tests' names. Runs of pytest that make one whole name a file of their
+own by BZZZ_REQUIREMENTS: each adds its tests to it, and the last one's table is of them all.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -35,6 +37,7 @@ class Requirements:
     """``outcomes`` is {test: passed|failed|skipped}, ``claims`` {test: [(ID, part or None)]}."""
 
     def __init__(self, config: pytest.Config) -> None:
+        self.shared = "BZZZ_REQUIREMENTS" in os.environ
         self.file = config.rootpath / os.environ.get("BZZZ_REQUIREMENTS", "build/requirements.json")
         self.claims: dict[str, list[tuple[str, str | None]]] = {}
         self.outcomes: dict[str, str] = {}
@@ -84,15 +87,30 @@ class Requirements:
         states = [requirement["state"] for requirement in requirements]
         outcomes = list(self.outcomes.values())
         return {
+            "outcomes": self.outcomes,
             "requirements": requirements,
             "states": {state: states.count(state) for state in ("done", "in part", "failed", "open")},
             "tests": {outcome: outcomes.count(outcome) for outcome in ("passed", "failed", "skipped")},
         }
 
+    def absorb(self, document: dict[str, Any]) -> None:
+        """Add what another run told."""
+        self.outcomes = document["outcomes"] | self.outcomes
+        for requirement in document["requirements"]:
+            for proof in requirement["proofs"]:
+                for test in proof["tests"]:
+                    self.claims.setdefault(test, []).append((requirement["id"], proof["part"]))
+
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        document = self.document()
         self.file.parent.mkdir(exist_ok=True)
-        self.file.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        with self.file.open("a+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            if self.shared and (before := file.read()):
+                self.absorb(json.loads(before))
+            document = self.document()
+            file.truncate(0)
+            file.write(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
         rows = list(self.rows())
         if not rows:
             return

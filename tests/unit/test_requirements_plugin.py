@@ -70,3 +70,15 @@ def test_a_mark_that_names_nothing_known_stops_the_run(pytester: pytest.Pytester
     result, _ = run(pytester, f"@{mark}\ndef test_it(): pass\n")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*wrong requirement*"])
+
+
+def test_runs_of_one_whole_add_up(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BZZZ_REQUIREMENTS", "build/whole.json")
+    good = '@requirement("1.1.1")\ndef test_it(): pass'
+    bad = '@requirement("L1", part="x")\ndef test_it(): assert False'
+    for name, source in (("one", good), ("two", bad)):
+        path = pytester.makepyfile(**{f"test_{name}": f"import pytest\nrequirement = pytest.mark.requirement\n{source}"})
+        result = pytester.runpytest_subprocess("-p", "requirements_plugin", path)
+    result.stdout.fnmatch_lines(["1.1.1 *passed*", "L1 *failed*"])
+    document = json.loads((pytester.path / "build/whole.json").read_text())
+    assert document["tests"] == {"passed": 1, "failed": 1, "skipped": 0}
