@@ -125,10 +125,9 @@ def _passes(name: str, command: list[str], live: bool) -> bool:
         typer.echo(head)
         sys.stdout.flush()
     started = time.monotonic()
-    out, error = (None, None) if live else (subprocess.PIPE, subprocess.STDOUT)
-    done = subprocess.run(
-        command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=out, stderr=error, encoding="utf-8", errors="replace", check=False
-    )
+    # A debugger of pytest asks on the terminal.
+    given, out, error = (None, None, None) if live else (subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT)
+    done = subprocess.run(command, cwd=CHECKOUT, stdin=given, stdout=out, stderr=error, encoding="utf-8", errors="replace", check=False)
     told = "" if live else f"{head}\n{done.stdout}"
     end = f"== {name}: {'passed' if done.returncode == 0 else 'failed'} in {clock(time.monotonic() - started)}"
     typer.echo(told + typer.style(end, fg="red" if done.returncode else "green"))
