@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
@@ -37,6 +38,8 @@ LINTERS = {
 # What unit tests run for real, and the Debian packages it is in.
 TOOLS = {"etcd": "etcd-server", "etcdctl": "etcd-client", "ssh-keygen": "openssh-client"}
 PYTEST = [sys.executable, "-m", "pytest", "--durations=10"]
+# What hangs is named while CI still listens, which it does for 90 minutes; a single test has its own limit (pyproject.toml).
+BUDGET_SECONDS = 4800
 
 
 def test(
@@ -73,8 +76,9 @@ def test(
     os.environ |= {"PATH": path, "BZZZ_TEST_OS": system, "BZZZ_REQUIREMENTS": str(RESULTS)}
     RESULTS.unlink(missing_ok=True)
     # Tests on nodes wait most of their time, and leave a core to the rest, which prints a stage when it has ended.
+    deadline = time.monotonic() + BUDGET_SECONDS
     with ThreadPoolExecutor(len(lanes)) as pool:
-        failed = [name for names in pool.map(_failing, lanes, [True, False]) for name in names]
+        failed = [name for names in pool.map(_failing, lanes, [True, False], [deadline] * 2) for name in names]
     outcomes: dict[str, str] = json.loads(RESULTS.read_text(encoding="utf-8"))["outcomes"] if RESULTS.exists() else {}
     bad = [test for test, outcome in outcomes.items() if outcome == "failed"] + [name for name in failed if name in LINTERS]
     passed, skipped = (list(outcomes.values()).count(outcome) for outcome in ("passed", "skipped"))
@@ -114,22 +118,29 @@ def _prepare_browser() -> None:
         subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-input", "--disable-pip-version-check", *missing], check=False)
 
 
-def _failing(stages: dict[str, list[str]], live: bool) -> list[str]:
+def _failing(stages: dict[str, list[str]], live: bool, deadline: float) -> list[str]:
     """Run stages one after the other and return the names of those that failed."""
-    return [name for name, command in stages.items() if not _passes(name, command, live)]
+    return [name for name, command in stages.items() if not _passes(name, command, live, deadline)]
 
 
-def _passes(name: str, command: list[str], live: bool) -> bool:
+def _passes(name: str, command: list[str], live: bool, deadline: float) -> bool:
     head = typer.style(f"\n== {name}", bold=True)
     if live:
         typer.echo(head)
         sys.stdout.flush()
     started = time.monotonic()
-    # A debugger of pytest asks on the terminal.
-    given, out, error = (None, None, None) if live else (subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT)
-    done = subprocess.run(command, cwd=CHECKOUT, stdin=given, stdout=out, stderr=error, encoding="utf-8", errors="replace", check=False)
-    told = "" if live else f"{head}\n{done.stdout}"
-    end = f"== {name}: {'passed' if done.returncode == 0 else 'failed'} in {clock(time.monotonic() - started)}"
-    typer.echo(told + typer.style(end, fg="red" if done.returncode else "green"))
+    # A file, since a pipe would wait for whatever a test has left running. A debugger of pytest asks on the terminal.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as told:
+        given, out, error = (None, None, None) if live else (subprocess.DEVNULL, told, subprocess.STDOUT)
+        try:
+            left = max(1.0, deadline - started)
+            code = subprocess.run(command, cwd=CHECKOUT, stdin=given, stdout=out, stderr=error, check=False, timeout=left).returncode
+            end = "failed" if code else "passed"
+        except subprocess.TimeoutExpired:
+            code, end = 1, "stopped, since it did not end,"
+        told.seek(0)
+        if not live:
+            typer.echo(f"{head}\n{told.read()}")
+    typer.secho(f"== {name}: {end} in {clock(time.monotonic() - started)}", fg="red" if code else "green")
     sys.stdout.flush()
-    return done.returncode == 0
+    return not code
