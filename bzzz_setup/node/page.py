@@ -69,7 +69,9 @@ def sign_in(cluster: str, node: str, error: str = "") -> str:
     return _document(
         f"Sign in · {cluster}",
         f'<main class="narrow"><h1>{escape(cluster)}</h1><p>Node {escape(node)}. Sign in with the cluster\'s token.</p>{said}'
-        '<form method="post" action="/sign-in"><label for="token">Token</label>'
+        # Password managers keep a token by this name.
+        f'<form method="post" action="/sign-in"><input type="text" autocomplete="username" value="{escape(cluster)}" hidden>'
+        '<label for="token">Token</label>'
         f'<input id="token" name="token" type="password" autocomplete="current-password" required autofocus{described}>'
         '<button type="submit">Sign in</button></form></main>',
     )
