@@ -4,174 +4,24 @@
 
 Exit codes: 0 stopped as asked, 1 failed, 78 wrong configuration (systemd: RestartPreventExitStatus=78).
 SIGTERM sends the clients of events away, leaves the cluster, finishes what is under way and stops, all within
-LEAVING_SECONDS and FINISHING_SECONDS; SIGHUP reads log level, token hashes and certificates again.
+server.LEAVING_SECONDS and server.FINISHING_SECONDS; SIGHUP reads log level, token hashes and certificates again.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
 import logging
 import os
-import signal
-import socket
-import ssl
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
-import uvicorn
-
-from . import app, mcp_server, stream, systemd
-from .config import ConfigError, Problem, Settings, load
-from .mcp_server import McpServer
-from .service import Service
-from .stream import Stream
-from .web import ByPort, Gate
+from . import systemd
+from .config import ConfigError, load
+from .tls import tls_context
 
 log = logging.getLogger("bzzz.node")
 
 EX_CONFIG = 78
-# Together less than the unit's TimeoutStopSec.
-LEAVING_SECONDS, FINISHING_SECONDS = 12, 5
-# Clients of events say nothing, so that what they send may be short.
-MESSAGE_BYTES = 4096
-
-
-class NotListening(Exception):
-    """A port could not be taken: unlike a wrong configuration, this may pass."""
-
-
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        # uvicorn's own would raise the signal again after shutting down; ours are set in `serve`.
-        yield
-
-
-def tls_context(settings: Settings) -> ssl.SSLContext:
-    """The server's TLS; raises ConfigError when certificate and key do not fit."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    load_certificate(context, settings)
-    return context
-
-
-def load_certificate(context: ssl.SSLContext, settings: Settings) -> None:
-    try:
-        context.load_cert_chain(settings.tls.certificate, settings.tls.key)
-    except (ssl.SSLError, OSError) as error:
-        fit = f"{settings.tls.certificate} and {settings.tls.key} cannot be used together ({error})"
-        raise ConfigError([Problem("tls.certificate", fit, "write the node's PEM certificate and its own key")]) from None
-
-
-def listeners(settings: Settings) -> list[socket.socket]:
-    """Bound sockets, one for each port."""
-    listen = settings.listen
-    family = socket.AF_INET6 if ":" in listen.address else socket.AF_INET
-    bound: list[socket.socket] = []
-    for number, name in listen.by_port().items():
-        try:
-            # "::" serves IPv4 too, except where the kernel has no IPv6 at all.
-            if listen.address == "::" and not socket.has_dualstack_ipv6():
-                bound.append(socket.create_server(("0.0.0.0", number), backlog=512))
-            else:
-                bound.append(
-                    socket.create_server((listen.address, number), family=family, backlog=512, dualstack_ipv6=listen.address == "::")
-                )
-        except OSError as error:
-            remedy = f"free the port (ss -ltnp 'sport = :{number}' names who holds it), or choose another"
-            raise NotListening(Problem(f"listen.{name}", f"{listen.address} port {number}: {error.strerror}", remedy)) from None
-    return bound
-
-
-async def serve(service: Service, gate: Gate, tls: ssl.SSLContext, sockets: list[socket.socket], config: Path) -> bool:
-    """Serve until SIGTERM or SIGINT; False when that was not the reason to end."""
-    listen = service.settings.listen
-    events, mcp = Stream(service, gate), McpServer(service, gate)
-    api = app.build(gate, events, mcp)
-    apps = {listen.port: api, listen.web_port: api, listen.websocket_port: stream.build(events), listen.mcp_port: mcp_server.build(mcp)}
-    server = _Server(
-        uvicorn.Config(
-            ByPort(apps),
-            ssl_context_factory=lambda _config, _default: tls,
-            http="h11",
-            loop="asyncio",
-            ws="websockets-sansio",
-            ws_max_size=MESSAGE_BYTES,
-            ws_per_message_deflate=False,
-            lifespan="off",
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=FINISHING_SECONDS,
-        )
-    )
-
-    def reload() -> None:
-        try:
-            settings = load(config, os.environ)
-            load_certificate(tls, settings)
-        except ConfigError as error:
-            log.error("the configuration was not read again: %s", error)
-            return
-        gate.token_sha256 = settings.auth.token_sha256
-        systemd.configure_logging(settings.logging.level, settings.logging.format)
-        if service.store:
-            service.store.connect()
-        events.wake()  # who came with a token that is gone, goes
-        log.info("log level, token hashes and certificates were read again; other settings need a restart")
-
-    leaving = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, leaving.set)
-    loop.add_signal_handler(signal.SIGHUP, reload)
-
-    parts = [asyncio.create_task(each) for each in (events.watch(), mcp.run(), _watchdog(service))]
-    running = asyncio.create_task(server.serve(sockets))
-    while not server.started and not running.done():
-        await asyncio.sleep(0.01)
-    if not running.done():
-        log.info("serving on port %s", ", ".join(str(each.getsockname()[1]) for each in sockets))
-        systemd.notify("READY=1")
-        await asyncio.wait([running, asyncio.create_task(leaving.wait())], return_when=asyncio.FIRST_COMPLETED)
-        systemd.notify("STOPPING=1")
-        # First out of the cluster, then out of reach.
-        events.close()
-        await _leave(service)
-        server.should_exit = True
-    await running
-    for part in parts:
-        part.cancel()
-    await asyncio.gather(*parts, return_exceptions=True)
-    return leaving.is_set()
-
-
-async def _leave(service: Service) -> None:
-    """Leave the cluster, if etcd lets us within LEAVING_SECONDS; else the lease runs out by itself."""
-    left, loop = asyncio.Event(), asyncio.get_running_loop()
-
-    def stop() -> None:
-        service.stop()
-        loop.call_soon_threadsafe(left.set)
-
-    # Unlike the loop's own threads, this one is not waited for at exit.
-    threading.Thread(target=stop, name="leaving", daemon=True).start()
-    try:
-        await asyncio.wait_for(left.wait(), LEAVING_SECONDS)
-    except (TimeoutError, asyncio.TimeoutError):
-        log.warning("the cluster was not left in time: the lease will run out")
-
-
-async def _watchdog(service: Service) -> None:
-    while (seconds := systemd.watchdog_seconds()) is not None:
-        if service.alive:
-            systemd.notify("WATCHDOG=1")
-        await asyncio.sleep(seconds)
 
 
 def main(argv: list[str] | None = None, version: str = "unknown") -> int:
@@ -188,17 +38,19 @@ def main(argv: list[str] | None = None, version: str = "unknown") -> int:
             log.warning("%s: %s", arguments.config, warning)
         if arguments.check:
             return 0
-        sockets = listeners(settings)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EX_CONFIG
-    except NotListening as error:
+    # What serves takes a second to import, and a check is made on every node by every run.
+    from . import server  # noqa: PLC0415
+
+    try:
+        sockets = server.listeners(settings)
+    except server.NotListening as error:
         log.error("%s", error)
         return 1
     if not settings.auth.token_sha256:
         log.warning("auth.token_sha256 is empty: everything but health is refused")
-    service = Service(settings, version)
-    service.start()
-    asked = asyncio.run(serve(service, Gate(settings.auth.token_sha256), tls, sockets, arguments.config))
+    asked = server.run(settings, version, tls, sockets, arguments.config)
     log.info("stopped")
     return 0 if asked else 1
