@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ansible import constants
 from ansible.errors import AnsibleActionFail
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible_collections.bzzz.cluster.plugins.module_utils import rules
 from ansible_collections.bzzz.cluster.plugins.module_utils.cluster import Cluster, Node, resolve
@@ -30,7 +31,7 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
     _requires_connection = False
-    _VALID_ARGS = frozenset({"stage"})
+    _VALID_ARGS = frozenset({"stage", "refuse"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
@@ -47,7 +48,8 @@ class ActionModule(ActionBase):
         facts = self._facts(variables, done)
         if set(facts) == set(done["settled"]):
             return result
-        return {**result, **self._effective(seen["bzzz_declared"], done, facts)}
+        refuse = boolean(self._task.args.get("refuse", True))
+        return {**result, **self._effective(seen["bzzz_declared"], done, facts, refuse)}
 
     def _literal(self, variables: dict[str, Any]) -> dict[str, Any]:
         specs = load_specs()
@@ -134,8 +136,10 @@ class ActionModule(ActionBase):
         return {name: seen for name, seen in facts.items() if seen.get("bzzz_system", {}).get("run_id") == cluster["run_id"]}
 
     @staticmethod
-    def _effective(declared: dict[str, Declared], cluster: Cluster, facts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    def _effective(declared: dict[str, Declared], cluster: Cluster, facts: dict[str, dict[str, Any]], refuse: bool) -> dict[str, Any]:
         problems = rules.effective(declared, cluster, facts)
+        if not refuse:
+            problems = [{**found, "severity": "warning"} for found in problems]
         settled: dict[str, Declared] = dict(declared)
         found = places(declared, cluster, facts)
         for name, place in found.items():

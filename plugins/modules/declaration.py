@@ -25,6 +25,13 @@ options:
     type: str
     choices: [literal, effective]
     required: true
+  refuse:
+    description:
+      - Whether what the facts forbid fails the task. V(false) makes warnings of it, for a look at a cluster that stands, where the checks
+        tell the rest.
+      - What is wrong without any facts is always refused.
+    type: bool
+    default: true
 attributes:
   check_mode:
     description: Changes nothing, so check mode makes no difference.

@@ -24,6 +24,14 @@ DAMAGE = {
     },
     "systemctl disable --now bzzz-etcd": {"etcd-unit", "etcd-healthy", "etcd-limits"},
 }
+# One fault of each kind, the check that tells of it, and a word of what it saw. None of them stops what runs already.
+KINDS = {
+    "connectivity": ("nft insert rule inet bzzz input tcp dport 8081 drop", "cluster-ports", "8081"),
+    "health": ("systemctl kill --signal=STOP bzzz", "service-live", "time"),
+    "rules": ("echo 'add rule inet bzzz input tcp dport httpx accept' >> /etc/bzzz/firewall.nft", "firewall-syntax", "httpx"),
+    "configuration": ("sed -i 's/^  port: .*/  port: eighty/' /etc/bzzz/config.yaml", "service-configuration", "eighty"),
+    "resources": ("mount -t tmpfs -o size=8m tmpfs /srv/bzzz/models", "models-space", "8"),
+}
 
 
 @pytest.mark.requirement("L7")
@@ -50,3 +58,36 @@ def test_the_command_that_a_failed_check_names_mends_it(cluster: Tools) -> None:
     mended = cluster.document("verify")
     assert {check["status"] for check in mended["checks"]} <= {"pass", "skip"}
     assert cluster.document("apply")["changes"] == []
+
+
+@pytest.mark.requirement("T4")
+def test_each_kind_of_fault_is_told_where_it_is(cluster: Tools) -> None:
+    lab, (first, second, third) = cluster.lab, cluster.nodes[:3]
+    where = {"connectivity": second, "health": third, "rules": third, "configuration": second, "resources": first}
+    before = cluster.document("verify")
+    assert {check["status"] for check in before["checks"]} <= {"pass", "skip"}
+    try:
+        for kind, (fault, _, _) in KINDS.items():
+            lab.exec(where[kind], ["sh", "-euc", fault])
+        found = cluster.document("verify", code=1)
+        checks = {(check["node"], check["id"]): check for check in found["checks"]}
+        for kind, (fault, identity, word) in KINDS.items():
+            # A port that is shut is seen from the peers.
+            for node in [first, third] if kind == "connectivity" else [where[kind]]:
+                told = checks[node, identity]
+                assert told["status"] == "fail", f"'{fault}' on {where[kind]}: {told}"
+                assert word in told["seen"] and (kind != "connectivity" or second in told["seen"]), told
+            for node in cluster.nodes:
+                if node != where[kind] and kind != "connectivity":
+                    assert checks[node, identity]["status"] == "pass", f"'{fault}' on {where[kind]} is told of {node}"
+        # What could not be set up now is told, and is no reason not to look at the rest; to change it is refused.
+        assert [(one["severity"], one["option"], one["node"]) for one in found["problems"]] == [("warning", "resources_models_path", first)]
+        refused = cluster.document("apply", code=2)
+        assert [(one["severity"], one["option"]) for one in refused["problems"]] == [("error", "resources_models_path")]
+        assert refused["changes"] == []
+    finally:
+        lab.exec(where["resources"], ["umount", "/srv/bzzz/models"])
+        lab.exec(where["health"], ["systemctl", "kill", "--signal=CONT", "bzzz"])
+    for step in (2, 6):
+        cluster.setup("apply", "--only", str(step))
+    assert {check["status"] for check in cluster.document("verify")["checks"]} <= {"pass", "skip"}
