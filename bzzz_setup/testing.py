@@ -76,7 +76,7 @@ def test(
     os.environ |= {"PATH": path, "BZZZ_TEST_OS": system, "BZZZ_REQUIREMENTS": str(RESULTS)}
     RESULTS.unlink(missing_ok=True)
     # Tests on nodes wait most of their time, and leave a core to the rest, which prints a stage when it has ended.
-    deadline = time.monotonic() + BUDGET_SECONDS
+    deadline = time.monotonic() + BUDGET_SECONDS * (3 if everything else 1)
     with ThreadPoolExecutor(len(lanes)) as pool:
         failed = [name for names in pool.map(_failing, lanes, [True, False], [deadline] * 2) for name in names]
     outcomes: dict[str, str] = json.loads(RESULTS.read_text(encoding="utf-8"))["outcomes"] if RESULTS.exists() else {}
