@@ -1,6 +1,6 @@
 # Copyright (c) 2026 BZZZ cluster setup maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Counts, for `bzzz-setup bench`, what Ansible sends to nodes: modules, and commands outside of modules (questions).
+"""For `bzzz-setup bench`: counts what Ansible sends to nodes, modules and commands outside of modules (questions), and times tasks.
 
 Workers are forked from the process that loads callbacks, so what is wrapped here is wrapped in them. One JSON object a
 line goes to the file that BZZZ_COUNT_FILE names.
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from collections import Counter
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -62,10 +64,19 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         ActionBase._execute_module = _counted_module
         ActionBase._low_level_execute_command = _counted_command
+        self._began = 0.0
+        self._own: Counter[str] = Counter()
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         global _play  # noqa: PLW0603 - what a forked worker inherits
         _play = play.get_name()
 
+    def v2_playbook_on_task_start(self, _task: Any, is_conditional: bool) -> None:
+        self._began = time.monotonic()
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        self._own[result.host.get_name()] += time.monotonic() - self._began
+
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        _note(kind="stats", changed={host: stats.summarize(host)["changed"] for host in stats.processed})
+        changed = {host: stats.summarize(host)["changed"] for host in stats.processed}
+        _note(kind="stats", changed=changed, own_seconds=self._own)
