@@ -100,6 +100,10 @@ LimitOption = Annotated[
 ]
 
 
+AskPassOption = Annotated[bool, typer.Option("--ask-pass", "-k", help="Ask for the SSH password to log in with.")]
+AskBecomePassOption = Annotated[bool, typer.Option("--ask-become-pass", "-K", help="Ask for sudo's password; empty: the same.")]
+
+
 @dataclass
 class Settings:
     """What was given before the command's name."""
@@ -170,6 +174,20 @@ def _job(command: str, chosen: tuple[steps.Step, ...], inventory: Path | None, l
         if "service_release_index" not in declaration.options:
             _build_release(declaration)
     return run.Job(command, folder, steps.playbooks(chosen), [step.number for step in chosen], limit, **more)
+
+
+def _passwords(ask_pass: bool, ask_become_pass: bool) -> dict[str, str]:
+    """What is asked for, by Ansible's own prompts. One line of standard input each where nobody can be asked."""
+    wanted = {"--ask-pass": ask_pass, "--ask-become-pass": ask_become_pass}
+    words = {"--ask-pass": "SSH password: ", "--ask-become-pass": "Password of sudo: "}
+    given: dict[str, str] = {}
+    for option in (name for name, yes in wanted.items() if yes):
+        said = getpass.getpass(words[option]) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+        said = said or given.get(run.PROMPTS["--ask-pass"], "")
+        if not said:
+            raise Refusal(f"no password was given for {option}", f"Type it, or give it as a line of standard input; or leave {option} out.")
+        given[run.PROMPTS[option]] = said
+    return given
 
 
 def _build_release(declaration: Declaration) -> None:
@@ -280,10 +298,18 @@ def init(
 
 
 @app.command()
-def detect(limit: LimitOption = None, inventory: InventoryOption = None, as_json: JsonOption = False) -> None:
+def detect(
+    limit: LimitOption = None,
+    ask_pass: AskPassOption = False,
+    ask_become_pass: AskBecomePassOption = False,
+    inventory: InventoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Look at the machines (step 1): system, CPU, memory, disks, GPUs, network. Changes nothing."""
     with _command(inventory, as_json) as call:
-        report, _ = _run(_job("detect", (steps.steps()[0],), call.inventory, limit), call.as_json)
+        report, _ = _run(
+            _job("detect", (steps.steps()[0],), call.inventory, limit, passwords=_passwords(ask_pass, ask_become_pass)), call.as_json
+        )
         if call.as_json:
             own = ("bzzz_gpu", "bzzz_network", "bzzz_ports", "bzzz_system")
             facts = {name: {part: value for part, value in report.facts.get(name, {}).items() if part in own} for name in report.nodes}
@@ -335,12 +361,15 @@ def plan(
     only: OnlyOption = None,
     limit: LimitOption = None,
     diff: Annotated[bool, typer.Option("--diff", help="Show every change, and what differs in files. Secrets are masked.")] = False,
+    ask_pass: AskPassOption = False,
+    ask_become_pass: AskBecomePassOption = False,
     inventory: InventoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what apply would change, per step and node. Changes nothing."""
     with _command(inventory, as_json) as call:
-        _finish(_job("plan", steps.choose(start, only), call.inventory, limit, check=True), call.as_json, diff=diff)
+        passwords = _passwords(ask_pass, ask_become_pass)
+        _finish(_job("plan", steps.choose(start, only), call.inventory, limit, check=True, passwords=passwords), call.as_json, diff=diff)
 
 
 @app.command()
@@ -348,19 +377,29 @@ def apply(
     start: StartOption = None,
     only: OnlyOption = None,
     limit: LimitOption = None,
+    ask_pass: AskPassOption = False,
+    ask_become_pass: AskBecomePassOption = False,
     inventory: InventoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make the machines as declared: all eight steps, or some. Repeat it at will; what is right stays untouched."""
     with _command(inventory, as_json) as call:
-        _finish(_job("apply", steps.choose(start, only), call.inventory, limit), call.as_json)
+        passwords = _passwords(ask_pass, ask_become_pass)
+        _finish(_job("apply", steps.choose(start, only), call.inventory, limit, passwords=passwords), call.as_json)
 
 
 @app.command()
-def verify(limit: LimitOption = None, inventory: InventoryOption = None, as_json: JsonOption = False) -> None:
+def verify(
+    limit: LimitOption = None,
+    ask_pass: AskPassOption = False,
+    ask_become_pass: AskBecomePassOption = False,
+    inventory: InventoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Check that the machines are as declared (step 8)."""
     with _command(inventory, as_json) as call:
-        _finish(_job("verify", (steps.steps()[-1],), call.inventory, limit), call.as_json)
+        passwords = _passwords(ask_pass, ask_become_pass)
+        _finish(_job("verify", (steps.steps()[-1],), call.inventory, limit, passwords=passwords), call.as_json)
 
 
 @app.command()

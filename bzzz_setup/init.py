@@ -22,7 +22,9 @@ ANSWER_SECONDS = 3.0
 # Quoted twice: for Ansible, which splits the options, and for ssh, which splits the file names.
 _SSH_OPTIONS = (
     """-o {{ ('UserKnownHostsFile="' ~ inventory_dir ~ '/known_hosts.txt"') | quote }} """
-    "-o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes"
+    "-o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes "
+    # A machine's key is its own, whatever port sshd moves to.
+    "-o HostKeyAlias={{ ansible_host | default(inventory_hostname) }}"
 )
 
 
@@ -65,7 +67,7 @@ def answering(addresses: Iterable[str], port: int, on_done: Callable[[], None]) 
 
 
 def scan_host_keys(addresses: list[str], port: int) -> str:
-    """known_hosts lines of the machines, as they present themselves. Raises Refusal (NODES_FAILED) naming those that don't answer."""
+    """known_hosts lines, without port, of the machines as they present themselves. Raises Refusal naming those that don't answer."""
     found = subprocess.run(
         ["ssh-keyscan", "-T", "5", "-p", str(port), "-f", "-"],
         input="\n".join(addresses) + "\n",
@@ -73,8 +75,9 @@ def scan_host_keys(addresses: list[str], port: int) -> str:
         text=True,
         check=False,
     )
-    known_hosts = "".join(sorted(line + "\n" for line in found.stdout.splitlines() if line and not line.startswith("#")))
-    if missing := without_key(known_hosts, addresses, port):
+    lines = [re.sub(r"^\[(.+?)\]:\d+ ", r"\1 ", line) for line in found.stdout.splitlines() if line and not line.startswith("#")]
+    known_hosts = "".join(sorted(line + "\n" for line in lines))
+    if missing := without_key(known_hosts, addresses):
         raise Refusal(
             f"no SSH server answers on port {port} of {', '.join(missing)}",
             "Start these machines and their SSH servers, give the right --port, or leave them out of --nodes.",
@@ -85,7 +88,7 @@ def scan_host_keys(addresses: list[str], port: int) -> str:
 
 
 def pinned(file: Path, addresses: list[str], port: int) -> str:
-    """The lines of a known_hosts file that name these machines, hashed names too. Raises Refusal naming those it doesn't hold."""
+    """A known_hosts file's lines of these machines, hashed names too, without port. Raises Refusal naming those it doesn't hold."""
     lines, missing = [], []
     for address in addresses:
         said = subprocess.run(
@@ -94,7 +97,11 @@ def pinned(file: Path, addresses: list[str], port: int) -> str:
             text=True,
             check=False,
         )
-        found = [line for line in said.stdout.splitlines() if line and not line.startswith("#")]
+        found = [
+            line if line.startswith("@") else f"{address} {line.partition(' ')[2]}"
+            for line in said.stdout.splitlines()
+            if line and not line.startswith("#")
+        ]
         lines += found
         missing += [] if found else [address]
     if missing:
@@ -106,10 +113,10 @@ def pinned(file: Path, addresses: list[str], port: int) -> str:
     return "".join(line + "\n" for line in dict.fromkeys(lines))
 
 
-def without_key(known_hosts: str, addresses: list[str], port: int) -> list[str]:
+def without_key(known_hosts: str, addresses: list[str]) -> list[str]:
     """The addresses that have no key among these known_hosts lines."""
     named = {host for line in known_hosts.splitlines() if not line.startswith(("#", "@")) for host in line.partition(" ")[0].split(",")}
-    return [address for address in addresses if (address if port == 22 else f"[{address}]:{port}") not in named]
+    return [address for address in addresses if address not in named]
 
 
 def fingerprints(known_hosts: str) -> list[tuple[str, str, str]]:

@@ -275,7 +275,7 @@ class Lab:
                             "ansible_user": USER,
                             "ansible_ssh_private_key_file": str(self.key),
                             "ansible_host_key_checking": True,
-                            "ansible_ssh_common_args": " ".join(self._ssh_options()),
+                            "ansible_ssh_common_args": " ".join([*self._ssh_options(), "-o", "HostKeyAlias={{ ansible_host }}"]),
                             "ansible_become": True,
                             "ansible_python_interpreter": "/usr/bin/python3",
                         },

@@ -65,6 +65,10 @@ os.execv(command[0], command)
 """
 
 
+# Options of ansible-playbook that ask, and the prompts that they ask with.
+PROMPTS = {"--ask-pass": r"SSH password:\s*?$", "--ask-become-pass": r"BECOME password.*:\s*?$"}
+
+
 @dataclass(frozen=True)
 class Job:
     """What to run. `playbooks` are names as Ansible takes them; `journal` is off for what touches no node."""
@@ -76,6 +80,8 @@ class Job:
     limit: str | None = None
     check: bool = False
     journal: bool = True
+    # Ansible's prompts and what to answer; they stay in memory.
+    passwords: dict[str, str] = field(default_factory=dict, repr=False)
     # No secrets: they end up on Ansible's command line.
     variables: dict[str, str] = field(default_factory=dict)
 
@@ -211,6 +217,7 @@ def _ansible(job: Job, declaration: Declaration, private: Path, emit: Callable[[
         inventory=str(declaration.source()),
         limit=job.limit,
         cmdline=_options(job),
+        passwords=dict(job.passwords),
         quiet=True,
     )
     # Set after prepare(), which takes the whole environment along, and reads its settings from files only.
@@ -251,7 +258,8 @@ def _ansible(job: Job, declaration: Declaration, private: Path, emit: Callable[[
 def _options(job: Job) -> str:
     """What was changed is told line by line, as what would be."""
     given = ["--extra-vars", json.dumps(job.variables)] if job.variables else []
-    return shlex.join([*(["--check"] if job.check else []), "--diff", *given])
+    asked = [option for option, prompt in PROMPTS.items() if prompt in job.passwords]
+    return shlex.join([*(["--check"] if job.check else []), *asked, "--diff", *given])
 
 
 def _playbook(names: list[str], private: Path) -> str:

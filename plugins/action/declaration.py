@@ -108,6 +108,7 @@ class ActionModule(ActionBase):
         address = declared["network"]["address"] or first("ansible_host", "ansible_ssh_host") or name
         become = first("ansible_become")
         password = first("ansible_become_password", "ansible_become_pass", "ansible_sudo_pass")
+        login = first("ansible_password", "ansible_ssh_password", "ansible_ssh_pass")
         user = (
             first("ansible_user", "ansible_ssh_user") or self._task.remote_user or constants.config.get_config_value("DEFAULT_REMOTE_USER")
         )
@@ -123,6 +124,7 @@ class ActionModule(ActionBase):
             "groups": sorted(str(group) for group in given["group_names"]),
             "ssh_port": int(port),
             "ssh_user": str(user) if user else None,
+            "ssh_password": bool(login or self._play_context.password),
             "become": str(become if become is not None else self._task.become).lower() in ("true", "yes", "on", "1"),
             "become_password": bool(password or self._play_context.become_pass),
         }

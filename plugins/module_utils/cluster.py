@@ -23,6 +23,8 @@ class Node(TypedDict):
     ssh_port: int
     # None where neither inventory nor configuration names the user that Ansible logs in as.
     ssh_user: Optional[str]
+    # Whether Ansible logs in with a password.
+    ssh_password: bool
     # Whether Ansible's login relies on sudo, and whether it is given a password for it.
     become: bool
     become_password: bool

@@ -158,7 +158,7 @@ def test_packages_while_somebody_else_installs(cluster: Tools, node: str) -> Non
     start = f'{AWAY}; systemd-run --unit=installer /usr/bin/python3 -c "{hold}"'
     with done(cluster, node, start, "systemctl stop installer"):
         failure = told(cluster, node, "5")
-    assert "Another program installs packages" in failure["message"] and "python3" in failure["message"]
+    assert "Another program installs packages" in failure["message"]
     assert "fuser -v /var/lib/dpkg/lock-frontend" in failure["remedy"]
 
 

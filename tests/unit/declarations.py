@@ -26,6 +26,7 @@ def cluster_of(count: int = 3, coordinators: int | None = None, **changes: Any) 
                 "groups": ["bzzz"],
                 "ssh_port": 22,
                 "ssh_user": "operator",
+                "ssh_password": False,
                 "become": True,
                 "become_password": False,
                 **changes,

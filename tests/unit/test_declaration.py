@@ -136,7 +136,7 @@ def test_names_that_are_nobodys_mistake_pass() -> None:
         "groups",
         "__service_state",
         "my_network",
-        "sshd_port",
+        "backup_port",
         "servicex",
         *OPTIONS,
     ]

@@ -67,7 +67,7 @@ class Servers:
 
     def line(self, address: str) -> str:
         key = self.keys[address]
-        return f"[{address}]:{self.port} {key.get_name()} {key.get_base64()}\n"
+        return f"{address} {key.get_name()} {key.get_base64()}\n"
 
 
 @pytest.fixture

@@ -594,6 +594,25 @@ def test_users_that_the_list_leaves_out() -> None:
     assert "no user name" in judge({"ssh_allow_users": ["operator", "bzzz-admin", "a b"]}, ONE)[0]["message"]
 
 
+@pytest.mark.requirement("2.2.3", part="rules")
+def test_the_way_to_another_ssh_port() -> None:
+    (found,) = judge({"ssh_port": 2222}, ONE)
+    assert (found["severity"], found["option"]) == ("warning", "ssh_port") and "set ansible_port to 2222" in found["remedy"]
+    assert judge({"ssh_port": 2222}, cluster_of(1, ssh_port=2222)) == []
+    assert "error" in {one["severity"] for one in judge({"ssh_port": 8080}, ONE)}
+    sshd = {"protocol": "tcp", "address": "0.0.0.0", "port": 2222, "program": "sshd", "pid": 1, "unit": "ssh.service"}
+    for unit, refused in (("ssh.service", False), ("nginx.service", True), ("ssh.socket", True)):
+        on = judge_on({"n1": {"bzzz_ports": {"listeners": [{**sshd, "unit": unit}]}}}, {"ssh_port": 2222}, cluster_of(1, ssh_port=2222))
+        assert ("ssh_port" in {one["option"] for one in on}) == refused, unit
+
+
+@pytest.mark.requirement("2.2.4", part="rules")
+def test_passwords_are_not_taken_from_who_needs_them() -> None:
+    assert judge({"ssh_key_only": True}, ONE) == []
+    (found,) = judge({"ssh_key_only": True}, cluster_of(1, ssh_password=True))
+    assert (found["severity"], found["option"]) == ("error", "ssh_key_only") and "ansible_ssh_private_key_file" in found["remedy"]
+
+
 # --- certificates, Ollama ---
 
 

@@ -65,7 +65,7 @@ CAUSES = (
         "On the node: findmnt -O ro; dmesg --level err. When the disk is sound: mount -o remount,rw PATH, then run again.",
     ),
     (
-        r"Could not get lock (\S+?)\.? It is held by process (\d+) \((.*?)\)|Could not get lock (\S+)",
+        r"Could not get lock (\S+?)\.? It is held by process (\d+) \((.*?)\)|Could not get lock (\S+)|Unable to acquire the dpkg",
         "Another program installs packages on the node, and did not finish in time.",
         "See who: fuser -v /var/lib/dpkg/lock-frontend. Wait for its end, or stop it (systemctl stop unattended-upgrades), then run again.",
     ),

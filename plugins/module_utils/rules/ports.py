@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 SHARED = frozenset({"service_port", "service_web_port"})
 # Belongs to an Ollama that is there already.
 FOREIGN = "ollama_port"
+# sshd's own port, which is Ansible's as well once the move to it is done, and the units that listen on it.
+SSH, SSHD_UNITS = "ssh_port", ("ssh.service", "sshd.service", "ssh.socket", "sshd.socket")
 # What listens for a moment so that the peers can try a port; see node/listen.py.
 OWN_PROGRAM = "bzzz-listen"
 OWN_UNITS = ("bzzz*.service", "bzzz*.scope")
@@ -116,6 +118,8 @@ def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Prob
         seen: dict[int, str] = {ssh[node]: "ansible_port (SSH)"}
         for option, port in sorted(ports_of(roles).items(), key=lambda item: item[0] == FOREIGN):
             free = free_port(port, taken, *kept)
+            if option == SSH and port == ssh[node]:
+                continue
             if port in seen and {option, seen[port]} != SHARED:
                 message = f"Port {port} is also {seen[port]}."
                 yield problem(option, message, f"Choose another port for one of the two; {free} is free.", value=port, node=node)
@@ -149,6 +153,8 @@ def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping
         for option, port in own_ports(roles, node in cluster["coordinators"]).items():
             remedy = f"Choose another port; {free_port(port, taken, *kept, *kernel, ephemeral)} is free."
             foreign = [one for one in others if one["port"] == port and one.get("unit") not in packaged]
+            if option == SSH:
+                foreign = [one for one in foreign if one.get("unit") not in SSHD_UNITS]
             if foreign:
                 message = f"Port {port} is taken by {_who(foreign[0])}."
                 yield problem(option, message, remedy[:-1] + _stop(foreign[0]), value=port, node=node)

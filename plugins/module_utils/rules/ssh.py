@@ -29,6 +29,33 @@ def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Prob
         yield from _keys(ssh, name)
         yield from _sudo(ssh, nodes[name])
         yield from _users(ssh, nodes[name])
+        yield from _way_in(ssh, nodes[name])
+
+
+def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    """An SSH server whose port is not its own to choose."""
+    for node, seen in facts.items():
+        port = declared[node]["ssh"]["port"]
+        listeners = (seen.get("bzzz_ports") or {}).get("listeners") or []
+        if port and any(one.get("unit") in ("ssh.socket", "sshd.socket") for one in listeners):
+            message = "systemd listens in sshd's place here (ssh.socket), so that sshd's own Port has no effect."
+            remedy = "On the node: systemctl disable --now ssh.socket && systemctl enable --now ssh.service. Or remove ssh_port."
+            yield problem("ssh_port", message, remedy, value=port, node=node)
+
+
+def _way_in(ssh: Mapping[str, Any], node: Node) -> Iterator[Problem]:
+    port, old = ssh["port"], node["ssh_port"]
+    if port and port != old and 1 <= port <= 65535:
+        message = f"sshd will listen on {port} and, since Ansible comes in by it, on {old}."
+        remedy = f"When this run has ended well, set ansible_port to {port} and apply again: that run closes {old}."
+        yield problem("ssh_port", message, remedy, value=port, node=node["name"], severity="warning")
+    if ssh["key_only"] and node["ssh_password"]:
+        message = f"Ansible itself logs in as {node['ssh_user']} with a password: no run could follow."
+        remedy = (
+            "Apply without it first. Then log in with a key that step 3 has brought to the nodes: set ansible_user to "
+            f"{ssh['user']} and ansible_ssh_private_key_file to the cluster's key, and take the password away."
+        )
+        yield problem("ssh_key_only", message, remedy, value=True, node=node["name"])
 
 
 def _keys(ssh: Mapping[str, Any], node: str) -> Iterator[Problem]:
