@@ -97,7 +97,8 @@ def _project() -> dict[str, Any]:
 
 def _own_files() -> dict[str, bytes]:
     """Our part of ``lib``, by path: the service, and the node programs it detects with."""
-    files = {f"bzzz_setup/node/{path.name}": path.read_bytes() for path in NODE.iterdir() if path.suffix in (".py", ".css", ".js")}
+    own = (path for path in NODE.rglob("*") if path.suffix in (".py", ".css", ".js"))
+    files = {str(path.relative_to(ROOT)): path.read_bytes() for path in own}
     files["bzzz_setup/__init__.py"] = b""
     for program in PROGRAMS:
         files |= {f"bzzz_node/{name}.py": text.encode() for name, text in sources(program).items()}

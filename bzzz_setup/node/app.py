@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The service's own port: health, metrics, REST and the status page.
 
-Health is open; everything else asks for a token, as bearer or once at the sign-in page.
+Health is open; everything else asks for a token as bearer, or for a token or a password once at the sign-in page.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from . import metrics, page
+from .auth import api
+from .auth.gate import COOKIE, Gate, address
 from .checks import FAIL
 from .mcp_server import McpServer
 from .stream import Stream
-from .web import COOKIE, SESSION_SECONDS, Gate, application, challenge, problem
+from .web import application, body_of, problem
 
 SIGN_IN_BYTES = 4096
 
@@ -31,10 +33,11 @@ def build(gate: Gate, stream: Stream, mcp: McpServer) -> Starlette:
     """The ASGI application."""
     service = stream.service
 
-    def guarded(handler: Handler) -> Handler:
+    listen = service.settings.listen
+
+    def guarded(handler: Handler, scope: str = "api") -> Handler:
         async def check(request: Request) -> Response:
-            if not gate.admits(request):
-                return challenge(service.settings.cluster.name)
+            gate.require(request, scope)
             return await handler(request)
 
         return check
@@ -61,26 +64,26 @@ def build(gate: Gate, stream: Stream, mcp: McpServer) -> Starlette:
         return JSONResponse(service.cluster())
 
     def shown(request: Request, document: str, status_code: int = 200) -> Response:
-        policy = page.content_security_policy(request.headers.get("host", ""), service.settings.listen.websocket_port)
+        policy = page.content_security_policy(request.headers.get("host", ""), listen.websocket_port)
         return HTMLResponse(document, status_code, {"content-security-policy": policy})
 
     async def status(request: Request) -> Response:
-        if not gate.admits(request):
+        if not gate.allows(request, "api"):
             return shown(request, page.sign_in(service.settings.cluster.name, service.settings.node.name))
         return shown(request, page.status(service, stream.journal))
 
     async def sign_in(request: Request) -> Response:
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > SIGN_IN_BYTES:
-                raise HTTPException(413, "A token is not that long")
-        token = parse_qs(body.decode(errors="replace")).get("token", [""])[0].strip()
-        if not gate.knows(token):
-            name = service.settings.cluster.name
-            return shown(request, page.sign_in(name, service.settings.node.name, "That is not this cluster's token."), 401)
+        form = parse_qs((await body_of(request, SIGN_IN_BYTES)).decode(errors="replace"))
+        token, user = (form.get(field, [""])[0].strip() for field in ("token", "user"))
+        try:
+            who = await gate.sign_in(address(request), user, form.get("password", [""])[0], token)
+        except HTTPException as refused:
+            shape = page.sign_in(service.settings.cluster.name, service.settings.node.name, refused.detail, by_token=bool(token))
+            answer = shown(request, shape, refused.status_code)
+            answer.headers.update(refused.headers or {})
+            return answer
         response = RedirectResponse("/", 303)
-        response.set_cookie(COOKIE, gate.session(), max_age=SESSION_SECONDS, secure=True, httponly=True, samesite="strict")
+        response.set_cookie(COOKIE, gate.session(who), max_age=gate.session_seconds, secure=True, httponly=True, samesite="strict")
         return response
 
     async def sign_out(_request: Request) -> Response:
@@ -96,8 +99,9 @@ def build(gate: Gate, stream: Stream, mcp: McpServer) -> Starlette:
             Route("/health", health),
             Route("/health/ready", ready),
             Route("/health/live", live),
-            Route("/metrics", guarded(metrics_text)),
+            Route("/metrics", guarded(metrics_text, "metrics")),
             Route("/api/v1/node", guarded(node)),
             Route("/api/v1/cluster", guarded(cluster)),
+            *api.routes(gate, (listen.port, listen.web_port)),
         ]
     )

@@ -20,7 +20,10 @@
       key: /etc/bzzz/tls/node.key          # required
       ca: /etc/bzzz/tls/ca.crt             # required
     auth:
-      token_sha256: [9f86d0…]      # SHA-256 of each accepted token, hexadecimal; without one, every request is refused
+      token_sha256: [9f86d0…]      # SHA-256 of each accepted token, hexadecimal; works without etcd
+      lockout_failures: 5          # so many wrong passwords in a row lock an account
+      lockout_seconds: 900         # for so long
+      session_seconds: 43200       # how long a browser stays signed in
     etcd:
       endpoints: [https://192.0.2.11:2379]  # none: the cluster is not formed yet
       lease_seconds: 6             # a node not heard of for so long is no member any more
@@ -225,6 +228,9 @@ class Tls:
 @dataclasses.dataclass(frozen=True)
 class Auth:
     token_sha256: Annotated[tuple[str, ...], _each(_hash)] = ()
+    lockout_failures: Annotated[int, _integer(1, 1000)] = 5
+    lockout_seconds: Annotated[int, _integer(5, 7 * 86400)] = 900
+    session_seconds: Annotated[int, _integer(60, 7 * 86400)] = 43200
 
 
 @dataclasses.dataclass(frozen=True)

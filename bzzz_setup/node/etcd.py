@@ -1,6 +1,6 @@
 # Copyright (c) 2026 BZZZ cluster setup maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The few etcd operations that membership needs, over etcd's JSON gateway and mutual TLS, with failover.
+"""The few etcd operations that membership and authentication need, over etcd's JSON gateway and mutual TLS, with failover.
 
 Blocking, and for one thread: each operation tries every endpoint once, the last good one first, and raises Unavailable
 when none serves it. An operation that timed out may still be carried out later; callers are written for that.
@@ -140,6 +140,19 @@ class Store:
                 "success": [{"request_delete_range": {"key": name}}],
             },
         )
+
+    def swap(self, key: str, value: str | None, modified: int, lease: int = 0) -> bool:
+        """Write the key, or delete it with None, if it was last modified at this revision (0: does not exist); whether it was."""
+        name = _b64(self._prefix + key)
+        put = {"request_put": {"key": name, "value": _b64(value or ""), "lease": lease}}
+        answer = self._call(
+            "/kv/txn",
+            {
+                "compare": [{"key": name, "target": "MOD", "result": "EQUAL", "mod_revision": modified}],
+                "success": [{"request_delete_range": {"key": name}} if value is None else put],
+            },
+        )
+        return bool(answer.get("succeeded"))
 
     def read(self) -> dict[str, Entry]:
         """Every key as of one moment, confirmed by the majority; only values changed since the last read are sent."""

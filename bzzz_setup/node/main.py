@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None, version: str = "unknown") -> int:
         log.error("%s", error)
         return 1
     if not settings.auth.token_sha256:
-        log.warning("auth.token_sha256 is empty: everything but health is refused")
+        log.warning("auth.token_sha256 is empty: nobody gets in while etcd is away")
     asked = server.run(settings, version, tls, sockets, arguments.config)
     log.info("stopped")
     return 0 if asked else 1

@@ -14,12 +14,14 @@ import logging
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .auth.gate import Gate
 from .service import Service
-from .web import Gate, application, challenge, problem
+from .web import application, problem, refusal
 
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -77,9 +79,12 @@ class _Guarded:
         server, request = self.server, Request(scope)
         answer: ASGIApp = server
         # A browser's session does not count here: any site could have it sent along.
-        if not server.gate.bears(request):
-            answer = challenge(server.service.settings.cluster.name)
-        elif request.method != "POST":
+        try:
+            server.gate.require(request, "mcp", cookies=False)
+        except HTTPException as refused:
+            await refusal(refused)(scope, receive, send)
+            return
+        if request.method != "POST":
             answer = problem(405, "This server keeps no sessions and sends nothing by itself: POST only", {"Allow": "POST"})
         elif server.running >= CALLS:
             answer = problem(503, f"{CALLS} calls are under way already", {"Retry-After": "1"})

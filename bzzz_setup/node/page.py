@@ -62,17 +62,21 @@ def _document(title: str, body: str, attributes: str = "", script: bool = False)
     )
 
 
-def sign_in(cluster: str, node: str, error: str = "") -> str:
-    """The form that asks for the token."""
+def sign_in(cluster: str, node: str, error: str = "", by_token: bool = False) -> str:
+    """The form that asks for user and password, or for a token. by_token: which of them the error is about."""
     said = f'<p role="alert" id="error" class="fail">{escape(error)}</p>' if error else ""
-    described = ' aria-describedby="error" aria-invalid="true"' if error else ""
+    wrong = ' aria-describedby="error" aria-invalid="true"' if error else ""
+    user, token = ("", f"{wrong} autofocus") if by_token else (wrong, "")
+    first = "" if by_token else " autofocus"
     return _document(
         f"Sign in · {cluster}",
-        f'<main class="narrow"><h1>{escape(cluster)}</h1><p>Node {escape(node)}. Sign in with the cluster\'s token.</p>{said}'
-        # Password managers keep a token by this name.
-        f'<form method="post" action="/sign-in"><input type="text" autocomplete="username" value="{escape(cluster)}" hidden>'
-        '<label for="token">Token</label>'
-        f'<input id="token" name="token" type="password" autocomplete="current-password" required autofocus{described}>'
+        f'<main class="narrow"><h1>{escape(cluster)}</h1><p>Node {escape(node)}. Sign in as a user, or with a token.</p>{said}'
+        '<form method="post" action="/sign-in"><label for="user">User</label>'
+        f'<input id="user" name="user" autocomplete="username" autocapitalize="none" spellcheck="false"{user}{first}>'
+        '<label for="password">Password</label>'
+        f'<input id="password" name="password" type="password" autocomplete="current-password"{user}>'
+        '<p class="or">or</p><label for="token">Token</label>'
+        f'<input id="token" name="token" type="password" autocomplete="off"{token}>'
         '<button type="submit">Sign in</button></form></main>',
     )
 

@@ -18,12 +18,14 @@ from pathlib import Path
 import uvicorn
 
 from . import app, mcp_server, stream, systemd
+from .auth import audit
+from .auth.gate import Gate
 from .config import ConfigError, Problem, Settings, load
 from .mcp_server import McpServer
 from .service import Service
 from .stream import Stream
 from .tls import load_certificate
-from .web import ByPort, Gate
+from .web import ByPort
 
 log = logging.getLogger("bzzz.node")
 
@@ -72,7 +74,9 @@ def run(settings: Settings, version: str, tls: ssl.SSLContext, sockets: list[soc
 
 
 async def _serve(service: Service, tls: ssl.SSLContext, sockets: list[socket.socket], config: Path) -> bool:
-    gate, listen = Gate(service.settings.auth.token_sha256), service.settings.listen
+    settings = service.settings
+    audit.configure()
+    gate, listen = Gate(settings.auth, service.directory, settings.cluster.name, audit.Audit(settings.node.name)), settings.listen
     events, mcp = Stream(service, gate), McpServer(service, gate)
     api = app.build(gate, events, mcp)
     apps = {listen.port: api, listen.web_port: api, listen.websocket_port: stream.build(events), listen.mcp_port: mcp_server.build(mcp)}
@@ -95,20 +99,28 @@ async def _serve(service: Service, tls: ssl.SSLContext, sockets: list[socket.soc
 
     def reload() -> None:
         try:
-            settings = load(config, os.environ)
-            load_certificate(tls, settings)
+            new = load(config, os.environ)
+            load_certificate(tls, new)
         except ConfigError as error:
             log.error("the configuration was not read again: %s", error)
             return
-        gate.token_sha256 = settings.auth.token_sha256
-        systemd.configure_logging(settings.logging.level, settings.logging.format)
+        gate.token_sha256 = new.auth.token_sha256
+        systemd.configure_logging(new.logging.level, new.logging.format)
         if service.store:
             service.store.connect()
+        if service.directory:
+            service.directory.connect()
         events.wake()  # who came with a token that is gone, goes
         log.info("log level, token hashes and certificates were read again; other settings need a restart")
 
     leaving = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def revoked() -> None:
+        loop.call_soon_threadsafe(events.wake)
+
+    if service.directory:
+        service.directory.changed = revoked
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, leaving.set)
     loop.add_signal_handler(signal.SIGHUP, reload)

@@ -8,6 +8,7 @@ import os
 import time
 from typing import Any
 
+from .auth.directory import Directory
 from .capabilities import Detector
 from .checks import FAIL, PASS, WARN, Check, health, publish, worst
 from .config import Settings
@@ -26,23 +27,30 @@ class Service:
         self.detector = Detector()
         self.store: Store | None = None
         self.membership: Membership | None = None
+        self.directory: Directory | None = None
         etcd = settings.etcd
         if etcd.endpoints:
             tls = settings.tls
             identity = Identity(tls.certificate, tls.key, tls.ca)
-            self.store = Store(
-                etcd.endpoints, identity, f"/bzzz/{settings.cluster.name}/", timeout=min(2.0, max(0.5, etcd.lease_seconds / 6))
-            )
+            timeout = min(2.0, max(0.5, etcd.lease_seconds / 6))
+            self.store = Store(etcd.endpoints, identity, f"/bzzz/{settings.cluster.name}/", timeout)
+            # Apart from what membership reads each second, and with connections of its own.
+            accounts = Store(etcd.endpoints, identity, f"/bzzz-auth/{settings.cluster.name}/", timeout)
+            self.directory = Directory(accounts, settings.auth.lockout_failures, settings.auth.lockout_seconds)
             self.membership = Membership(self.store, settings.node.name, etcd.lease_seconds, etcd.primary, self.record)
 
     def start(self) -> None:
         self.detector.start()
         if self.membership:
             self.membership.start()
+        if self.directory:
+            self.directory.start()
 
     def stop(self) -> None:
         """Leave the cluster; peers see it at once."""
         self.detector.stop()
+        if self.directory:
+            self.directory.stop()
         if self.membership:
             self.membership.stop()
 

@@ -14,7 +14,6 @@ import collections
 import contextlib
 import json
 import logging
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -23,9 +22,10 @@ from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from .auth.gate import Gate
 from .events import Journal, look, utc
 from .service import Service
-from .web import Gate, application, challenge, problem
+from .web import application, from_here, problem, refusal
 
 log = logging.getLogger("bzzz.node.events")
 
@@ -89,8 +89,10 @@ class Stream:
             self.clients -= 1
 
     def _refusal(self, websocket: WebSocket) -> Response | None:
-        if not self.gate.admits(websocket):
-            return challenge(self.service.settings.cluster.name)
+        try:
+            self.gate.require(websocket, "events")
+        except HTTPException as refused:
+            return refusal(refused)
         if not self._from_here(websocket):
             return problem(403, "Browsers may come from this node's status page only")
         if self._closing:
@@ -101,17 +103,11 @@ class Stream:
         return None
 
     def _from_here(self, websocket: WebSocket) -> bool:
-        """Whether no browser is asking, or one that shows this node's page. A cookie goes with any site's request."""
-        origin = websocket.headers.get("origin")
-        if origin is None:
+        """Whether no browser is asking, or one that shows this node's page."""
+        if "origin" not in websocket.headers:
             return self.gate.bears(websocket)
-        try:
-            page, asked = urlsplit(origin), urlsplit(f"//{websocket.headers.get('host', '')}")
-            port = page.port or 443
-        except ValueError:
-            return False
         listen = self.service.settings.listen
-        return page.scheme == "https" and page.hostname == asked.hostname and port in (listen.port, listen.web_port)
+        return from_here(websocket, (listen.port, listen.web_port))
 
     async def _talk(self, websocket: WebSocket) -> None:
         talk = asyncio.create_task(self._send_all(websocket))
@@ -147,7 +143,7 @@ class Stream:
             place += len(texts)
             if self._closing:
                 return GOING_AWAY, "the service is stopping"
-            if not self.gate.admits(websocket):
+            if not self.gate.allows(websocket, "events"):
                 self.dropped["unwelcome"] += 1
                 return POLICY, "the token or session is not valid any more"
             if not texts:
@@ -186,8 +182,7 @@ def build(stream: Stream) -> Starlette:
     """The event port's application."""
 
     async def events(request: Request) -> Response:
-        if not stream.gate.admits(request):
-            return challenge(stream.service.settings.cluster.name)
+        stream.gate.require(request, "events")
         raise HTTPException(426, "This is a WebSocket: connect to wss://…/events", {"Upgrade": "websocket", "Connection": "Upgrade"})
 
     return application([WebSocketRoute("/events", stream.serve), Route("/events", events)])

@@ -1,16 +1,13 @@
 # Copyright (c) 2026 BZZZ cluster setup maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What the service's HTTP ports have in common: who may come in, security headers, errors as RFC 9457 problem details."""
+"""What the service's HTTP ports have in common: security headers, bodies, errors as RFC 9457 problem details."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import http
-import secrets
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,10 +16,6 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-# The prefix makes browsers insist on Secure, the path / and this very host.
-COOKIE = "__Host-bzzz"
-SESSION_SECONDS = 12 * 3600
 
 # No HSTS: it would hold for every port of the node's name, also those where others serve plain HTTP.
 HEADERS = {
@@ -53,57 +46,39 @@ class SecurityHeaders:
         await self.app(scope, receive, send_with_headers)
 
 
-class Gate:
-    """Who may come in: bearers of a token whose SHA-256 is listed, and browsers that have signed in with one.
-
-    A session is signed with a key that lives as long as the process: neither the token nor anything that outlives the
-    service lies in a browser.
-    """
-
-    def __init__(self, token_sha256: tuple[str, ...], now: Callable[[], float] = time.monotonic) -> None:
-        self.token_sha256 = token_sha256
-        self._key = secrets.token_bytes(32)
-        self._now = now
-
-    def knows(self, token: str) -> bool:
-        given = hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()
-        # Every hash is compared, so that the time tells nothing.
-        return sum(hmac.compare_digest(given, known) for known in self.token_sha256) > 0
-
-    def session(self) -> str:
-        until = str(int(self._now() + SESSION_SECONDS))
-        return f"{until}.{self._sign(until)}"
-
-    def _sign(self, until: str) -> str:
-        return hmac.new(self._key, until.encode(), "sha256").hexdigest()
-
-    def bears(self, connection: HTTPConnection) -> bool:
-        """Whether it shows a token, which no browser sends by itself."""
-        scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-        return scheme.lower() == "bearer" and self.knows(token.strip())
-
-    def admits(self, connection: HTTPConnection) -> bool:
-        if connection.headers.get("authorization", "").partition(" ")[0].lower() == "bearer":
-            return self.bears(connection)
-        until, _, signature = connection.cookies.get(COOKIE, "").partition(".")
-        genuine = hmac.compare_digest(signature.encode(), self._sign(until).encode())
-        return genuine and self._now() < int(until)
-
-
 def problem(status: int, detail: str, headers: dict[str, str] | None = None, **more: Any) -> Response:
     """An error as RFC 9457 problem details."""
     body = {"type": "about:blank", "title": http.HTTPStatus(status).phrase, "status": status, "detail": detail, **more}
     return JSONResponse(body, status, headers, media_type="application/problem+json")
 
 
-def challenge(cluster: str) -> Response:
-    """The answer to who shows no token, or a wrong one."""
-    return problem(401, "This needs the cluster's token: Authorization: Bearer <token>", {"WWW-Authenticate": f'Bearer realm="{cluster}"'})
+def from_here(connection: HTTPConnection, ports: Collection[int]) -> bool:
+    """Whether a browser shows one of this node's pages, on these ports: a cookie goes with any site's request."""
+    try:
+        page, asked = urlsplit(connection.headers.get("origin", "")), urlsplit(f"//{connection.headers.get('host', '')}")
+        port = page.port or 443
+    except ValueError:
+        return False
+    return page.scheme == "https" and page.hostname == asked.hostname and port in ports
+
+
+async def body_of(request: Request, most: int) -> bytes:
+    """The body; raises 413 beyond so many bytes."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most:
+            raise HTTPException(413, f"At most {most} bytes are read here")
+    return body
+
+
+def refusal(error: HTTPException) -> Response:
+    return problem(error.status_code, error.detail, dict(error.headers or {}))
 
 
 async def _http_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return problem(error.status_code, error.detail, dict(error.headers or {}))
+    return refusal(error)
 
 
 async def _failure(_request: Request, _error: Exception) -> Response:

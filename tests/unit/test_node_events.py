@@ -22,10 +22,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from bzzz_setup.node import page, stream
+from bzzz_setup.node.auth.gate import COOKIE, Gate
 from bzzz_setup.node.checks import Check
-from bzzz_setup.node.config import Listen
+from bzzz_setup.node.config import Auth, Listen
 from bzzz_setup.node.events import Journal, Seen, changes
-from bzzz_setup.node.web import COOKIE, Gate
 
 TOKEN = "a token of these tests"
 HANDSHAKE = (
@@ -159,7 +159,7 @@ class Port:
 
     def __init__(self, ping: float | None = 0.5, **limits: Any) -> None:
         self.ping = ping
-        self.gate = Gate((hashlib.sha256(TOKEN.encode()).hexdigest(),))
+        self.gate = Gate(Auth((hashlib.sha256(TOKEN.encode()).hexdigest(),)))
         self.loop = asyncio.new_event_loop()
         self.limits = limits
         self.bound = socket.create_server(("127.0.0.1", 0))
@@ -257,7 +257,7 @@ def refused(port: Port, **how: Any) -> int:
 def test_strangers_and_other_sites_are_refused() -> None:
     with served() as port:
         assert {refused(port, token=token) for token in (None, "", "wrong", TOKEN + "x")} == {401}
-        session = f"{COOKIE}={port.gate.session()}"
+        session = f"{COOKIE}={port.gate.session(port.gate.by_token(TOKEN))}"
         here = f"127.0.0.1:{port.port}"
         for origin in (
             "https://evil.example",

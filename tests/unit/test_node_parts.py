@@ -12,6 +12,8 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,10 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from bzzz_setup.node import capabilities, config, page, systemd
+from bzzz_setup.node.auth.gate import COOKIE, Gate
 from bzzz_setup.node.events import Journal
 from bzzz_setup.node.membership import View, clock
 from bzzz_setup.node.service import Service
-from bzzz_setup.node.web import COOKIE, SESSION_SECONDS, Gate
 
 
 @pytest.fixture(scope="module")
@@ -160,27 +162,36 @@ def request(**headers: str) -> Request:
     return Request({"type": "http", "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]})
 
 
+def gate_of(*tokens: str, now: Callable[[], float] = time.monotonic) -> Gate:
+    return Gate(config.Auth(tuple(hashlib.sha256(token.encode()).hexdigest() for token in tokens)), now=now)
+
+
 def test_sessions_end_cannot_be_forged_and_die_with_the_process() -> None:
     now = [1000.0]
-    gate = Gate((hashlib.sha256(b"token").hexdigest(),), lambda: now[0])
-    session = gate.session()
-    assert gate.admits(request(cookie=f"{COOKIE}={session}"))
-    until, _, signature = session.partition(".")
-    assert not gate.admits(request(cookie=f"{COOKIE}={int(until) + 1}.{signature}"))
-    assert not gate.admits(request(cookie=f"other={session}"))
-    assert not Gate(gate.token_sha256, lambda: now[0]).admits(request(cookie=f"{COOKIE}={session}"))
-    now[0] += SESSION_SECONDS
-    assert not gate.admits(request(cookie=f"{COOKIE}={session}"))
+    gate = gate_of("token", now=lambda: now[0])
+    who = gate.by_token("token")
+    assert who
+    session = gate.session(who)
+    assert gate.identify(request(cookie=f"{COOKIE}={session}")) == who
+    fields, _, signature = session.partition(".")
+    assert not gate.identify(request(cookie=f"{COOKIE}={fields[:-1]}A.{signature}"))
+    assert not gate.identify(request(cookie=f"other={session}"))
+    assert not gate_of("token", now=lambda: now[0]).identify(request(cookie=f"{COOKIE}={session}"))
+    kept, gate.token_sha256 = gate.token_sha256, ()
+    assert not gate.identify(request(cookie=f"{COOKIE}={session}")), "the token is gone, and so is who signed in with it"
+    gate.token_sha256 = kept
+    now[0] += gate.session_seconds
+    assert not gate.identify(request(cookie=f"{COOKIE}={session}"))
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=255)), st.text(st.characters(min_codepoint=32, max_codepoint=255)))
 def test_no_header_lets_a_stranger_in(authorization: str, cookie: str) -> None:
-    gate = Gate((hashlib.sha256(b"a token that hypothesis does not know").hexdigest(),))
-    assert not gate.admits(request(authorization=authorization))
-    assert not gate.admits(request(authorization=f"Bearer {authorization}"))
-    assert not gate.admits(request(cookie=cookie))
-    assert not gate.admits(request(cookie=f"{COOKIE}={cookie}"))
-    assert not Gate(()).admits(request(authorization=f"Bearer {authorization}"))
+    gate = gate_of("a token that hypothesis does not know")
+    assert not gate.identify(request(authorization=authorization))
+    assert not gate.identify(request(authorization=f"Bearer {authorization}"))
+    assert not gate.identify(request(cookie=cookie))
+    assert not gate.identify(request(cookie=f"{COOKIE}={cookie}"))
+    assert not gate_of().identify(request(authorization=f"Bearer {authorization}"))
 
 
 class Tags(html.parser.HTMLParser):
