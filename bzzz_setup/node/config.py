@@ -19,6 +19,8 @@
       certificate: /etc/bzzz/tls/node.crt  # required; also the client certificate shown to etcd
       key: /etc/bzzz/tls/node.key          # required
       ca: /etc/bzzz/tls/ca.crt             # required
+      server_certificate: /etc/bzzz/tls/service.crt  # shown to clients, with its chain; when not given, certificate
+      server_key: /etc/bzzz/tls/service.key          # its key; when not given, key
     auth:
       token_sha256: [9f86d0…]      # SHA-256 of each accepted token, hexadecimal; works without etcd
       lockout_failures: 5          # so many wrong passwords in a row lock an account
@@ -223,6 +225,13 @@ class Tls:
     certificate: Annotated[Path, _file]
     key: Annotated[Path, _file]
     ca: Annotated[Path, _file]
+    server_certificate: Annotated[Path | None, _optional(_file)] = None
+    server_key: Annotated[Path | None, _optional(_file)] = None
+
+    @property
+    def shown(self) -> tuple[Path, Path]:
+        """Certificate and key that clients of this service see; etcd is always shown the node's own."""
+        return self.server_certificate or self.certificate, self.server_key or self.key
 
 
 @dataclasses.dataclass(frozen=True)

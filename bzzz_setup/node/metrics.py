@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from cryptography import x509
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -14,6 +16,7 @@ from prometheus_client.registry import Collector
 from .checks import FAIL
 
 if TYPE_CHECKING:
+    from .config import Settings
     from .mcp_server import McpServer
     from .service import Service
     from .stream import Stream
@@ -40,6 +43,15 @@ class _Service(Collector):
         for check in service.checks():
             checks.add_metric([check.name], check.status != FAIL)
         yield checks
+
+        ends = GaugeMetricFamily(
+            "bzzz_certificate_expiry_timestamp_seconds",
+            "When a certificate ends: the node's own (node), its authority's (ca), the one shown to clients (service).",
+            labels=["certificate"],
+        )
+        for name, at in _expiries(service.settings):
+            ends.add_metric([name], at)
+        yield ends
 
         yield GaugeMetricFamily("bzzz_cluster_current", "1 when etcd confirms this node's view of the cluster.", value=cluster["current"])
         yield GaugeMetricFamily("bzzz_cluster_members", "Nodes with a live lease.", value=len(cluster["members"]))
@@ -89,6 +101,14 @@ class _Service(Collector):
                     scale = 1024 * 1024 if key.endswith("_mib") else 1
                     family.add_metric([str(device.get(label) or "") for label in labels], value * scale)
         yield from families.values()
+
+
+def _expiries(settings: Settings) -> Iterator[tuple[str, float]]:
+    """Which certificate (node, ca, service) ends when, in seconds since 1970; what cannot be read is left out."""
+    tls = settings.tls
+    for name, path in (("node", tls.certificate), ("ca", tls.ca), ("service", tls.shown[0])):
+        with contextlib.suppress(OSError, ValueError):
+            yield name, x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc.timestamp()
 
 
 def text(service: Service, stream: Stream, mcp: McpServer) -> bytes:

@@ -19,8 +19,10 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
 
 
 def load_certificate(context: ssl.SSLContext, settings: Settings) -> None:
+    certificate, key = settings.tls.shown
     try:
-        context.load_cert_chain(settings.tls.certificate, settings.tls.key)
+        context.load_cert_chain(certificate, key)
     except (ssl.SSLError, OSError) as error:
-        fit = f"{settings.tls.certificate} and {settings.tls.key} cannot be used together ({error})"
-        raise ConfigError([Problem("tls.certificate", fit, "write the node's PEM certificate and its own key")]) from None
+        fit = f"{certificate} and {key} cannot be used together ({error})"
+        name = "tls.server_certificate" if settings.tls.server_certificate else "tls.certificate"
+        raise ConfigError([Problem(name, fit, "write a PEM certificate and its own key")]) from None

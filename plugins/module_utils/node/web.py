@@ -214,7 +214,8 @@ def certificate(
     names = {_plain(found.strip()) for found in re.findall(r"(?:DNS|IP Address):([^,\n]+)", text)}
     wrong = _shortcomings(days, min_days_left, names, sans)
     if ca:
-        code, out, err = run(["openssl", "verify", "-CAfile", ca, path])
+        # What follows the certificate in its file are its intermediates.
+        code, out, err = run(["openssl", "verify", "-CAfile", ca, "-untrusted", path, path])
         wrong += [] if code == 0 else ["not valid under its CA: " + " ".join((out + err).split())[-200:]]
     if key:
         wrong += _key_faults(key, text, owner)

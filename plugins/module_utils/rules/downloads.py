@@ -126,23 +126,23 @@ def _hidden(url: str) -> str:
 
 
 def files(declared: Mapping[str, Declared], folders: Mapping[str, Path], now: datetime.datetime) -> Iterator[Problem]:
-    """What is wrong with the operator's files, which start in the node's inventory folder. The only rule that reads any."""
+    """What is wrong with the operator's files, which start in the node's inventory folder. Only `tls.files` reads some, too."""
     for node, roles in declared.items():
         given = roles["downloads"]
         for name in given["ca_files"]:
-            text, why = _text(folders[node] / Path(name).expanduser())
+            text, why = text_of(folders[node] / Path(name).expanduser())
             judged = judge_certificates(text, now) if text is not None else [("error", why, "Name a PEM file that this user can read.")]
             for severity, message, remedy in judged:
                 yield problem("downloads_ca_files", message, remedy, value=name, node=node, severity=severity)  # type: ignore[arg-type]
         if name := given["apt_key_file"]:
-            text, why = _text(folders[node] / Path(name).expanduser())
+            text, why = text_of(folders[node] / Path(name).expanduser())
             message = why if text is None else _key_fault(text)
             if message:
                 remedy = "Export the mirror's public key: gpg --armor --export KEY > FILE."
                 yield problem("downloads_apt_key_file", message, remedy, value=name, node=node)
 
 
-def _text(path: Path) -> tuple[str | None, str]:
+def text_of(path: Path) -> tuple[str | None, str]:
     """A file's text, or why there is none."""
     try:
         return path.read_text(encoding="utf-8"), ""
