@@ -97,7 +97,9 @@ ansible_facts:
       type: dict
       returned: always
     bzzz_cluster:
-      description: C(name), C(run_id), C(nodes) (name, address, groups, ssh_port, ssh_user, ssh_password, become, become_password), C(coordinators) and C(settled).
+      description:
+        - C(name), C(run_id), C(nodes) (name, address, groups, ssh_port, ssh_user, ssh_password, become, become_password), C(coordinators)
+          and C(settled).
       type: dict
       returned: always
 """

@@ -89,7 +89,7 @@ def test_step_2_alone_settles_and_tests_the_network(cluster: Tools) -> None:
     assert document["changes"] == [] and [step["title"] for step in document["steps"]] == ["Network"]
     passed = {node: {check["id"] for check in document["checks"] if check["node"] == node} for node in cluster.nodes}
     for ids in passed.values():
-        assert ids == {"peers", "firewall-ruleset", "firewall-at-boot", "cluster-ports", "coordinator-ports"}
+        assert ids == {"peers", "firewall-ruleset", "firewall-syntax", "firewall-at-boot", "cluster-ports", "coordinator-ports"}
     assert {check["status"] for check in document["checks"]} == {"pass"}
 
 
