@@ -10,6 +10,7 @@ import hashlib
 import ipaddress
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -34,13 +35,19 @@ from websockets.sync.client import ClientConnection, connect
 TOKEN = "canary-token-5fd1c0f0b7"
 
 
+# Below those that the kernel gives to outgoing connections, and each once: who asked for one may not listen on it yet.
+_ports = iter(random.sample(range(15000, 32000), 17000))
+
+
 def free_ports(number: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Ports that nobody listens on, nor will."""
+    found: list[int] = []
+    while len(found) < number:
+        port = next(_ports)
+        with socket.socket() as trial, contextlib.suppress(OSError):
+            trial.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
 
 
 def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
