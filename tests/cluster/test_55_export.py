@@ -25,7 +25,7 @@ for path in glob.glob("/var/lib/bzzz/sets/*/state.json"):
 print(json.dumps(found))
 """
 # Made on the nodes, so that no export has them, or not as they are there.
-ONLY_THERE = re.compile(r"/etc/bzzz/tls/.*|/var/lib/bzzz/ca/.*|/var/lib/bzzz/secrets/.*|/etc/bzzz/config\.yaml")
+ONLY_THERE = re.compile(r"/etc/bzzz/(tls/.*|cluster-ca\.crt|config\.yaml)|/var/lib/bzzz/(ca|secrets)/.*")
 
 
 @pytest.fixture(scope="module")
