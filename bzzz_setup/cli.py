@@ -180,14 +180,14 @@ def _passwords(ask_pass: bool, ask_become_pass: bool) -> dict[str, str]:
     """What is asked for, by Ansible's own prompts. One line of standard input each where nobody can be asked."""
     wanted = {"--ask-pass": ask_pass, "--ask-become-pass": ask_become_pass}
     words = {"--ask-pass": "SSH password: ", "--ask-become-pass": "Password of sudo: "}
-    given: dict[str, str] = {}
+    answers: dict[str, str] = {}
     for option in (name for name, yes in wanted.items() if yes):
         said = getpass.getpass(words[option]) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
-        said = said or given.get(run.PROMPTS["--ask-pass"], "")
+        said = said or answers.get(run.PROMPTS["--ask-pass"], "")
         if not said:
             raise Refusal(f"no password was given for {option}", f"Type it, or give it as a line of standard input; or leave {option} out.")
-        given[run.PROMPTS[option]] = said
-    return given
+        answers[run.PROMPTS[option]] = said
+    return answers
 
 
 def _build_release(declaration: Declaration) -> None:

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -103,6 +104,17 @@ class Authority:
         paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         paths[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
         return paths
+
+
+def etcd_program() -> str:
+    """The etcd to test with. Where it or etcdctl is missing, the test is skipped with the remedy; in CI that is a failure."""
+    program = os.environ.get("BZZZ_TEST_ETCD", "etcd")
+    if not shutil.which(program) or not shutil.which("etcdctl"):
+        missing = "etcd is not installed here. Remedy: apt-get install etcd-server etcd-client"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return program
 
 
 class EtcdCluster:

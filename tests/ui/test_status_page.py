@@ -5,13 +5,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from node_cluster import TOKEN, Cluster, Node
+from node_cluster import TOKEN, Cluster, Node, etcd_program
 
 from bzzz_setup import release
 
@@ -21,12 +19,7 @@ NAMES = ("node1", "node2", "node3")
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Node]]:
-    if not shutil.which("etcd"):
-        missing = "etcd is not installed here. Remedy: apt-get install etcd-server etcd-client"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    with contextlib.closing(Cluster(tmp_path_factory.mktemp("cluster"), release.build())) as made:
+    with contextlib.closing(Cluster(tmp_path_factory.mktemp("cluster"), release.build(), etcd=etcd_program())) as made:
         made.form(*NAMES)
         yield made.nodes
 

@@ -29,6 +29,10 @@ SAID = {
     "E: You don't have enough free space in /var/cache/apt/archives/.": ("full", "df -h"),
     "[Errno 30] Read-only file system: '/etc/bzzz'": ("read-only", "findmnt -O ro"),
     "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 714 (unattended-upgr)": ("Another program", "fuser -v"),
+    "E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another process using it?": (
+        "Another program",
+        "fuser -v",
+    ),
     "E: Could not get lock /var/lib/dpkg/lock-frontend - open (11: Resource temporarily unavailable)": ("Another program", "fuser -v"),
     "Err:1 http://deb.debian.org/debian bookworm InRelease / Temporary failure resolving 'deb.debian.org'": (
         "cannot look up names",

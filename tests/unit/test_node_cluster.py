@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import socket
 import ssl
 import time
@@ -22,7 +21,7 @@ import pytest
 from ansible_collections.bzzz.cluster.plugins.module_utils.node import run_record
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
-from node_cluster import TOKEN, Cluster, Node, Watch, wait_for
+from node_cluster import TOKEN, Cluster, Node, Watch, etcd_program, wait_for
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
@@ -38,13 +37,7 @@ def artifact() -> Path:
 
 @pytest.fixture
 def cluster(tmp_path: Path, artifact: Path) -> Iterator[Cluster]:
-    etcd = os.environ.get("BZZZ_TEST_ETCD", "etcd")
-    if not shutil.which(etcd) or not shutil.which("etcdctl"):
-        missing = "etcd is not installed here. Remedy: apt-get install etcd-server etcd-client"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    with contextlib.closing(Cluster(tmp_path, artifact, LEASE, etcd)) as made:
+    with contextlib.closing(Cluster(tmp_path, artifact, LEASE, etcd_program())) as made:
         yield made
 
 
