@@ -60,10 +60,12 @@ class ActionModule(ActionBase):
         entries: list[dict[str, Any]] = []
         skipped: list[dict[str, Any]] = []
         own: dict[str, dict[str, Any]] = {}
+        # What every role reads is worked out once: a variable that is a template is compiled anew wherever it is named.
+        shared = {name: self._templar.template(task_vars[name]) for name in self._role_vars("declaration") if name in task_vars}
         for role, raw in self._raw(args):
             if role not in own:
                 search = [str(ROLES / role), *task_vars.get("ansible_search_path", [])]
-                own[role] = {**self._role_vars(role), **task_vars, "ansible_search_path": search}
+                own[role] = {**self._role_vars(role), **task_vars, **shared, "ansible_search_path": search}
             if not isinstance(raw, dict):
                 raise probe.Refused(f"role {role or '-'}: an entry is a mapping, not {raw!r}")
             try:

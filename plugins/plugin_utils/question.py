@@ -26,14 +26,15 @@ NODE_PACKAGE = Path(__file__).resolve().parent.parent / "module_utils" / "node"
 ANSWER = "bzzz-answer:"
 _IMPORT = re.compile(r"^\s*from \.(\w+) import|^\s*from \. import (\w+)", re.MULTILINE)
 
-# Registers the sources as package `bzzz_node`, so that relative imports mean the same here and in a module.
+# Registers the sources as package `bzzz_node`, so that relative imports mean the same here and in a module. Each import is paid for
+# by every question: importlib.abc alone takes as long as starting Python.
 _BOOTSTRAP = """\
-import base64, importlib.abc, importlib.util, json, sys, zlib
+import base64, importlib.machinery, json, sys, zlib
 bundle = json.loads(zlib.decompress(base64.b64decode({bundle!r})))
-class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == "bzzz_node" or name.startswith("bzzz_node.") and name[10:] in bundle["sources"]:
-            return importlib.util.spec_from_loader(name, self, is_package=name == "bzzz_node")
+            return importlib.machinery.ModuleSpec(name, self, is_package=name == "bzzz_node")
     def create_module(self, spec):
         return None
     def exec_module(self, module):

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import json as json_
 import os
@@ -206,7 +207,7 @@ def certificate(
 ) -> Outcome:
     """A certificate in a file: issued by `ca`, its `key` beside it, private and owned by `owner`."""
     expected = f"{min_days_left:g} days left" + (f", issued by {ca}" if ca else "") + (f", key {key}" if key else "")
-    code, text, err = run(["openssl", "x509", "-in", path, "-noout", "-enddate", "-pubkey", "-ext", "subjectAltName"])
+    code, text, err = _x509(path)
     end = re.search(r"^notAfter=(.*)$", text, re.MULTILINE)
     if code or not end:
         return outcome(False, err.strip().splitlines()[0] if err.strip() else f"openssl: exit code {code}", expected)
@@ -220,6 +221,12 @@ def certificate(
     if key:
         wrong += _key_faults(key, text, owner)
     return outcome(not wrong, ", ".join([f"{days:.0f} days left", *wrong]), expected, data={"days_left": round(days, 1)})
+
+
+@functools.cache
+def _x509(path: str) -> tuple[int, str, str]:
+    """Read once for all probes of this question that look at it."""
+    return run(["openssl", "x509", "-in", path, "-noout", "-enddate", "-pubkey", "-ext", "subjectAltName"])
 
 
 def _key_faults(key: str, certificate_text: str, owner: str | None) -> list[str]:
