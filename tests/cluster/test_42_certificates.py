@@ -171,7 +171,8 @@ def uploaded(cluster: Tools, company: Company) -> Iterator[Uploaded]:
     with leaks.Watch(secrets, cluster.home) as watch:
         said = cluster.setup("plan", "--diff", "--only", "3", folder=folder).stdout
         told = cluster.document("apply", "--only", "3", folder=folder)
-    yield Uploaded(folder, pids, told, cluster.document("apply", folder=folder), watch, said, secrets)
+        again = cluster.document("apply", "--from", "3", folder=folder)
+    yield Uploaded(folder, pids, told, again, watch, said, secrets)
     if cluster.lab.exec(cluster.nodes[0], ["readlink", "/etc/bzzz/tls/service.key"], check=False).returncode:
         cluster.setup("apply", "--only", "3")
 
@@ -221,7 +222,7 @@ def test_key_and_passphrase_are_nowhere_else(cluster: Tools, uploaded: Uploaded)
     assert leaks.in_files([cluster.home], uploaded.secrets) == set()
     for node in cluster.nodes[:1]:
         places = leaks.on_node(cluster.lab, node, uploaded.secrets)
-        own = re.compile(r"/etc/bzzz/tls/service\.key|/var/lib/bzzz/sets/tls-service/generations/\d+/(previous-)?\d+")
+        own = re.compile(r"/etc/bzzz/tls/service\.key|/var/lib/bzzz/sets/tls/generations/\d+/(previous-)?\d+")
         assert places["passphrase"] == set() and places["key"] and all(own.fullmatch(path) for path in places["key"])
 
 
