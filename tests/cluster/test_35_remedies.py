@@ -50,7 +50,7 @@ def test_the_command_that_a_failed_check_names_mends_it(cluster: Tools) -> None:
         assert check["title"] and check["seen"] and check["requirement"], check
         remedies |= set(re.findall(r"bzzz-setup (apply --only \d)", check["remedy"]))
         assert re.search(r"bzzz-setup apply --only \d", check["remedy"]), f"no command: {check}"
-    shown = cluster.setup("verify", code=1).stdout
+    shown = cluster.setup("report").stdout
     for (node, _), check in failed.items():
         assert node in shown and check["title"] in shown and re.sub(r"\s+", "", check["remedy"]) in re.sub(r"\s+", "", shown)
     for remedy in sorted(remedies):
@@ -64,8 +64,6 @@ def test_the_command_that_a_failed_check_names_mends_it(cluster: Tools) -> None:
 def test_each_kind_of_fault_is_told_where_it_is(cluster: Tools) -> None:
     lab, (first, second, third) = cluster.lab, cluster.nodes[:3]
     where = {"connectivity": second, "health": third, "rules": third, "configuration": second, "resources": first}
-    before = cluster.document("verify")
-    assert {check["status"] for check in before["checks"]} <= {"pass", "skip"}
     try:
         for kind, (fault, _, _) in KINDS.items():
             lab.exec(where[kind], ["sh", "-euc", fault])
