@@ -50,7 +50,9 @@ def parse_network(text: str) -> Network:
         raise AddressError(f"'{text}' is no network in CIDR notation: '{base}' is no IPv4 or IPv6 address.")
     longest = address.max_prefixlen
     if not slash:
-        raise AddressError(f"'{text}' is an address without a prefix length (the /24 of 192.168.1.0/24).", f"{address}/{longest}")
+        # What ends in .0 was hardly meant to be one machine.
+        whole = 24 if address.version == 4 and str(address).endswith(".0") else longest
+        raise AddressError(f"'{text}' is an address without a prefix length (the /24 of 192.168.1.0/24).", f"{address}/{whole}")
     if not re.fullmatch("[0-9]{1,3}", prefix) or int(prefix) > longest:
         mask = _mask_length(prefix) if address.version == 4 else None
         correct = None if mask is None else str(ipaddress.ip_network(f"{address}/{mask}", strict=False))

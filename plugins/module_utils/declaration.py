@@ -70,7 +70,9 @@ def unknown(specs: Specs, names: Iterable[str], node: str) -> list[Problem]:
         if name in known or name.startswith(("ansible_", "_")):
             continue
         claimed = name.startswith(prefixes)
-        like = nearest(name, known, 0.6 if claimed else 0.9)
+        # Like an option, or one without its role, as cluster_name is; a single word could be anything.
+        without = (one for one in known if "_" in name and one.endswith(f"_{name}"))
+        like = nearest(name, known, 0.6 if claimed else 0.9) or next(without, None)
         if claimed:
             remedy = f"Write {like}." if like else f"Remove it; docs/options.md lists the options of role {name.partition('_')[0]}."
             found.append(problem(name, "There is no such option.", remedy, node=node))

@@ -86,6 +86,7 @@ def test_any_node_list_is_read_or_explained(text: str) -> None:
         ("10.0.0.0/", "not possible", None),
         ("10.0.0.0/²", "not possible", None),
         ("10.0.0.1", "without a prefix length", "10.0.0.1/32"),
+        ("10.0.1.0", "without a prefix length", "10.0.1.0/24"),
         ("abc", "'abc' is no IPv4 or IPv6 address", None),
         ("10.0.0/24", "'10.0.0' is no IPv4 or IPv6 address", None),
         ("fe80::1%eth0/64", "no IPv4 or IPv6 address", None),

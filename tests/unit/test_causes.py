@@ -49,6 +49,10 @@ SAID = {
     ),
     "E: Unable to locate package nftables": ("has this package", "apt-cache policy nftables"),
     "[ERROR]: Attempting to decrypt but no vault secrets found.": ("vault file cannot be opened", "vault-key"),
+    "[ERROR]: Specified inventory, host pattern and/or --limit leaves us with no hosts to target.": (
+        "None of the inventory's nodes",
+        "ansible-inventory",
+    ),
     "fork: Cannot allocate memory": ("ran out of memory", "free -m"),
 }
 

@@ -143,10 +143,11 @@ def test_names_that_are_nobodys_mistake_pass() -> None:
     assert unknown(SPECS, own, "n1") == []
 
 
-def test_a_name_that_only_looks_like_an_option_is_pointed_out() -> None:
-    (found,) = unknown(SPECS, ["servce_port"], "n1")
+@pytest.mark.parametrize(("name", "like"), [("servce_port", "service_port"), ("cluster_name", "declaration_cluster_name")])
+def test_a_name_that_only_looks_like_an_option_is_pointed_out(name: str, like: str) -> None:
+    (found,) = unknown(SPECS, [name], "n1")
     assert found["severity"] == "warning"
-    assert "service_port" in found["remedy"]
+    assert like in found["remedy"]
 
 
 def test_an_unknown_name_like_nothing_is_refused_all_the_same() -> None:

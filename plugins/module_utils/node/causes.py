@@ -101,6 +101,11 @@ CAUSES = (
         "Where it is lost: remove group_vars/bzzz/vault.yml and set the secrets anew.",
     ),
     (
+        r"no hosts to target",
+        "None of the inventory's nodes is meant by that.",
+        "Name nodes or groups of the inventory: ansible-inventory -i FOLDER --graph bzzz",
+    ),
+    (
         r"Cannot allocate memory|MemoryError|oom-kill|Out of memory",
         "The node ran out of memory.",
         "On the node: free -m; ps aux --sort=-rss | head. Stop what needs it, or add memory or swap, then run again.",
