@@ -20,7 +20,7 @@ APT = "export DEBIAN_FRONTEND=noninteractive; apt-get -qy {0} || {{ apt-get -q u
 # A restrictive firewall for each of the tools: SSH, and nothing of the cluster's.
 SHUT = {
     "firewalld": "firewall-cmd --permanent --add-port=4444/tcp; firewall-cmd --reload",
-    "ufw": "ufw allow 22/tcp; ufw allow 4444/tcp comment mine; ufw deny 8081/tcp; ufw --force enable",
+    "ufw": "ufw allow 22/tcp; ufw allow 4444/tcp comment mine; ufw --force enable",
     "nftables": """nft -f - <<'RULES'
 table inet filter {
   chain input {
@@ -166,6 +166,7 @@ def by_hand(cluster: Tools, tools: dict[str, str], tmp_path_factory: pytest.Temp
     """A folder with `firewall_mode: manual`, what its first run said, and the nodes' own rules before it."""
     lab = cluster.lab
     folder = cluster.declare(tmp_path_factory.mktemp("manual") / "inventory", {"firewall_mode": "manual"})
+    shell(lab, tools["ufw"], "ufw deny 8081/tcp")
     shell(lab, tools["nftables"], f"iptables -F INPUT; ip6tables -F INPUT; {SHUT['nftables']}")
     kept = theirs(lab, tools, "firewalld", "ufw", "nftables")
     return folder, cluster.document("apply", "--only", "2", folder=folder, code=1), kept
@@ -191,7 +192,8 @@ class TestByHand:
             shell(lab, node, command)
             assert is_open(lab, tools["firewalld"], node, 8081)
         (two, *_) = [found for found in document["checks"] if found["id"] == "cluster-ports" and found["node"] == tools["ufw"]]
-        command = re.search(rf"On {tools['firewalld']}: (firewall-cmd .*?port port=8081 .*?) \(this and", two["remedy"])
+        let_in = "firewall-cmd --add-rich-rule='[^']* port=8081 [^']*' && firewall-cmd --runtime-to-permanent"
+        command = re.search(f"On {tools['firewalld']}: ({let_in}) ", two["remedy"])
         assert command and not is_open(lab, tools["ufw"], tools["firewalld"], 8081)
         shell(lab, tools["firewalld"], command[1])
         assert is_open(lab, tools["ufw"], tools["firewalld"], 8081)
