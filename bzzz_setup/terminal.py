@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.bzzz.cluster.plugins.module_utils.probe import matrix
+from ansible_collections.bzzz.cluster.plugins.module_utils.probe import carried, matrix
 from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -186,10 +186,12 @@ def _show_matrix(out: Console, cells: dict[str, dict[str, dict[str, Any]]]) -> N
 
 
 def _cell(way: dict[str, Any]) -> str:
-    """`0.03 ms, MTU 1500, clock +0.001 s`, or why not."""
+    """`0.03 ms, MTU 1500, clock +0.001 s`, or why not. MTU is the size up to which packets get there."""
     if not way.get("reachable"):
         return str(way.get("why") or "not tried")
-    said = [f"{way['latency_ms']:g} ms", f"MTU {way['mtu']}"]
+    said = [f"{way['latency_ms']:g} ms", f"MTU {carried(way)}"]
+    if way.get("lost"):
+        said.append(f"{100 * way['lost'] / way['sent']:.0f} % lost")
     if "clock_offset_seconds" in way:
         said.append(f"clock {way['clock_offset_seconds']:+.3f} s")
     if way["address"] not in way["resolves"]:

@@ -134,7 +134,7 @@ def rows(names: list[str], node: str, chance: random.Random, cut: tuple[str, str
         address = f"10.20.0.{at[peer] + 1}"
         row = {"peer": peer, "address": address, "reachable": not gone, "why": "no answer in 2 s" if gone else "connected"}
         row["latency_ms"] = None if gone else round(chance.uniform(0.04, 0.09) * (7 if far else 1), 3)
-        row |= {"mtu": 1500 if (node, peer) == (names[-1], names[0]) else 9000, "resolves": [address], "lost": 0}
+        row |= {"mtu": 1500 if (node, peer) == (names[-1], names[0]) else 9000, "resolves": [address], "sent": 20, "lost": 0}
         told += [row] if peer != node else []
     return told
 

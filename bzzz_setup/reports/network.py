@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.bzzz.cluster.plugins.module_utils.node.machine import items, natural
+from ansible_collections.bzzz.cluster.plugins.module_utils.probe import carried
 
 from bzzz_setup.report import count, number
 
@@ -42,9 +43,9 @@ def network(cells: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any] | Non
         sentence += f"; the median latency is {statistics.median(latencies):.2g} ms, the largest {max(latencies):.3g} ms"
     layers = [
         ("latency", "Latency in milliseconds", _latency),
-        ("mtu", "Largest packet (MTU) in bytes", _least("mtu", "{:.0f}")),
+        ("mtu", "Largest packet (MTU) in bytes that gets there", _mtu),
         ("clock", "Clock of the peer ahead of the node's, in milliseconds", _clock),
-        ("lost", "Attempts that were lost, of three", _lost),
+        ("lost", "Packets lost, in per cent", _lost),
     ]
     odd = _odd_ways(ways, latencies)
     return {
@@ -99,12 +100,10 @@ def _latency(ways: list[dict[str, Any]]) -> tuple[str, float | None]:
     return (f"{max(found):.2f}" if max(found) < 10 else f"{max(found):.0f}", max(found)) if found else ("?", None)
 
 
-def _least(field: str, form: str) -> Cell:
-    def cell(ways: list[dict[str, Any]]) -> tuple[str, float | None]:
-        found = [value for way in ways if (value := number(way.get(field))) is not None]
-        return (form.format(min(found)), min(found)) if found else ("?", None)
-
-    return cell
+def _mtu(ways: list[dict[str, Any]]) -> tuple[str, float | None]:
+    """The narrowest."""
+    found = [value for way in ways if (value := number(carried(way))) is not None]
+    return (f"{min(found):.0f}", min(found)) if found else ("?", None)
 
 
 def _clock(ways: list[dict[str, Any]]) -> tuple[str, float | None]:
@@ -117,14 +116,21 @@ def _clock(ways: list[dict[str, Any]]) -> tuple[str, float | None]:
 
 
 def _lost(ways: list[dict[str, Any]]) -> tuple[str, float | None]:
-    found = [value for way in ways if (value := number(way.get("lost"))) is not None]
-    return (f"{sum(found):g}", sum(found)) if found else ("?", None)
+    """The worst."""
+    found = [loss for way in ways if (loss := _loss(way)) is not None]
+    return (f"{max(found):.0f}", max(found)) if found else ("?", None)
+
+
+def _loss(way: dict[str, Any]) -> float | None:
+    """Per cent of what was sent."""
+    lost, sent = number(way.get("lost")), number(way.get("sent"))
+    return 100 * lost / sent if lost is not None and sent else None
 
 
 def _odd_ways(ways: dict[tuple[str, str], dict[str, Any]], latencies: list[float]) -> list[dict[str, Any]]:
-    """Ways that are cut, much slower than the others, narrower, or whose name does not resolve; worst first."""
+    """Ways that are cut, lossy, much slower than the others, narrower, or whose name does not resolve; worst first."""
     usual = statistics.median(latencies) if latencies else 0
-    mtus = Counter(cell.get("mtu") for cell in ways.values() if cell.get("mtu"))
+    mtus = Counter(carried(cell) for cell in ways.values() if carried(cell))
     common = mtus.most_common(1)[0][0] if mtus else None
     told: list[tuple[float, dict[str, Any]]] = []
     for (node, peer), cell in ways.items():
@@ -135,7 +141,13 @@ def _odd_ways(ways: dict[tuple[str, str], dict[str, Any]], latencies: list[float
         elif latency > max(1, 5 * usual):
             why.append(f"{latency:g} ms")
             weight += latency
-        if (mtu := number(cell.get("mtu"))) and common and mtu != common:
+        if loss := _loss(cell):
+            why.append(f"{loss:.0f} % of packets lost")
+            weight += 10 * loss
+        if (mtu := number(carried(cell))) and mtu != number(cell.get("mtu")):
+            why.append(f"sends packets of up to {cell['mtu']} bytes, of which those over {mtu:g} are lost")
+            weight += 1000
+        elif mtu and common and mtu != common:
             why.append(f"MTU {mtu:g}, elsewhere {common}")
             weight += 1000
         if "resolves" in cell and cell.get("address") not in items(cell, "resolves"):

@@ -16,7 +16,7 @@ from ansible_collections.bzzz.cluster.plugins.module_utils import rules
 from ansible_collections.bzzz.cluster.plugins.module_utils.cluster import Cluster, Node, resolve
 from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import Declared, declare, load_specs, options_of, unknown
 from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem, errors, merged, problem, readable
-from ansible_collections.bzzz.cluster.plugins.module_utils.rules import downloads, tls
+from ansible_collections.bzzz.cluster.plugins.module_utils.rules import downloads, firewall, tls
 from ansible_collections.bzzz.cluster.plugins.module_utils.rules.network import places
 from ansible_collections.bzzz.cluster.plugins.plugin_utils.run import run_id
 
@@ -131,6 +131,7 @@ class ActionModule(ActionBase):
             "ssh_password": bool(login or self._play_context.password),
             "become": str(become if become is not None else self._task.become).lower() in ("true", "yes", "on", "1"),
             "become_password": bool(password or self._play_context.become_pass),
+            "firewall": None,
         }
         return node, problems
 
@@ -151,7 +152,10 @@ class ActionModule(ActionBase):
         for name, place in found.items():
             settled[name] = {**declared[name], "network": {**declared[name]["network"], **place}}
         nodes: list[Node] = [
-            {**node, "address": found[node["name"]]["address"]} if node["name"] in found else node for node in cluster["nodes"]
+            {**node, "address": found[node["name"]]["address"], "firewall": firewall.backend(declared[node["name"]], facts[node["name"]])}
+            if node["name"] in found
+            else node
+            for node in cluster["nodes"]
         ]
         return _answer(settled, {**cluster, "nodes": nodes, "settled": sorted(facts)}, problems)
 

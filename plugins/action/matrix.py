@@ -49,7 +49,7 @@ class ActionModule(ActionBase):
                 "title": "The nodes agree on the size of packets",
                 "status": "warn" if uneven else "pass",
                 "seen": "; ".join(uneven) or f"any two of {len(cells)} nodes send each other packets of the same size",
-                "expected": "one MTU both ways: larger packets are lost without a word",
+                "expected": "one MTU both ways and on the way: larger packets are lost without a word",
                 "remedy": "Give the nodes' interfaces, and the switches between them, the same MTU: ip link set dev INTERFACE mtu BYTES, "
                 "and the same in the node's network configuration.",
             },

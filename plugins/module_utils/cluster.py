@@ -28,6 +28,8 @@ class Node(TypedDict):
     # Whether Ansible's login relies on sudo, and whether it is given a password for it.
     become: bool
     become_password: bool
+    # The firewall that its rules go into; None until the node's facts are known.
+    firewall: Optional[str]
 
 
 class Cluster(TypedDict):

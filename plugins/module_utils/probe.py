@@ -13,11 +13,11 @@ import inspect
 from collections.abc import Iterable
 from typing import Any, Callable
 
-from .node import listening, peers, probes, web
+from .node import in_force, listening, peers, probes, web
 
 KINDS: dict[str, tuple[str, Callable[..., Any]]] = {
     kind: (module.__name__.rpartition(".")[2], function)
-    for module in (probes, listening, web, peers)
+    for module in (probes, listening, web, peers, in_force)
     for kind, function in module.KINDS.items()
 }
 # `when`, `skip` and `loop` are the action's: they are gone once an entry has been templated.
@@ -198,7 +198,8 @@ def _clock_outcome(clock: tuple[float, float], most: float) -> dict[str, Any]:
 def matrix(checks: Iterable[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
     """All nodes' checks of kinds `peers`, `reach` and `clock` -> ``{node: {peer: {...}}}``.
 
-    A cell has ``reachable, latency_ms, lost`` (attempts, of three), ``mtu, interface, interface_mtu, resolves, why``, ``ports``
+    A cell has ``reachable, latency_ms, sent, lost`` (echoes; connections where echoes are not answered), ``mtu`` (of the way, as the
+    node's kernel knows it), ``mtu_arrives`` (largest echo that was answered), ``interface, interface_mtu, resolves, why``, ``ports``
     (port -> state) and, where both clocks are known, ``clock_offset_seconds`` (how far the peer's is ahead of the node's) with
     ``clock_uncertainty_seconds``.
     """
@@ -248,14 +249,27 @@ def clocks_apart(cells: dict[str, dict[str, dict[str, Any]]], most: float) -> li
     return [pairs[pair] for pair in sorted(pairs)]
 
 
+def carried(cell: dict[str, Any]) -> int | None:
+    """The size in bytes up to which packets get to the peer and back, as far as is known."""
+    mtu, arrives = cell.get("mtu"), cell.get("mtu_arrives")
+    # Of a narrower way that its kernel has been told about it sends nothing larger.
+    silent = isinstance(mtu, int) and isinstance(arrives, int) and mtu == cell.get("interface_mtu") and arrives < mtu
+    return arrives if silent else mtu
+
+
 def mtus_differ(cells: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
-    """Pairs of nodes one of which sends larger packets than the other, each pair once, in words."""
+    """Pairs of nodes one of which sends larger packets than the other or than arrive, each pair once, in words."""
     found = []
     for node, row in sorted(cells.items()):
         for peer, cell in sorted(row.items()):
-            there, back = cell.get("mtu"), cells.get(peer, {}).get(node, {}).get("mtu")
-            if node < peer and there and back and there != back:
+            other = cells.get(peer, {}).get(node, {})
+            there, back = cell.get("mtu"), other.get("mtu")
+            if node >= peer and other:
+                continue
+            if there and back and there != back:
                 found.append(f"{node} sends {peer} packets of up to {there} bytes, {peer} sends {node} up to {back}")
+            elif there and (least := min(filter(None, (carried(cell), carried(other))))) < there:
+                found.append(f"{node} and {peer} send each other packets of up to {there} bytes, of which those over {least} are lost")
     return found
 
 

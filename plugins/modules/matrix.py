@@ -11,7 +11,7 @@ short_description: Put the nodes' views of each other together
 version_added: 0.1.0
 description:
   - Makes one table, node by node, of all nodes' checks of kinds C(peers), C(reach) and C(clock) of M(bzzz.cluster.probe),
-    fails where two nodes' clocks are surely too far apart, and warns where they send each other packets of different size.
+    fails where two nodes' clocks are surely too far apart, and warns where they send each other packets of different size, or larger ones than arrive.
   - Contacts no node. Run it once, after the probes.
 options:
   checks:
@@ -48,7 +48,8 @@ EXAMPLES = r"""
 RETURN = r"""
 matrix:
   description:
-    - Node to peer to C(reachable), C(latency_ms), C(lost) (attempts, of three), C(mtu), C(interface), C(interface_mtu), C(resolves), C(why),
+    - Node to peer to C(reachable), C(latency_ms), C(sent) and C(lost) (echoes; connections where echoes are not answered),
+      C(mtu) (of the way, as the node's kernel knows it), C(mtu_arrives) (largest echo that was answered), C(interface), C(interface_mtu), C(resolves), C(why),
       C(ports) (port to state), C(clock_offset_seconds) (how far the peer's clock is ahead) and C(clock_uncertainty_seconds).
   returned: success
   type: dict

@@ -107,6 +107,9 @@ options:
       command:
         description: C(argv), C(rc), C(stdout) (regular expression), C(timeout), C(user).
         type: raw
+      loaded:
+        description: C(set) and C(name) of what M(bzzz.cluster.config_set) has loaded; it is still in force as it was after the last apply.
+        type: dict
       value:
         description: C(seen), and C(expected), C(min) or C(max); for what is already known, such as a fact. C(unit) is only shown.
         type: dict
@@ -116,7 +119,7 @@ options:
         type: dict
       peers:
         description:
-          - C(peers), C(port), C(timeout), C(latency_max_ms). Reachability, latency, path MTU and name resolution of every peer.
+          - C(peers), C(port), C(timeout), C(latency_max_ms), C(loss_max_percent). Reachability, latency, loss, path MTU and name resolution of every peer.
         type: raw
       clock:
         description: C(max_offset_seconds) between the node's clock and the controller's.

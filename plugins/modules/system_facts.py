@@ -455,6 +455,22 @@ ansible_facts:
                   type: str
                   returned: success
                   sample: Q4_K_M
+        firewall:
+          description: The node's firewall.
+          type: dict
+          returned: success
+          contains:
+            tool:
+              description: What rules are best made with here. V(firewalld) where it is active, else the first that is installed of V(ufw), V(nftables), V(iptables).
+              type: str
+              returned: success
+              sample: nftables
+            active:
+              description: Managers of rules, of V(firewalld) and V(ufw), that somebody else has put in force.
+              type: list
+              elements: str
+              returned: success
+              sample: []
         dependencies:
           description: Tools that the cluster's roles use, by name; each has C(path) (C(null) where it is missing) and C(version) (of its Debian package).
           type: dict

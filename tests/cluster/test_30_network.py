@@ -78,6 +78,7 @@ def test_the_matrix_holds_every_two_nodes(verified: dict[str, Any], cluster: Too
         assert 0 < way["latency_ms"] < 50
         assert (way["mtu"], way["interface"], way["interface_mtu"]) == (1500, "eth0", 1500)
         assert way["resolves"] == [address]
+        assert (way["sent"], way["lost"], way["mtu_arrives"]) == (20, 0, 1500)
         assert abs(way["clock_offset_seconds"]) <= way["clock_uncertainty_seconds"] + 0.05
     between = {check["id"]: check["status"] for check in verified["checks"] if check["id"].endswith("_between_nodes")}
     assert between == {"clocks_between_nodes": "pass", "mtu_between_nodes": "pass"}
@@ -107,11 +108,32 @@ def test_verify_tells_its_checks_in_full(verified: dict[str, Any], cluster: Tool
     assert proven >= {"1.3.1", "1.3.3", "1.3.4", "5.1.1", "5.2.1", "5.3.1"}
 
 
+@pytest.mark.requirement("1.3.4", part="packets that what is in between swallows")
+def test_packets_that_are_too_large_for_the_way_are_told(cluster: Tools) -> None:
+    """Two nodes send jumbo packets, through a network that does not let them pass and does not say so."""
+    node1, node2, node3 = cluster.nodes
+    try:
+        for node in (node1, node2):
+            shell(cluster, node, "ip link set dev eth0 mtu 9000")
+        document = cluster.document("apply", "--only", "2")
+    finally:
+        for node in (node1, node2):
+            shell(cluster, node, "ip link set dev eth0 mtu 1500")
+    (warning,) = [check for check in document["checks"] if check["id"] == "mtu_between_nodes"]
+    assert warning["status"] == "warn" and "switches between them" in warning["remedy"]
+    assert f"{node1} and {node2} send each other packets of up to 9000 bytes, of which those over 1500 are lost" in warning["seen"]
+    assert f"{node1} sends {node3} packets of up to 9000 bytes, {node3} sends {node1} up to 1500" in warning["seen"]
+
+
 @pytest.fixture(scope="class")
 def disturbed(cluster: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, Any], str]]:
-    """Node 2 takes nothing on port 8081 from node 1, node 3 sends small packets and is ahead, node 1 doesn't know node 3's name."""
+    """Node 2 takes nothing on port 8081 from node 1, node 3 sends small packets and is ahead, node 1 doesn't know node 3's name.
+
+    Half of what node 2 sends node 1 is lost. That is nftables' work: not every kernel has netem.
+    """
     node1, node2, node3 = cluster.nodes
-    first = next(node.address for node in cluster.lab.nodes if node.name == node1)
+    first, second, _third = (node.address for node in cluster.lab.nodes)
+    loss = f"nft add rule inet foreign input ip saddr {second} icmp type echo-request numgen inc mod 2 == 0 drop"
     rule = f"nft add rule inet foreign input ip saddr {first} tcp dport 8081 drop"
     chain = "nft add chain inet foreign input '{ type filter hook input priority -10; }'"
     # Ansible runs it with -sE, by which the variable would be ignored.
@@ -122,6 +144,7 @@ def disturbed(cluster: Tools, tmp_path_factory: pytest.TempPathFactory) -> Itera
     )
     try:
         shell(cluster, node2, f"nft add table inet foreign; {chain}; {rule}")
+        shell(cluster, node1, f"nft add table inet foreign; {chain}; {loss}")
         for name, text in {"python": python, "sitecustomize.py": ahead}.items():
             write = f"mkdir -p /opt/ahead; cat > /opt/ahead/{name}; chmod 755 /opt/ahead/{name}"
             cluster.lab.exec(node3, ["sh", "-c", write], stdin=text)
@@ -129,7 +152,8 @@ def disturbed(cluster: Tools, tmp_path_factory: pytest.TempPathFactory) -> Itera
         shell(cluster, node1, f"cp /etc/hosts /dev/shm/hosts; grep -v {node3} /dev/shm/hosts > /etc/hosts")
         yield cluster.document("verify", folder=folder, code=1), cluster.setup("verify", folder=folder, code=1).stdout
     finally:
-        shell(cluster, node2, "nft delete table inet foreign")
+        for node in (node1, node2):
+            shell(cluster, node, "nft delete table inet foreign")
         shell(cluster, node3, "ip link set dev eth0 mtu 1500; rm -r /opt/ahead")
         shell(cluster, node1, "cat /dev/shm/hosts > /etc/hosts; rm /dev/shm/hosts")
 
@@ -171,6 +195,17 @@ class TestDisturbed:
         assert re.search(rf"^{node1} .*clock \+\d\d\.\d+ s", text, re.M)
 
     @pytest.mark.requirement("1.3.4")
+    def test_lost_packets_are_counted_and_a_warning(self, disturbed: tuple[dict[str, Any], str], cluster: Tools) -> None:
+        document, text = disturbed
+        node1, node2, _ = cluster.nodes
+        (warning,) = [check for check in document["checks"] if check["id"] == "peers" and check["status"] == "warn"]
+        assert warning["node"] == node2 and "cable" in warning["remedy"] and node1 in warning["remedy"]
+        assert warning["seen"] == f"between {node2} and {node1} 10 of 20 packets were lost" and warning["seen"] in text
+        lost = {(node, peer): way["lost"] for node, row in document["matrix"].items() for peer, way in row.items()}
+        assert lost == {(node, peer): 10 if (node, peer) == (node2, node1) else 0 for node, peer, _ in ways(cluster)}
+        assert re.search(rf"^{node2} .*50 % lost", text, re.M)
+
+    @pytest.mark.requirement("1.3.4")
     def test_another_mtu_is_a_warning_and_an_unknown_name_is_told(self, disturbed: tuple[dict[str, Any], str], cluster: Tools) -> None:
         document, text = disturbed
         node1, node2, node3 = cluster.nodes
@@ -180,8 +215,9 @@ class TestDisturbed:
             assert f"{node} sends {node3} packets of up to 1500 bytes, {node3} sends {node} up to 1400" in warning["seen"]
         assert f"{node1} sends {node2}" not in warning["seen"]
         assert {peer: way["mtu"] for peer, way in document["matrix"][node3].items()} == {node1: 1400, node2: 1400}
+        assert {node: document["matrix"][node][node3]["mtu_arrives"] for node in (node1, node2)} == {node1: 1400, node2: 1400}
         assert document["matrix"][node1][node3]["resolves"] == [] and document["matrix"][node2][node3]["resolves"] != []
-        assert re.search(rf"^{node1} .*MTU 1500, clock \S+ s, name unknown *$", text, re.M)
+        assert re.search(rf"^{node1} .*MTU 1400, clock \S+ s, name unknown *$", text, re.M)
 
 
 def test_all_is_well_again(cluster: Tools) -> None:

@@ -13,30 +13,13 @@ from typing import Any
 
 import pytest
 from conftest import Tools
-from trouble import Run, eventually, state, unfinished
+from trouble import Run, eventually, gets_in, in_force, state, unfinished
 
 from bzzz_setup.lab import USER, Lab
 
 SHORT = {"firewall_revert_seconds": 20}
 DROP = {"firewall_backend": "nftables", "firewall_extra_rules": ["tcp dport 22 drop"]}
 ELSEWHERE = {"ssh_allow_users": [f"{USER}@192.0.2.1", "bzzz-admin"]}
-
-
-def in_force(lab: Lab, node: str) -> dict[str, str]:
-    """What decides who gets in and what they may do, as the kernel, sshd and sudo see it."""
-    looks = {
-        "firewall": ["nft", "-n", "list", "table", "inet", "bzzz"],
-        "firewall at boot": ["sh", "-c", "cat /etc/bzzz/firewall.nft; systemctl is-enabled bzzz-firewall.service"],
-        "sshd": ["/usr/sbin/sshd", "-T"],
-        "sudo": ["sudo", "-l", "-U", USER],
-        "keys": ["sh", "-c", "cat /etc/ssh/authorized_keys.d/* /etc/ssh/sshd_config.d/* /etc/sudoers.d/*"],
-    }
-    return {name: lab.exec(node, argv).stdout for name, argv in looks.items()}
-
-
-def gets_in(lab: Lab, node: str) -> bool:
-    """Whether the operator becomes root on a new connection."""
-    return lab.ssh(node, "sudo -n id -u", check=False).stdout.strip() == "0"
 
 
 def answers(lab: Lab, node: str) -> bool:

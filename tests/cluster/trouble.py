@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 import psutil
 from conftest import Tools
 
-from bzzz_setup.lab import Lab
+from bzzz_setup.lab import USER, Lab
 
 Found = TypeVar("Found")
 
@@ -199,3 +199,20 @@ def hold_unpacked(lab: Lab, node: str, package: str) -> Iterator[Hold]:
 def kill_sessions(lab: Lab, node: str) -> int:
     """kill -9 of sshd's processes on a node, but for the one that listens; returns how many these were."""
     return int(lab.exec(node, ["python3", "-"], stdin=_KILL_SESSIONS).stdout)
+
+
+def in_force(lab: Lab, node: str) -> dict[str, str]:
+    """What decides who gets in and what they may do, as the kernel, sshd and sudo see it."""
+    looks = {
+        "firewall": ["nft", "-n", "list", "table", "inet", "bzzz"],
+        "firewall at boot": ["sh", "-c", "cat /etc/bzzz/firewall.nft; systemctl is-enabled bzzz-firewall.service"],
+        "sshd": ["/usr/sbin/sshd", "-T"],
+        "sudo": ["sudo", "-l", "-U", USER],
+        "keys": ["sh", "-c", "cat /etc/ssh/authorized_keys.d/* /etc/ssh/sshd_config.d/* /etc/sudoers.d/*"],
+    }
+    return {name: lab.exec(node, argv).stdout for name, argv in looks.items()}
+
+
+def gets_in(lab: Lab, node: str) -> bool:
+    """Whether the operator becomes root on a new connection."""
+    return lab.ssh(node, "sudo -n id -u", check=False).stdout.strip() == "0"

@@ -29,6 +29,7 @@ def cluster_of(count: int = 3, coordinators: int | None = None, **changes: Any) 
                 "ssh_password": False,
                 "become": True,
                 "become_password": False,
+                "firewall": None,
                 **changes,
             }
             for number, name in enumerate(names, 1)

@@ -449,3 +449,32 @@ def test_unescape_undoes_the_kernel(text: str, more: str) -> None:
     whole = text + more
     kernel = "".join(f"\\{ord(one):03o}" if one in " \t\n\\" else one for one in whole)
     assert system.unescape(kernel) == whole
+
+
+UFW_ON = {"etc/ufw/ufw.conf": "# /etc/ufw/ufw.conf\nENABLED=yes"}
+
+
+@pytest.mark.requirement("1.3.1", part="which firewall is there, and whose it is")
+@pytest.mark.parametrize(
+    ("programs", "files", "tool_found", "active"),
+    [
+        ([], {}, "nftables", []),
+        (["iptables"], {}, "iptables", []),
+        (["iptables", "nft"], {}, "nftables", []),
+        (["iptables", "nft", "ufw"], {}, "ufw", []),
+        (["nft", "ufw"], UFW_ON, "ufw", ["ufw"]),
+        (["nft", "ufw"], {**UFW_ON, "var/lib/bzzz/ufw-before": "Status: inactive"}, "ufw", []),
+        (["nft", "ufw"], {**UFW_ON, "var/lib/bzzz/ufw-before": "Status: active\nDefault: deny"}, "ufw", ["ufw"]),
+        (["nft"], UFW_ON, "nftables", []),  # removed, its configuration left behind
+    ],
+)
+def test_the_firewall_that_is_there(
+    tmp_path: Path, programs: list[str], files: dict[str, object], tool_found: str, active: list[str]
+) -> None:
+    for name in programs:
+        tool(tmp_path, name)
+    assert system.firewall(tree(tmp_path, files)) == {"tool": tool_found, "active": active}
+    units = tmp_path / "run/systemd/units"
+    units.mkdir(parents=True)
+    (units / "invocation:firewalld.service").symlink_to("6dbcb7cf5c1a45ee9bda8d400bc2e520")
+    assert system.firewall(tree(tmp_path, files)) == {"tool": "firewalld", "active": ["firewalld", *active]}

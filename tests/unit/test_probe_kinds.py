@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.bzzz.cluster.plugins.module_utils import probe
-from ansible_collections.bzzz.cluster.plugins.module_utils.node import probes
+from ansible_collections.bzzz.cluster.plugins.module_utils.node import probes, state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -303,3 +303,23 @@ def test_odd_questions_never_crash(entries: list[Any]) -> None:
     assert len(answer["outcomes"]) == len(entries)
     assert {one["status"] for one in answer["outcomes"]} <= {"pass", "fail", "warn", "skip"}
     json.dumps(answer)
+
+
+@pytest.mark.requirement("1.3.1", part="a rule added by hand is seen")
+def test_what_was_loaded_is_held_against_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = tmp_path / "kernel"
+    monkeypatch.setattr(state, "STATE_ROOT", str(tmp_path / "sets"))
+    item = {"query": ["cat", str(kernel)], "apply": ["true"], "undo": ["true"]}
+    args = {"set": "firewall", "name": "nftables"}
+    assert look("loaded", args)["seen"] == "nothing was applied yet"
+    kernel.write_text("chain input {\n  tcp dport 22 accept\n}\n")
+    (tmp_path / "sets/firewall").mkdir(parents=True)
+    (tmp_path / "sets/firewall/state.json").write_text(json.dumps({"applied": {"nftables": state.loaded_now(item)}}))
+    assert look("loaded", args)["status"] == "pass"
+    kernel.write_text("chain input {\n  tcp dport 4444 accept\n}\n")
+    found = look("loaded", args)
+    assert (found["status"], found["seen"]) == ("fail", "missing: tcp dport 22 accept; added: tcp dport 4444 accept")
+    kernel.write_text("".join(f"rule {number}\n" for number in range(9)))
+    assert look("loaded", args)["seen"].endswith("and 7 more lines")
+    kernel.unlink()
+    assert look("loaded", args)["seen"] == "nothing of it is in force any more"

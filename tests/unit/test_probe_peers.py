@@ -8,6 +8,7 @@ import contextlib
 import os
 import socket
 import stat
+import struct
 import subprocess
 import threading
 import time
@@ -18,6 +19,8 @@ from typing import Any
 import pytest
 from ansible_collections.bzzz.cluster.plugins.module_utils import probe
 from ansible_collections.bzzz.cluster.plugins.module_utils.node import bench, listen, peers, probes
+from hypothesis import given
+from hypothesis import strategies as st
 
 PYTHON = Path("/usr/bin/python3")  # the tests' own may lie in a home directory
 
@@ -68,6 +71,17 @@ def test_a_port_is_open_closed_or_blocked(open_port: int, closed_port: int, sile
     assert [reply.state for reply in bounded] == ["open", "closed"] * 20
 
 
+@pytest.mark.requirement("1.3.2", part="the remedy is the command for the peer's own firewall")
+def test_a_remedy_is_the_peers_own(closed_port: int) -> None:
+    others = [{"name": "n2", "address": "127.0.0.1", "let_in": "ufw allow <port>/tcp"}]
+    entry = probe.understand(
+        "test", {"id": "x", "title": "x", "remedy": "On <peer>: <let_in>", "reach": {"peers": others, "ports": [closed_port]}}
+    )
+    (check,) = probe.judge("me", [entry], probes.main(probe.question("me", [entry]))["outcomes"])
+    assert check["remedy"] == f"On n2: ufw allow {closed_port}/tcp"
+    assert "let_in" not in check["data"]["rows"][0]
+
+
 @pytest.mark.requirement("1.3.3", part="a blocked port is named, with both nodes")
 def test_reach_names_the_blocked_one(open_port: int, closed_port: int, silent_port: int) -> None:
     others = [{"name": "me", "address": "192.0.2.1"}, {"name": "node2", "address": "127.0.0.1"}]  # never itself
@@ -102,6 +116,40 @@ def test_row_of_peers(open_port: int, closed_port: int) -> None:
     assert lost["status"] == "fail"
     assert f"from me to localhost (127.0.0.1) port {closed_port} Connection refused" in lost["seen"]
     assert lost["data"]["rows"][0]["reachable"] is False and lost["data"]["rows"][0]["latency_ms"] is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="raw sockets are root's")
+@pytest.mark.requirement("1.3.4", part="echoes on the loopback")
+def test_echoes_count_what_was_lost_and_what_is_too_large(open_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = ["127.0.0.1", "::1"] if "lo" in Path("/proc/net/if_inet6").read_text() else ["127.0.0.1"]
+    assert peers.echo(addresses) == dict.fromkeys(addresses, (peers.ECHOES, 65535))
+    assert peers.echo(["no.such.host.invalid"]) == {"no.such.host.invalid": (0, None)} and peers.echo([]) == {}
+    row = {"peers": [{"name": "localhost", "address": "127.0.0.1"}], "port": open_port, "loss_max_percent": 5}
+    fine = look("peers", row)
+    assert fine["status"] == "pass" and [(way["sent"], way["lost"]) for way in fine["data"]["rows"]] == [(20, 0)]
+    # A way that swallows every tenth packet, and all that are larger than 1400 bytes.
+    sent = peers.Pinger._packet
+
+    def swallow(self: peers.Pinger, number: int, body: bytes) -> bytes:
+        if number % 10 == 0 or len(body) > 1400 - 28:
+            return b"\xff" + bytes(15)
+        return sent(self, number, body)
+
+    monkeypatch.setattr(peers.Pinger, "_packet", swallow)
+    monkeypatch.setattr(peers, "ECHO_SECONDS", 0.3)
+    assert peers.echo(["127.0.0.1"]) == {"127.0.0.1": (18, 1400)}
+    found = look("peers", row)
+    assert (found["status"], found["seen"]) == ("warn", "between me and localhost 2 of 20 packets were lost")
+    # One that answers none at all: connections count.
+    monkeypatch.setattr(peers.Pinger, "_packet", lambda *_: b"\xff" + bytes(15))
+    (way,) = look("peers", row)["data"]["rows"]
+    assert (way["sent"], way["lost"], way["mtu_arrives"]) == (3, 0, None)
+
+
+@given(st.binary(max_size=99))
+def test_a_packet_with_its_checksum_sums_up_to_nothing(data: bytes) -> None:
+    data += b"\0" * (len(data) % 2)
+    assert peers.checksum(data + struct.pack("!H", peers.checksum(data))) == 0
 
 
 def test_thirty_peers_cost_no_more_than_the_slowest(open_port: int, silent_port: int) -> None:

@@ -152,6 +152,20 @@ def test_an_mtu_that_differs_from_way_to_way_is_told_once_a_pair() -> None:
     assert probe.mtus_differ(cells) == []
 
 
+@pytest.mark.requirement("1.3.4", part="packets that are lost without a word")
+def test_a_way_that_swallows_large_packets_is_told() -> None:
+    cells = probe.matrix([check for name in "ab" for check in node_checks(name, [other for other in "ab" if other != name], 0)])
+    for node, peer in ("ab", "ba"):
+        cells[node][peer].update(mtu=9000, interface_mtu=9000, mtu_arrives=9000)
+    assert probe.mtus_differ(cells) == []
+    cells["a"]["b"]["mtu_arrives"] = 1500
+    assert probe.mtus_differ(cells) == ["a and b send each other packets of up to 9000 bytes, of which those over 1500 are lost"]
+    assert [probe.carried(cells[node][peer]) for node, peer in ("ab", "ba")] == [1500, 9000]
+    # The kernel knows of the narrower way, and sends nothing larger.
+    cells["a"]["b"]["mtu"] = cells["b"]["a"]["mtu"] = 1500
+    assert probe.mtus_differ(cells) == [] and probe.carried(cells["a"]["b"]) == 1500
+
+
 def test_summary_leads_with_what_is_wrong() -> None:
     entry, found = fail(requirement="1.2.1")
     text = probe.summary("n", probe.judge("n", [entry], [found]))

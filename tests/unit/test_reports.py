@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from bzzz_setup import reports
 from bzzz_setup.events import Event, RunFinished, RunStarted, StepStarted, TaskFinished
 from bzzz_setup.report import Report
-from bzzz_setup.reports.network import MATRIX_NODES
+from bzzz_setup.reports.network import MATRIX_NODES, network
 from bzzz_setup.reports.topology import topology
 from bzzz_setup.reports.view import DIFF_LINES, VARIANTS, remedy, view
 
@@ -334,6 +334,23 @@ def test_the_matrix_shows_every_way_and_how_slow_it_is() -> None:
     near, far = fine["layers"][0]["rows"][0]["cells"][1]["heat"], fine["layers"][0]["rows"][0]["cells"][11]["heat"]
     assert near == 0 < far
     assert any(way["why"].startswith("MTU 1500, elsewhere 9000") for way in fine["odd"])
+
+
+@pytest.mark.requirement("1.3.4", part="loss and packets that are too large, as a picture")
+def test_the_matrix_shows_loss_and_what_is_swallowed() -> None:
+    cells = {
+        node: {peer: {"reachable": True, "mtu": 9000, "interface_mtu": 9000, "sent": 20, "lost": 0} for peer in "abc"} for node in "abc"
+    }
+    cells["a"]["b"]["lost"], cells["b"]["c"]["mtu_arrives"] = 7, 1500
+    found = network(cells)
+    assert found
+    layers = {layer["name"]: layer for layer in found["layers"]}
+    assert layers["lost"]["rows"][0]["cells"][1]["text"] == "35" and layers["lost"]["same"] == "0 to 35"
+    assert layers["mtu"]["rows"][1]["cells"][2]["text"] == "1500"
+    assert [(way["node"], way["peer"], way["status"], way["why"]) for way in found["odd"]] == [
+        ("b", "c", "warn", "sends packets of up to 9000 bytes, of which those over 1500 are lost"),
+        ("a", "b", "warn", "35 % of packets lost"),
+    ]
 
 
 @pytest.mark.requirement("1.3.4", part="as a picture")

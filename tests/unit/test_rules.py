@@ -12,7 +12,7 @@ import pytest
 from ansible_collections.bzzz.cluster.plugins.module_utils.cluster import resolve
 from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import load_specs, options_of
 from ansible_collections.bzzz.cluster.plugins.module_utils.problems import errors
-from ansible_collections.bzzz.cluster.plugins.module_utils.rules import ranges
+from ansible_collections.bzzz.cluster.plugins.module_utils.rules import firewall, ranges
 from ansible_collections.bzzz.cluster.plugins.module_utils.rules.network import places
 from ansible_collections.bzzz.cluster.plugins.module_utils.rules.ports import own_ports
 from ansible_collections.bzzz.cluster.plugins.module_utils.rules.resources import mount_of
@@ -438,7 +438,7 @@ def test_open_ports_form(text: str, remedy: str) -> None:
 def test_extra_rules_need_nftables_and_stay_in_their_line() -> None:
     rule = "ip saddr { 10.1.0.0/16, 10.2.0.0/16 } tcp dport 8443 accept"
     assert judge({"firewall_extra_rules": [rule], "firewall_backend": "nftables"}, ONE) == []
-    for backend in ("auto", "ufw"):
+    for backend in ("auto", "ufw", "firewalld", "iptables"):
         (found,) = judge({"firewall_extra_rules": [rule], "firewall_backend": backend}, ONE)
         assert "nftables" in found["remedy"]
     for bad in ("accept\nflush ruleset", "accept; drop", "} chain x {", 'include "/etc/passwd"'):
@@ -465,6 +465,39 @@ def test_ssh_sources_keep_the_admin_host_in(admin: str | None, sources: list[str
     assert [one["severity"] for one in found] == ["error"] * cut
     assert not cut or "SSH would be cut" in found[0]["message"]
     assert judge_on(facts, {"firewall_ssh_sources": sources, "firewall_mode": "off"}, ONE) == []
+
+
+@pytest.mark.requirement("1.3.1", part="a firewall of somebody else's is not fought")
+@pytest.mark.parametrize(
+    ("declared", "tool", "active", "said"),
+    [
+        ("auto", "ufw", ["ufw"], None),
+        ("auto", "firewalld", ["firewalld"], None),
+        ("auto", "nftables", [], None),
+        ("iptables", "nftables", [], None),
+        ("nftables", "ufw", [], None),
+        ("nftables", "ufw", ["ufw"], "ufw disable"),
+        ("iptables", "firewalld", ["firewalld"], "systemctl disable --now firewalld"),
+        ("ufw", "firewalld", ["firewalld"], "firewall_backend to firewalld or auto"),
+        ("auto", "firewalld", ["firewalld", "ufw"], "ufw disable"),
+        ("firewalld", "ufw", [], "systemctl enable --now firewalld"),
+    ],
+)
+def test_another_firewall_in_force_is_not_fought(declared: str, tool: str, active: list[str], said: str | None) -> None:
+    facts = {"n1": facts_of(ETH0, system={"firewall": {"tool": tool, "active": active}})}
+    found = judge_on(facts, {"firewall_backend": declared}, ONE)
+    assert [(one["severity"], one["option"], one["node"]) for one in found] == [("error", "firewall_backend", "n1")] * (said is not None)
+    assert said is None or said in found[0]["remedy"]
+    for mode in ("manual", "off"):
+        assert judge_on(facts, {"firewall_backend": declared, "firewall_mode": mode}, ONE) == []
+
+
+def test_what_the_rules_are_made_with() -> None:
+    options = declared_of(ONE, {})[0]["n1"]
+    for tool in ("ufw", "firewalld", "nftables", "iptables"):
+        assert firewall.backend(options, facts_of(ETH0, system={"firewall": {"tool": tool, "active": []}})) == tool
+    assert firewall.backend(options, facts_of(ETH0)) == "nftables"  # facts of an older journal
+    assert firewall.backend(declared_of(ONE, {"firewall_backend": "iptables"})[0]["n1"], NODE) == "iptables"
 
 
 def test_listeners_that_the_firewall_would_close() -> None:

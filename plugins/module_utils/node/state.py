@@ -31,7 +31,7 @@ EMPTY_STATE: dict[str, Any] = {
     "pending": [],  # actions that a landed change still needs
     "landed": {},  # path -> {"original": name of the saved foreign file or None, "secret": holds some, "notify": actions}
     "units": [],  # units that this set started or enabled
-    "applied": {},  # name -> what was loaded: {"hash" of the query's answer after the last apply, "query", "apply", "undo"}
+    "applied": {},  # name -> what was loaded: {"answer" of the query after the last apply, "query", "apply", "undo"}
     "armed": None,  # the change is not confirmed: the state without it, under the keys UNDONE and "undone"
     "undone": None,  # the unconfirmed change that was put back last, by its mark
 }
@@ -293,10 +293,9 @@ def unit_changes(spec: dict[str, Any], state: dict[str, Any]) -> list[Change]:
 
 
 def loaded_now(item: dict[str, Any]) -> dict[str, Any]:
-    """What the kernel or a daemon has really loaded, as a fingerprint, and how to load and unload it."""
+    """What the kernel or a daemon has really loaded, by exit code and text of the query, and how to load and unload it."""
     code, out, _error = run(item["query"])
-    fingerprint = hashlib.sha256(f"{code}\n{out}".encode()).hexdigest()
-    return {"hash": fingerprint, **{key: item[key] for key in ("query", "apply", "undo")}}
+    return {"answer": f"{code}\n{out}", **{key: item[key] for key in ("query", "apply", "undo")}}
 
 
 def in_force(state: dict[str, Any]) -> dict[str, Any]:

@@ -53,13 +53,14 @@ CLOCK_SERVICES = {
     "openntpd": "run/openntpd.sock",
 }
 SETS = "var/lib/bzzz/sets"
+UFW_BEFORE = "var/lib/bzzz/ufw-before"  # ufw's state when this collection first used it
 ETCD_YAML = "etc/bzzz/etcd.yaml"
 ETCD_CREDENTIALS = ("--cacert=/etc/bzzz/tls/ca.crt", "--cert=/etc/bzzz/tls/node.crt", "--key=/etc/bzzz/tls/node.key")
 TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 
 
 def main(payload: dict[str, Any], listeners: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    """``{os, cpu, memory, disks, mounts, clock, container_engine, ollama, dependencies, sets, etcd, run_id, problems}``.
+    """``{os, cpu, memory, disks, mounts, clock, container_engine, ollama, firewall, dependencies, sets, etcd, run_id, problems}``.
 
     listeners: those of ``ports.main``, when they are known already. Further payload: ``ollama_port`` (default 11434),
     ``run_id`` (handed back, so that a reader can tell this run's facts from older ones).
@@ -77,6 +78,7 @@ def main(payload: dict[str, Any], listeners: list[dict[str, Any]] | None = None)
         "clock": clock(machine),
         "container_engine": container_engine(machine),
         "ollama": ollama(machine, listeners, integer(payload.get("ollama_port")) or 11434),
+        "firewall": firewall(machine),
         "dependencies": {
             tool: {"path": path, "version": package_version(packages, names) if path else None}
             for tool, names in TOOLS.items()
@@ -372,6 +374,19 @@ def ollama(machine: Machine, listeners: list[dict[str, Any]], port: int) -> dict
         "listens_on": sorted({one["address"] for one in mine}),
         "models": models,
     }
+
+
+def firewall(machine: Machine) -> dict[str, Any]:
+    """``{tool, active}``: what rules are best added with here, and the managers of rules that somebody else has put in force."""
+    active = []
+    if machine.target("run/systemd/units/invocation:firewalld.service"):  # systemd keeps it while the unit is active
+        active.append("firewalld")
+    enabled = re.search(r"^ENABLED=yes", machine.read("etc/ufw/ufw.conf"), re.M) and machine.which("ufw")
+    if enabled and not machine.read(UFW_BEFORE).startswith("Status: inactive"):
+        active.append("ufw")
+    # A manager that is in force would still drop what another lets in. Where there is nothing at all, nftables is installed.
+    installed = [tool for tool, program in (("ufw", "ufw"), ("nftables", "nft"), ("iptables", "iptables")) if machine.which(program)]
+    return {"tool": "firewalld" if "firewalld" in active else (*installed, "nftables")[0], "active": active}
 
 
 def etcd(machine: Machine, listeners: list[dict[str, Any]]) -> dict[str, Any] | None:

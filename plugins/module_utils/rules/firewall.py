@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # One statement: sets in braces, but no end of line, statement or chain.
 RULE = re.compile(r"(?!\s*include\b)[^\n\r;{}]*(\{[^\n\r;{}]*\}[^\n\r;{}]*)*")
+OFF = {"ufw": "ufw disable", "firewalld": "systemctl disable --now firewalld"}
 # DHCP answers come to these, and every firewall of ours lets them in.
 DHCP_CLIENT = (("udp", 68), ("udp", 546))
 
@@ -71,16 +72,44 @@ def _open_port(text: str, node: str) -> Problem | None:
     return None
 
 
+def _seen(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = (facts.get("bzzz_system") or {}).get("firewall") or {}  # a journal may hold older facts
+    return found
+
+
+def backend(roles: Declared, facts: Mapping[str, Any]) -> str:
+    """What a node's rules are made with: what is declared, else what is best there."""
+    wanted = str(roles["firewall"]["backend"])
+    return wanted if wanted != "auto" else str(_seen(facts).get("tool") or "nftables")
+
+
 def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
-    """The admin host shut out of SSH, and programs that others would no longer reach."""
+    """The admin host shut out of SSH, another firewall in force, and programs that others would no longer reach."""
     ssh = {node["name"]: node["ssh_port"] for node in cluster["nodes"]}
     for node, seen in facts.items():
         roles = declared[node]
         if roles["firewall"]["mode"] != "off":
             admin = (seen.get("bzzz_network") or {}).get("admin_address")
             yield from _admin(roles["firewall"]["ssh_sources"], admin, node)
+        if roles["firewall"]["mode"] == "auto":
+            yield from _others(backend(roles, seen), _seen(seen).get("active") or [], roles["firewall"]["backend"], node)
             wanted = {("tcp", port) for port in (ssh[node], *own_ports(roles, node in cluster["coordinators"]).values())}
             yield from _closed(roles, wanted.union(DHCP_CLIENT), seen, node)
+
+
+def _others(chosen: str, active: list[str], declared: str, node: str) -> Iterator[Problem]:
+    """A firewall of somebody else's that is in force would still drop what ours lets in."""
+    for other in (name for name in active if name != chosen):
+        message = f"{other} is in force on this node and would still drop what rules in {chosen} let in."
+        if chosen in active:
+            remedy = f"Two firewalls in force are one too many: switch one off there ({OFF[other]}, or {OFF[chosen]})."
+        else:
+            remedy = f"Set firewall_backend to {other} or auto, which adds the cluster's rules to it; or switch it off there: {OFF[other]}."
+        yield problem("firewall_backend", message, remedy, value=declared, node=node)
+    if chosen == "firewalld" and chosen not in active:
+        message = "firewalld is not running on this node."
+        remedy = "Set firewall_backend to auto, or start it there: systemctl enable --now firewalld."
+        yield problem("firewall_backend", message, remedy, value=declared, node=node)
 
 
 def _admin(sources: list[str], admin: str | None, node: str) -> Iterator[Problem]:

@@ -24,6 +24,7 @@ RANGES: dict[tuple[str, str], tuple[float, float | None, str]] = {
     ("firewall", "revert_seconds"): (20, 3600, "a new connection may take 15 seconds, and a locked-out operator should not wait for long"),
     ("network", "clock_offset_max_seconds"): (0.01, 3600, "clocks are not compared more exactly than that"),
     ("network", "latency_max_ms"): (0.1, 60000, "no network is faster"),
+    ("network", "loss_max_percent"): (0, 100, "there is no more than all"),
     ("resources", "coordination_memory_max_mib"): (128, None, "etcd does not start with less"),
     ("resources", "cpu_quota_percent"): (0, None, "0 is no limit"),
     ("resources", "cpu_weight"): (1, 10000, "systemd knows no other weights"),
