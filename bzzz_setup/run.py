@@ -80,6 +80,8 @@ class Job:
     limit: str | None = None
     check: bool = False
     journal: bool = True
+    # Whether it logs in with a key that Ansible has to unlock.
+    unlocks: bool = False
     # Ansible's prompts and what to answer; they stay in memory.
     passwords: dict[str, str] = field(default_factory=dict, repr=False)
     # No secrets: they end up on Ansible's command line.
@@ -224,7 +226,8 @@ def _ansible(job: Job, declaration: Declaration, private: Path, emit: Callable[[
     config.prepare()
     config.suppress_output_file = True
     config.pexpect_timeout = 0.2
-    config.env = {**_runner_environment(config.env), **_environment(declaration.cluster, private, sockets)}
+    unlocks = job.unlocks or "ansible_ssh_private_key" in declaration.options
+    config.env = {**_runner_environment(config.env), **_environment(declaration.cluster, private, sockets, unlocks=unlocks)}
     pid_file = private / "pid"
     playbook_command = [sys.executable, "-m", "ansible", "playbook", *config.command[1:]]
     config.command = [sys.executable, "-c", _TETHER, str(os.getpid()), str(pid_file), *playbook_command]
@@ -283,8 +286,11 @@ def _runner_environment(prepared: dict[str, str]) -> dict[str, str]:
     return {name: prepared[name] for name in names}
 
 
-def _environment(cluster: str, private: Path, sockets: Path) -> dict[str, str]:
-    """The environment of ansible-playbook; an operator's own ANSIBLE_* settings stand, but for what safety needs."""
+def _environment(cluster: str, private: Path, sockets: Path, *, unlocks: bool = False) -> dict[str, str]:
+    """The environment of ansible-playbook; an operator's own ANSIBLE_* settings stand, but for what safety needs.
+
+    `unlocks`: a private key's passphrase is in the vault.
+    """
     defaults = {
         "ANSIBLE_FORKS": str(FORKS),
         "ANSIBLE_PIPELINING": "True",
@@ -292,6 +298,8 @@ def _environment(cluster: str, private: Path, sockets: Path) -> dict[str, str]:
         "ANSIBLE_SSH_ARGS": "-C -o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=15 -o ServerAliveCountMax=4",
         "ANSIBLE_DEPRECATION_WARNINGS": "False",
     }
+    if unlocks:
+        defaults["ANSIBLE_SSH_AGENT"] = "auto"  # one of Ansible's own, which ends with it
     if paths.vault_key(cluster).is_file():
         defaults["ANSIBLE_VAULT_PASSWORD_FILE"] = str(paths.vault_key(cluster))
     passed = {name: value for name, value in os.environ.items() if _PASSED.fullmatch(name)}
