@@ -226,11 +226,16 @@ def _ansible(job: Job, declaration: Declaration, private: Path, emit: Callable[[
     config.prepare()
     config.suppress_output_file = True
     config.pexpect_timeout = 0.2
-    unlocks = job.unlocks or "ansible_ssh_private_key" in declaration.options
-    config.env = {**_runner_environment(config.env), **_environment(declaration.cluster, private, sockets, unlocks=unlocks)}
+    config.env = {**_runner_environment(config.env), **_environment(declaration.cluster, private, sockets)}
     pid_file = private / "pid"
     playbook_command = [sys.executable, "-m", "ansible", "playbook", *config.command[1:]]
     config.command = [sys.executable, "-c", _TETHER, str(os.getpid()), str(pid_file), *playbook_command]
+    if job.journal and (job.unlocks or "ansible_ssh_private_key" in declaration.options):
+        # Ansible unlocks keys into this agent, which ends with it. One that Ansible starts itself has too long a path.
+        agent = sockets.with_suffix(".agent")
+        agent.unlink(missing_ok=True)
+        config.command = ["ssh-agent", "-a", str(agent), *config.command]
+        config.env["ANSIBLE_SSH_AGENT"] = str(agent)
 
     translate = _Translator(emit)
     cancel = _Cancel(pid_file)
@@ -286,11 +291,8 @@ def _runner_environment(prepared: dict[str, str]) -> dict[str, str]:
     return {name: prepared[name] for name in names}
 
 
-def _environment(cluster: str, private: Path, sockets: Path, *, unlocks: bool = False) -> dict[str, str]:
-    """The environment of ansible-playbook; an operator's own ANSIBLE_* settings stand, but for what safety needs.
-
-    `unlocks`: a private key's passphrase is in the vault.
-    """
+def _environment(cluster: str, private: Path, sockets: Path) -> dict[str, str]:
+    """The environment of ansible-playbook; an operator's own ANSIBLE_* settings stand, but for what safety needs."""
     defaults = {
         "ANSIBLE_FORKS": str(FORKS),
         "ANSIBLE_PIPELINING": "True",
@@ -298,8 +300,6 @@ def _environment(cluster: str, private: Path, sockets: Path, *, unlocks: bool = 
         "ANSIBLE_SSH_ARGS": "-C -o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=15 -o ServerAliveCountMax=4",
         "ANSIBLE_DEPRECATION_WARNINGS": "False",
     }
-    if unlocks:
-        defaults["ANSIBLE_SSH_AGENT"] = "auto"  # one of Ansible's own, which ends with it
     if paths.vault_key(cluster).is_file():
         defaults["ANSIBLE_VAULT_PASSWORD_FILE"] = str(paths.vault_key(cluster))
     passed = {name: value for name, value in os.environ.items() if _PASSED.fullmatch(name)}
