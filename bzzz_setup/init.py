@@ -19,6 +19,7 @@ from typing import Any
 
 from ansible_collections.bzzz.cluster.plugins.module_utils.addresses import AddressError, address_of, expand_nodes
 
+from bzzz_setup import paths
 from bzzz_setup.declaration import KNOWN_HOSTS, NAME, Declaration, typed, write
 from bzzz_setup.events import ExitCode, Refusal
 
@@ -118,9 +119,10 @@ class HostKeys:
 
 def host_keys(declaration: Declaration, only: str | None = None) -> list[HostKeys]:
     """Host keys as the inventory folder pins them, and as the machines present them now. Raises Refusal for an unknown node."""
+    vault = paths.vault_key(declaration.cluster)
     said = subprocess.run(
         [sys.executable, "-m", "ansible", "inventory", "-i", str(declaration.source()), "--list"],
-        env={**os.environ, "ANSIBLE_LOCALHOST_WARNING": "False"},
+        env={**({"ANSIBLE_VAULT_PASSWORD_FILE": str(vault)} if vault.is_file() else {}), **os.environ},
         capture_output=True,
         text=True,
         check=False,

@@ -551,8 +551,8 @@ def test_a_changed_host_key_is_told_and_accepted_by_fingerprint(servers: Servers
     for last in (2, 3):
         servers.add(f"{NETWORK}.{last}")
     folder = tmp_path / "mine"
-    arguments = ["--nodes", f"{NETWORK}.2-3", "--port", str(servers.port), "--accept-host-keys"]
-    assert setup(environment, "init", "-i", str(folder), *arguments).returncode == 0
+    arguments = ["--nodes", f"{NETWORK}.2-3", "--port", str(servers.port), "--accept-host-keys", "--secret", "service_token"]
+    assert setup(environment, "init", "-i", str(folder), *arguments, given="some token\n").returncode == 0
 
     def looked(*more: str) -> tuple[int, dict[str, dict[str, object]]]:
         done = setup(environment, "host-keys", "-i", str(folder), "--json", *more)
