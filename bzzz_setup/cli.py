@@ -23,7 +23,7 @@ from rich.progress import Progress as Bar
 from rich.prompt import Confirm, Prompt
 
 from bzzz_setup import init as new
-from bzzz_setup import paths, run, steps, terminal
+from bzzz_setup import keys, paths, run, steps, terminal
 from bzzz_setup.declaration import Declaration, write
 from bzzz_setup.events import Event, ExitCode, Refusal
 from bzzz_setup.report import Report, count
@@ -32,6 +32,7 @@ EPILOG = (
     "Exit codes: 0 fine, 1 checks failed, 2 declaration or option refused, 3 nodes failed or unreachable, "
     "4 another run holds the cluster, 130 interrupted."
 )
+PASSPHRASE = "ansible_ssh_private_key_passphrase"  # noqa: S105 - an option's name
 # Command -> module and attribute, loaded only when it is wanted.
 ELSEWHERE = {
     "export": ("portable", "export"),
@@ -211,7 +212,17 @@ def init(
     ] = None,
     name: Annotated[str, typer.Option(help="The cluster's name.")] = "bzzz",
     user: Annotated[str | None, typer.Option(help="User to log in as; needs sudo unless it is root. Default: you.")] = None,
-    ssh_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Private key to log in with. Default: what your ssh uses.")] = None,
+    ssh_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|FINGERPRINT",
+            help="Key to log in with: a private key, or one that ssh-agent holds. 'keys' lists them. Default: what your ssh uses.",
+        ),
+    ] = None,
+    public_key: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE|TEXT", help="Public key that may log in as the cluster's SSH user, in place of a pair that is made."),
+    ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="The machines' SSH port.")] = 22,
     coordinators: Annotated[
         str | None, typer.Option(metavar="N|NAMES", help="How many coordinators, or which. Default: the first 3, or 1 of fewer nodes.")
@@ -247,8 +258,22 @@ def init(
             nodes = ask("Machines (addresses, ranges, networks, names)") or ""
         if user is None:
             user = ask("User to log in as", default=getpass.getuser()) if asking else getpass.getuser()
-        ssh_key = ssh_key.expanduser().absolute() if ssh_key else None
-        options = new.options(name, user or "", ssh_key)
+        public_keys = keys.public_keys(public_key or [])
+        if ssh_key is None and asking and (offered := keys.offered()):
+            terminal.show_keys(out, offered)
+            said = ask("Key to log in with, by its number; empty: what your ssh uses", default="", show_default=False)
+            ssh_key = offered[int(said) - 1].fingerprint if said in map(str, range(1, len(offered) + 1)) else said or None
+        login = keys.chosen(ssh_key) if ssh_key else None
+        wanted = list(secret or [])
+        if login and login.locked and not login.agent and PASSPHRASE not in wanted:
+            if not asking:
+                raise Refusal(
+                    f"{login.file} wants a passphrase, and no agent holds it", keys.LOAD.format(file=login.file), option="ssh_key"
+                )
+            out.print(f"{login.file} wants a passphrase. It is kept in the vault file.")
+            wanted.append(PASSPHRASE)
+        identity = keys.identity(login, name) if login else None
+        options = new.options(name, user or "", identity, public_keys, passphrase=PASSPHRASE in wanted)
 
         addresses, swept = new.nodes_of(nodes)
         if swept:
@@ -266,9 +291,9 @@ def init(
                 )
         named = new.named(addresses)
         chosen = new.choose_coordinators(coordinators, named)
-        keys = new.pinned(known_hosts, addresses, port) if known_hosts else new.scan_host_keys(addresses, port)
+        pinned = new.pinned(known_hosts, addresses, port) if known_hosts else new.scan_host_keys(addresses, port)
         if not known_hosts:
-            for host, kind, fingerprint in new.fingerprints(keys):
+            for host, kind, fingerprint in new.fingerprints(pinned):
                 out.print(f"  {host}  {kind}  {fingerprint}")
             if not accept_host_keys and not (asking and Confirm.ask("Are these the machines' own host keys?", console=out)):
                 raise Refusal(
@@ -277,8 +302,12 @@ def init(
                     "then give --accept-host-keys, or --known-hosts FILE.",
                     option="known_hosts",
                 )
-        secrets = {option: getpass.getpass(f"{option}: ") if asking else sys.stdin.readline().rstrip("\n") for option in secret or []}
-        declaration = Declaration(folder, new.hosts(named, chosen, port), options, keys, secrets)
+        secrets = {option: getpass.getpass(f"{option}: ") if asking else sys.stdin.readline().rstrip("\n") for option in wanted}
+        if PASSPHRASE in secrets and not (login and login.file and keys.opens(login.file, secrets[PASSPHRASE])):
+            raise Refusal(
+                "this passphrase does not open the private key", "Give the key with --ssh-key, and its own passphrase.", option=PASSPHRASE
+            )
+        declaration = Declaration(folder, new.hosts(named, chosen, port), options, pinned, secrets)
         aside = declaration.create(force=force)
         if call.as_json:
             _print_json(
@@ -295,6 +324,59 @@ def init(
             out.print(f"The former inventory is now {aside}")
         out.print(f"[green]✔[/] {count(len(named), 'node')}, coordinators: {', '.join(chosen)}. The inventory is {folder}")
         out.print(f"Next: [bold]bzzz-setup detect -i {shlex.quote(str(folder))}[/], then plan, then apply.")
+
+
+@app.command("keys")
+def keys_(as_json: JsonOption = False) -> None:
+    """List the SSH keys that this host has: those of ssh-agent and of ~/.ssh. init takes one by its fingerprint."""
+    with _command(None, as_json) as call:
+        found = keys.offered()
+        if call.as_json:
+            _print_json({"keys": [one.as_dict() for one in found]})
+        elif found:
+            terminal.show_keys(_out(False), found)
+        else:
+            _out(False).print("There are none: no key in ~/.ssh, none in an ssh-agent. Make one with: ssh-keygen -t ed25519")
+
+
+@app.command("host-keys")
+def host_keys(
+    node: Annotated[str | None, typer.Argument(metavar="[NODE]", help="This node only.")] = None,
+    accept: Annotated[
+        str | None,
+        typer.Option(metavar="FINGERPRINT", help="Pin the key of this fingerprint, as NODE's console told it, in place of the old ones."),
+    ] = None,
+    inventory: InventoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the host keys that the machines present with those that the inventory pins; accept a machine that was set up anew."""
+    with _command(inventory, as_json) as call:
+        if accept and not node:
+            raise Refusal("--accept is for one node", "Name it: bzzz-setup host-keys NODE --accept SHA256:...", option="accept")
+        declaration = Declaration.read(paths.inventory(call.inventory))
+        found = new.host_keys(declaration, node)
+        if accept:
+            new.accept(declaration, found[0], accept)
+            found = new.host_keys(declaration, node)
+        if call.as_json:
+            _print_json({"nodes": {one.name: one.as_dict() for one in found}})
+        else:
+            terminal.show_host_keys(_out(False), found)
+        raise typer.Exit(ExitCode.FINE if all(one.trusted for one in found) else ExitCode.CHECKS_FAILED)
+
+
+@app.command("rotate-key")
+def rotate_key(
+    ask_pass: AskPassOption = False,
+    ask_become_pass: AskBecomePassOption = False,
+    inventory: InventoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give the cluster a new SSH key; the old one is revoked when every node has let the new one in. Interrupted, repeat it."""
+    with _command(inventory, as_json) as call:
+        folder, passwords = paths.inventory(call.inventory), _passwords(ask_pass, ask_become_pass)
+        unlocks = "ssh_key_passphrase" in Declaration.read(folder).secrets_set()
+        _finish(run.Job("rotate-key", folder, ["bzzz.cluster.rotate_ssh_key"], unlocks=unlocks, passwords=passwords), call.as_json)
 
 
 @app.command()

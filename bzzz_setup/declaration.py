@@ -170,6 +170,11 @@ class Declaration:
             )
         return name
 
+    def secrets_set(self) -> set[str]:
+        """The names of the options in the vault file, as far as this host's key opens it."""
+        file = self.folder / VAULT
+        return set(decrypted(file.read_text(encoding="utf-8"), self.cluster) or {}) if file.is_file() else set()
+
     def source(self) -> Path:
         """What Ansible is given with -i."""
         return self.folder / HOSTS if (self.folder / HOSTS).is_file() else self.folder

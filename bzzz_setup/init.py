@@ -6,15 +6,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import os
 import re
 import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.bzzz.cluster.plugins.module_utils.addresses import AddressError, address_of, expand_nodes
 
-from bzzz_setup.declaration import NAME, typed
+from bzzz_setup import paths
+from bzzz_setup.declaration import KNOWN_HOSTS, NAME, Declaration, typed, write
 from bzzz_setup.events import ExitCode, Refusal
 
 SWEEP_AT_ONCE = 128
@@ -68,15 +74,7 @@ def answering(addresses: Iterable[str], port: int, on_done: Callable[[], None]) 
 
 def scan_host_keys(addresses: list[str], port: int) -> str:
     """known_hosts lines, without port, of the machines as they present themselves. Raises Refusal naming those that don't answer."""
-    found = subprocess.run(
-        ["ssh-keyscan", "-T", "5", "-p", str(port), "-f", "-"],
-        input="\n".join(addresses) + "\n",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    lines = [re.sub(r"^\[(.+?)\]:\d+ ", r"\1 ", line) for line in found.stdout.splitlines() if line and not line.startswith("#")]
-    known_hosts = "".join(sorted(line + "\n" for line in lines))
+    known_hosts = _presented(addresses, port)
     if missing := without_key(known_hosts, addresses):
         raise Refusal(
             f"no SSH server answers on port {port} of {', '.join(missing)}",
@@ -85,6 +83,94 @@ def scan_host_keys(addresses: list[str], port: int) -> str:
             option="nodes",
         )
     return known_hosts
+
+
+def _presented(addresses: list[str], port: int) -> str:
+    found = subprocess.run(
+        ["ssh-keyscan", "-T", "5", "-p", str(port), "-f", "-"],
+        input="\n".join(addresses) + "\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [re.sub(r"^\[(.+?)\]:\d+ ", r"\1 ", line) for line in found.stdout.splitlines() if line and not line.startswith("#")]
+    return "".join(sorted(line + "\n" for line in lines))
+
+
+@dataclass
+class HostKeys:
+    """A node's host keys. `pinned` is kind (ED25519, RSA…) to fingerprint, `presented` kind to (fingerprint, known_hosts line)."""
+
+    name: str
+    address: str
+    pinned: dict[str, str]
+    presented: dict[str, tuple[str, str]]
+
+    @property
+    def trusted(self) -> bool:
+        """Whether it presents a pinned key, and of no kind another than the pinned one."""
+        shown = {kind: mark for kind, (mark, _line) in self.presented.items() if kind in self.pinned}
+        return bool(shown) and all(self.pinned[kind] == mark for kind, mark in shown.items())
+
+    def as_dict(self) -> dict[str, Any]:
+        presented = {kind: mark for kind, (mark, _line) in self.presented.items()}
+        return {"address": self.address, "pinned": self.pinned, "presented": presented, "trusted": self.trusted}
+
+
+def host_keys(declaration: Declaration, only: str | None = None) -> list[HostKeys]:
+    """Host keys as the inventory folder pins them, and as the machines present them now. Raises Refusal for an unknown node."""
+    vault = paths.vault_key(declaration.cluster)
+    said = subprocess.run(
+        [sys.executable, "-m", "ansible", "inventory", "-i", str(declaration.source()), "--list"],
+        env={**({"ANSIBLE_VAULT_PASSWORD_FILE": str(vault)} if vault.is_file() else {}), **os.environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if said.returncode:
+        raise Refusal(f"the inventory cannot be read: {said.stderr.strip()[-500:]}", "Correct what Ansible names.", option="inventory")
+    variables = json.loads(said.stdout)["_meta"]["hostvars"]
+    nodes = {name: variables.get(name, {}) for name in variables if only in (None, name)}
+    if not nodes:
+        raise Refusal(f"there is no node {only} in the inventory", f"Name one of: {', '.join(variables)}.", option="node")
+    by_port: dict[int, list[str]] = {}
+    for name, given in nodes.items():
+        by_port.setdefault(int(given.get("ansible_port", 22)), []).append(str(given.get("ansible_host", name)))
+    lines = [line for port, addresses in by_port.items() for line in _presented(addresses, port).splitlines()]
+    known_hosts = declaration.folder / KNOWN_HOSTS
+    found = []
+    for name, given in nodes.items():
+        address = str(given.get("ansible_host", name))
+        asked = ["ssh-keygen", "-F", address, "-f", str(known_hosts)]
+        pinned = "".join(
+            line + "\n"
+            for line in subprocess.run(asked, capture_output=True, text=True, check=False).stdout.splitlines()
+            if not line.startswith(("#", "@"))
+        )
+        own = [line for line in lines if line.partition(" ")[0] == address]
+        presented = {kind: (fingerprint, line) for line in own for _host, kind, fingerprint in fingerprints(line + "\n")}
+        found.append(HostKeys(name, address, {kind: mark for _host, kind, mark in fingerprints(pinned)} if pinned else {}, presented))
+    return found
+
+
+def accept(declaration: Declaration, node: HostKeys, fingerprint: str) -> None:
+    """Pin the presented key of this fingerprint in place of all that are pinned for the node. Raises Refusal where it is not presented."""
+    line = next((line for mark, line in node.presented.values() if mark == fingerprint), None)
+    if line is None:
+        raise Refusal(
+            f"{node.name} does not present the host key {fingerprint}",
+            f"Give one that it does: {', '.join(mark for mark, _line in node.presented.values()) or 'it does not answer'}. "
+            "If the machine's console names another, another machine answers in its place.",
+            ExitCode.NODES_FAILED,
+            option="accept",
+        )
+    file = declaration.folder / KNOWN_HOSTS
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, KNOWN_HOSTS)  # ssh-keygen writes in place, and leaves the old file beside it
+        copy.write_text(declaration.known_hosts, encoding="utf-8")
+        subprocess.run(["ssh-keygen", "-R", node.address, "-f", str(copy)], capture_output=True, check=True)
+        kept = copy.read_text(encoding="utf-8")
+    write(file, kept + ("" if not kept or kept.endswith("\n") else "\n") + line + "\n")
 
 
 def pinned(file: Path, addresses: list[str], port: int) -> str:
@@ -178,27 +264,28 @@ def hosts(nodes: dict[str, str], coordinators: list[str], port: int) -> dict[str
     }
 
 
-def options(name: str, user: str, key: Path | None) -> dict[str, Any]:
-    """The content of group_vars/bzzz/main.yml."""
+def options(name: str, user: str, key: Path | None, public_keys: list[str], *, passphrase: bool) -> dict[str, Any]:
+    """The content of group_vars/bzzz/main.yml. `passphrase`: the vault holds that of the private key.
+
+    Raises Refusal for names that are none.
+    """
     if not NAME.fullmatch(name):
         raise Refusal(
             f"'{name}' is no cluster name", "Use lower-case letters, digits and hyphens, for example --name lab-1.", option="name"
         )
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", user):
         raise Refusal(f"'{user}' is no user name", "Give the user that may log in to the nodes, for example --user root.", option="user")
-    if key is not None and not key.is_file():
-        raise Refusal(
-            f"there is no private key at {key}",
-            "Give the path of the key that gets in, for example --ssh-key ~/.ssh/id_ed25519.",
-            option="ssh_key",
-        )
     return {
         "declaration_cluster_name": name,
         "ansible_user": typed(user),
         **({"ansible_ssh_private_key_file": typed(str(key))} if key else {}),
+        # Ansible unlocks the key's text into an agent of its own; ssh could only ask for the passphrase of a file.
+        **({"ansible_ssh_private_key": "{{ lookup('ansible.builtin.file', ansible_ssh_private_key_file) }}"} if passphrase else {}),
         "ansible_become": True,
         "ansible_python_interpreter": "/usr/bin/python3",
         # Only keys pinned in this folder count, also where the environment would switch the check off, as AWX does.
         "ansible_host_key_checking": True,
-        "ansible_ssh_common_args": _SSH_OPTIONS,
+        # An agent with many keys would otherwise offer others first, until sshd hangs up.
+        "ansible_ssh_common_args": _SSH_OPTIONS + (" -o IdentitiesOnly=yes" if key else ""),
+        **({"ssh_key_source": "provided", "ssh_public_keys": typed(public_keys)} if public_keys else {}),
     }

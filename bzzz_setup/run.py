@@ -80,6 +80,8 @@ class Job:
     limit: str | None = None
     check: bool = False
     journal: bool = True
+    # Whether it logs in with a key that Ansible has to unlock.
+    unlocks: bool = False
     # Ansible's prompts and what to answer; they stay in memory.
     passwords: dict[str, str] = field(default_factory=dict, repr=False)
     # No secrets: they end up on Ansible's command line.
@@ -228,6 +230,12 @@ def _ansible(job: Job, declaration: Declaration, private: Path, emit: Callable[[
     pid_file = private / "pid"
     playbook_command = [sys.executable, "-m", "ansible", "playbook", *config.command[1:]]
     config.command = [sys.executable, "-c", _TETHER, str(os.getpid()), str(pid_file), *playbook_command]
+    if job.journal and (job.unlocks or "ansible_ssh_private_key" in declaration.options):
+        # Ansible unlocks keys into this agent, which ends with it. One that Ansible starts itself has too long a path.
+        agent = sockets.with_suffix(".agent")
+        agent.unlink(missing_ok=True)
+        config.command = ["ssh-agent", "-a", str(agent), *config.command]
+        config.env["ANSIBLE_SSH_AGENT"] = str(agent)
 
     translate = _Translator(emit)
     cancel = _Cancel(pid_file)

@@ -20,6 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bzzz_setup.events import Event, ExitCode, Message, RunFinished, StepStarted, TaskFinished, TaskStarted
+from bzzz_setup.init import HostKeys
+from bzzz_setup.keys import Key
 from bzzz_setup.report import Report, StepReport, clock, count, few, gib, unified
 
 _MARKS = {"done": "[green]✔[/]", "failed": "[red]✘[/]", "running": "[cyan]…[/]", "waiting": "[dim]·[/]"}
@@ -163,6 +165,28 @@ def show_runs(out: Console, reports: list[Report]) -> None:
     for report in reports:
         outcome = _OUTCOMES[report.exit_code].partition(":")[0] if report.finished else "[yellow]Not ended[/]"
         table.add_row(escape(report.run), _when(report), clock(report.seconds), report.command, outcome)
+    out.print(table)
+
+
+def show_keys(out: Console, keys: list[Key]) -> None:
+    """SSH keys of this admin host, numbered."""
+    table = _table("", "key", "type", "comment", "fingerprint", "")
+    for number, key in enumerate(keys, 1):
+        held = "in ssh-agent" if key.agent else "wants a passphrase" if key.locked else ""
+        table.add_row(str(number), escape(key.name), f"{key.kind} {key.bits}", escape(key.comment), key.fingerprint, held)
+    out.print(table)
+
+
+def show_host_keys(out: Console, found: list[HostKeys]) -> None:
+    """The nodes' host keys, as pinned and as they are presented."""
+    table = _table("node", "presents", "", "pinned")
+    for node in found:
+        if not node.presented:
+            table.add_row(escape(node.name), "[dim]no answer[/]", "", "")
+        for kind, (fingerprint, _line) in node.presented.items():
+            pinned = node.pinned.get(kind)
+            said = "[green]as pinned[/]" if pinned == fingerprint else "[red]changed[/]" if pinned else "[yellow]not pinned[/]"
+            table.add_row(escape(node.name), kind, fingerprint, said)
     out.print(table)
 
 

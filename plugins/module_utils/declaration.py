@@ -25,6 +25,7 @@ from ansible.module_utils.common.validation import (
 
 from .problems import Problem, nearest, problem
 from .rules.ranges import unfit
+from .rules.ssh import holds_private_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,8 +38,6 @@ Spec = dict[str, Any]
 Specs = dict[str, dict[str, Any]]
 # role -> option without the role's prefix -> value
 Declared = dict[str, dict[str, Any]]
-
-_PRIVATE_KEY = ("PRIVATE KEY-----", "b3BlbnNzaC1rZXktdjE", "PuTTY-User-Key-File")
 
 
 @functools.cache
@@ -138,7 +137,7 @@ def _read(name: str, spec: Spec, value: Callable[[], Any], node: str) -> tuple[A
         )
     if raw is None:
         return None, None
-    if not secret and _pasted_private_key(raw):
+    if not secret and holds_private_key(json.dumps(raw)):
         message = "This is a private key. It is not kept, but whoever could read the inventory has seen it."
         return None, problem(name, message, "Replace the key pair, and give the public key (the line in the .pub file).", node=node)
     try:
@@ -211,11 +210,6 @@ def _coerce_dict(name: str, spec: Spec, value: Any) -> Any:
 
 def _secret(spec: Spec) -> bool:
     return bool(spec.get("no_log")) or any(_secret(inner) for inner in spec.get("options", {}).values())
-
-
-def _pasted_private_key(value: Any) -> bool:
-    text = json.dumps(value)
-    return any(mark in text for mark in _PRIVATE_KEY)
 
 
 def _but(spec: Spec, value: Any) -> str:

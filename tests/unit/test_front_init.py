@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -404,3 +405,173 @@ def test_shell_quoting_of_the_next_command(servers: Servers, environment: dict[s
     folder = tmp_path / "a b"
     done = setup(environment, "init", "-i", str(folder), "--nodes", f"{NETWORK}.2", "--port", str(servers.port), "--accept-host-keys")
     assert f"bzzz-setup detect -i {shlex.quote(str(folder))}" in done.stdout
+
+
+# --- SSH keys ---
+
+
+@pytest.fixture
+def agent(environment: dict[str, str], tmp_path: Path) -> Iterator[Path]:
+    """A real ssh-agent, in `environment`; ~/.ssh has a key, one with a passphrase, and one that only the agent has. Returns ~/.ssh."""
+    folder = Path(environment["HOME"]) / ".ssh"
+    folder.mkdir(mode=0o700)
+    for name, kind, passphrase, comment in (
+        ("id_rsa", "rsa", "", "old (work)"),
+        ("locked", "ed25519", SECRET, "locked"),
+        ("away", "ed25519", "", ""),
+    ):
+        subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-C", comment, "-f", folder / name], check=True)
+    (folder / "broken.pub").write_text("gibberish")
+    (folder / "alone.pub").write_bytes((folder / "id_rsa.pub").read_bytes())
+    socket_file = tmp_path / "agent"
+    process = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket_file)], stdout=subprocess.DEVNULL)
+    try:
+        environment["SSH_AUTH_SOCK"] = str(socket_file)
+        for _ in range(100):
+            if subprocess.run(["ssh-add", "-q", folder / "away"], env=environment, capture_output=True, check=False).returncode == 0:
+                break
+            time.sleep(0.1)
+        (folder / "away").unlink()
+        (folder / "away.pub").rename(tmp_path / "away.pub")
+        yield folder
+    finally:
+        process.terminate()
+        process.wait()
+
+
+SECRET = "canary-Passphrase-77f1"
+
+
+def fingerprint(public: Path) -> str:
+    return subprocess.run(["ssh-keygen", "-lf", public], capture_output=True, text=True, check=True).stdout.split()[1]
+
+
+@pytest.mark.requirement("2.1.3", part="keys that there are")
+def test_keys_of_agent_and_home_are_listed(environment: dict[str, str], agent: Path, tmp_path: Path) -> None:
+    found = {key["name"]: key for key in json.loads(setup(environment, "keys", "--json").stdout)["keys"]}
+    assert set(found) == {"ssh-agent", str(agent / "id_rsa"), str(agent / "locked")}
+    assert found["ssh-agent"]["fingerprint"] == fingerprint(tmp_path / "away.pub")
+    rsa, locked = found[str(agent / "id_rsa")], found[str(agent / "locked")]
+    assert (rsa["kind"], rsa["bits"], rsa["comment"], rsa["locked"], rsa["agent"]) == ("RSA", "3072", "old (work)", False, False)
+    assert (locked["kind"], locked["locked"], locked["agent"]) == ("ED25519", True, False)
+    assert "old (work)" in setup({**environment, "COLUMNS": "160"}, "keys").stdout
+    del environment["SSH_AUTH_SOCK"]
+    assert len(json.loads(setup(environment, "keys", "--json").stdout)["keys"]) == 2
+
+
+@pytest.mark.requirement("2.1.3", part="the one chosen")
+def test_the_chosen_key_and_no_other_is_what_ansible_logs_in_with(
+    servers: Servers, environment: dict[str, str], agent: Path, tmp_path: Path
+) -> None:
+    servers.add(f"{NETWORK}.2")
+    reach = ["--nodes", f"{NETWORK}.2", "--port", str(servers.port), "--accept-host-keys"]
+    away = tmp_path / "away.pub"
+    ways = {
+        "agent": (["--ssh-key", fingerprint(away)], away.read_text()),
+        "public": (["--ssh-key", str(away)], away.read_text()),
+        "home": (["--ssh-key", fingerprint(agent / "id_rsa.pub")], None),
+        "file": (["--ssh-key", "~/.ssh/id_rsa"], None),
+    }
+    for name, (way, public) in ways.items():
+        done = setup(environment, "init", "-i", str(tmp_path / f"by-{name}"), *reach, *way)
+        assert done.returncode == 0, done.stderr
+        options = declaration.Declaration.read(tmp_path / f"by-{name}").options
+        file = Path(options["ansible_ssh_private_key_file"])
+        assert file == agent / "id_rsa" if public is None else file.read_text().split()[:2] == public.split()[:2]
+        assert options["ansible_ssh_common_args"].endswith("-o IdentitiesOnly=yes") and "ansible_ssh_private_key" not in options
+    for wrong, says in (("SHA256:none", "bzzz-setup keys"), (str(agent / "locked.pub"), "ssh-add"), (str(agent / "locked"), "passphrase")):
+        done = setup(environment, "init", "-i", str(tmp_path / "wrong"), *reach, "--ssh-key", wrong)
+        assert done.returncode == 2 and says in done.stderr, done.stderr
+    kept = ["--ssh-key", str(agent / "locked"), "--secret", "ansible_ssh_private_key_passphrase"]
+    assert "does not open" in setup(environment, "init", "-i", str(tmp_path / "wrong"), *reach, *kept, given="no\n").stderr
+    done = setup(environment, "init", "-i", str(tmp_path / "kept"), *reach, *kept, given=f"{SECRET}\n")
+    assert done.returncode == 0, done.stderr
+    assert SECRET not in done.stdout + done.stderr + "".join(file.read_text() for file in (tmp_path / "kept").rglob("*") if file.is_file())
+    assert not (tmp_path / "wrong").exists()
+
+
+@pytest.mark.requirement("2.1.3", part="offered in a terminal")
+def test_init_offers_the_keys_in_a_terminal(servers: Servers, environment: dict[str, str], agent: Path, tmp_path: Path) -> None:
+    servers.add(f"{NETWORK}.2")
+    command = ["-m", "bzzz_setup", "init", "-i", str(tmp_path / "mine"), "--nodes", f"{NETWORK}.2", "--port", str(servers.port)]
+    child = pexpect.spawn(
+        sys.executable, [*command, "--user", "root"], env={**environment, "TERM": "xterm", "COLUMNS": "160"}, encoding="utf-8", timeout=60
+    )
+    child.setwinsize(50, 160)
+    child.expect("locked.*wants a passphrase")
+    child.expect("Key to log in with")
+    child.sendline("3")
+    child.expect("kept in the vault")
+    child.expect("own host keys")
+    child.sendline("y")
+    child.expect("ansible_ssh_private_key_passphrase:")
+    child.sendline(SECRET)
+    rest = child.read()
+    child.close()
+    assert child.exitstatus == 0, rest
+    made = declaration.Declaration.read(tmp_path / "mine")
+    assert made.options["ansible_ssh_private_key_file"] == str(agent / "locked") and SECRET not in rest
+    assert "ansible_ssh_private_key" in made.options
+
+
+@pytest.mark.requirement("2.1.2", part="given to init")
+def test_a_public_key_is_given_to_init_and_a_private_one_refused(
+    servers: Servers, environment: dict[str, str], agent: Path, tmp_path: Path
+) -> None:
+    servers.add(f"{NETWORK}.2")
+    reach = ["--nodes", f"{NETWORK}.2", "--port", str(servers.port), "--accept-host-keys"]
+    text, file = (tmp_path / "away.pub").read_text().strip(), agent / "locked.pub"
+    done = setup(environment, "init", "-i", str(tmp_path / "mine"), *reach, "--public-key", text, "--public-key", str(file))
+    assert done.returncode == 0, done.stderr
+    options = declaration.Declaration.read(tmp_path / "mine").options
+    assert options["ssh_public_keys"] == [text, file.read_text().strip()] and options["ssh_key_source"] == "provided"
+    assert set(listed(tmp_path / "mine")) == {"node1"}, "Ansible does not read it"
+
+    private = (agent / "id_rsa").read_text()
+    part = private.splitlines()[10]
+    weak = tmp_path / "weak"
+    subprocess.run(["ssh-keygen", "-q", "-t", "rsa", "-b", "2048", "-N", "", "-f", weak], check=True)
+    for pasted, says in (
+        (private, "private key"),
+        (str(agent / "id_rsa"), "private key"),
+        (part, "no public key"),
+        (str(weak.with_suffix(".pub")), "2048 bits is too weak"),
+        (str(tmp_path / "none.pub"), "no public key"),
+    ):
+        done = setup(environment, "init", "-i", str(tmp_path / "refused"), *reach, "--public-key", pasted, "--json")
+        (told,) = json.loads(done.stdout)["problems"]
+        assert done.returncode == 2 and says in told["message"] and told["remedy"], told
+        assert part not in done.stdout + done.stderr and not (tmp_path / "refused").exists()
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and part in path.read_text()]
+    assert kept == [agent / "id_rsa"]
+
+
+@pytest.mark.requirement("2.1.4", part="a changed host key is looked at, and accepted by its fingerprint")
+def test_a_changed_host_key_is_told_and_accepted_by_fingerprint(servers: Servers, environment: dict[str, str], tmp_path: Path) -> None:
+    for last in (2, 3):
+        servers.add(f"{NETWORK}.{last}")
+    folder = tmp_path / "mine"
+    arguments = ["--nodes", f"{NETWORK}.2-3", "--port", str(servers.port), "--accept-host-keys", "--secret", "service_token"]
+    assert setup(environment, "init", "-i", str(folder), *arguments, given="some token\n").returncode == 0
+
+    def looked(*more: str) -> tuple[int, dict[str, dict[str, object]]]:
+        done = setup(environment, "host-keys", "-i", str(folder), "--json", *more)
+        return done.returncode, json.loads(done.stdout).get("nodes", {})
+
+    code, nodes = looked()
+    assert code == 0 and {name: node["trusted"] for name, node in nodes.items()} == {"node1": True, "node2": True}
+    known_hosts, former = folder / "known_hosts.txt", paramiko.ECDSAKey.generate()
+    pinned = f"{NETWORK}.3 {former.get_name()} {former.get_base64()}\n"
+    known_hosts.write_text(servers.line(f"{NETWORK}.2") + pinned)
+    code, nodes = looked()
+    assert code == 1 and {name: node["trusted"] for name, node in nodes.items()} == {"node1": True, "node2": False}
+    assert "changed" in setup({**environment, "COLUMNS": "160"}, "host-keys", "-i", str(folder)).stdout
+    presented, before = nodes["node2"]["presented"], known_hosts.read_text()
+    assert isinstance(presented, dict)
+    # Neither for all at once, nor unseen, nor another's.
+    for refused in (["--accept", presented["ECDSA"]], ["node2", "--accept", "SHA256:other"], ["node1", "--accept", presented["ECDSA"]]):
+        assert looked(*refused)[0] in (2, 3) and known_hosts.read_text() == before
+    code, nodes = looked("node2", "--accept", presented["ECDSA"])
+    assert code == 0 and nodes["node2"]["trusted"]
+    assert known_hosts.read_text() == servers.line(f"{NETWORK}.2") + servers.line(f"{NETWORK}.3")
+    assert sorted(path.name for path in folder.iterdir()) == ["group_vars", "host_vars", "hosts.yml", "known_hosts.txt"]

@@ -13,8 +13,9 @@ CAUSES = (
     (
         r"Host key verification failed|HOST IDENTIFICATION HAS CHANGED",
         "The machine does not show the host key that is pinned for it, so nothing was sent to it.",
-        "If it was set up anew, compare what 'ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub' says on its console, then put its new "
-        "keys into known_hosts.txt of the inventory; if nobody changed it, another machine answers in its place.",
+        "If it was set up anew, compare what 'ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub' says on its console with what "
+        "'bzzz-setup host-keys' shows; where both agree, 'bzzz-setup host-keys NODE --accept SHA256:...' puts its new key into "
+        "known_hosts.txt of the inventory. If nobody changed it, another machine answers in its place: find it before anything else.",
     ),
     (
         r"(\S+): Permission denied \(",
@@ -31,7 +32,8 @@ CAUSES = (
         r"connect to host (\S+) port \d+: (?:Connection timed out|No route to host|Network is unreachable)"
         r"|Connection timed out during banner",
         "The machine is down, or a firewall on the way drops what is sent to it.",
-        "Look whether it answers (ping {0}), switch it on or let SSH through; the other nodes were finished meanwhile.",
+        "Look whether it answers (ping {0}), switch it on or let SSH through, then run again: the other nodes were finished meanwhile, "
+        "and a key that was revoked there still gets in here.",
     ),
     (
         r"Could not resolve hostname ([^\s:]+)",

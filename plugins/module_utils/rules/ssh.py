@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..problems import Problem, problem
@@ -19,6 +20,41 @@ if TYPE_CHECKING:
 # Accounts that services run as: a key and sudo would make a hole in the service a way to root.
 SERVICES = ("bzzz", "etcd", "prometheus")
 USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+RSA_BITS = 3072
+_PRIVATE_KEY = ("PRIVATE KEY-----", "b3BlbnNzaC1rZXktdjE", "PuTTY-User-Key-File")
+
+
+def holds_private_key(text: str) -> bool:
+    """Whether a private key was pasted there, whole or in part."""
+    return any(mark in text for mark in _PRIVATE_KEY)
+
+
+def files(declared: Mapping[str, Declared]) -> list[Problem]:
+    """Puts the keys of files in the files' place in ssh_public_keys; returns what is wrong with those files, of which nothing is quoted."""
+    found = []
+    for node, roles in declared.items():
+        keys: list[str] = []
+        for entry in roles["ssh"]["public_keys"]:
+            if not entry.startswith(("/", "~")):
+                keys.append(entry)
+                continue
+            remedy = "Name the .pub file, or another file of lines such as: ssh-ed25519 AAAA... name"
+            try:
+                text = Path(entry).expanduser().read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError, RuntimeError) as error:  # the last: ~ of a user who does not exist
+                why = getattr(error, "strerror", None) or "it is not text"
+                found.append(problem("ssh_public_keys", f"{entry} cannot be read on this admin host: {why}.", remedy, node=node))
+                continue
+            lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+            if holds_private_key(text):
+                message = "The file holds a private key. It is not kept, and was given to nobody."
+                found.append(problem("ssh_public_keys", message, remedy, value=entry, node=node))
+            elif not lines:
+                found.append(problem("ssh_public_keys", "The file holds no key.", remedy, value=entry, node=node))
+            else:
+                keys += lines
+        roles["ssh"]["public_keys"] = keys
+    return found
 
 
 def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Problem]:
@@ -64,46 +100,39 @@ def _keys(ssh: Mapping[str, Any], node: str) -> Iterator[Problem]:
         message = "ssh_key_source is 'provided', but no key is."
         yield problem("ssh_public_keys", message, "List the public keys, or set ssh_key_source to generate.", node=node)
     for place, key in enumerate(keys, 1):
-        for severity, message, remedy in judge_key(key):
-            yield problem("ssh_public_keys", f"Key {place}: {message}", remedy, value=key, node=node, severity=severity)  # type: ignore[arg-type]
-    for key in {key for key in keys if keys.count(key) > 1}:
-        message = "The same key is listed twice."
-        yield problem("ssh_public_keys", message, "Remove one of the two.", value=key, node=node, severity="warning")
+        # Without its value, here and below: what is no public key may be a part of a private one.
+        if wrong := judge_key(key):
+            yield problem("ssh_public_keys", f"Key {place}: {wrong[0]}", wrong[1], node=node)
+        if key in keys[: place - 1]:
+            message = f"Key {place} is listed before."
+            yield problem("ssh_public_keys", message, "Remove one of the two.", node=node, severity="warning")
 
 
-def judge_key(key: str) -> Iterator[tuple[str, str, str]]:
-    """(severity, message, remedy) for what is wrong with a public key in OpenSSH's one-line form."""
+def judge_key(key: str) -> tuple[str, str] | None:
+    """What is wrong with a public key in OpenSSH's one-line form, and the remedy; None where nothing is."""
     # Here, since controllers have it, and a node that this file may be sent to need not.
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric import dsa, rsa  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415
     from cryptography.hazmat.primitives.serialization import load_ssh_public_key  # noqa: PLC0415
 
     make = "Make one with: ssh-keygen -t ed25519"
     form = "Paste the one line of the .pub file: type, base64 text, comment (ssh-ed25519 AAAA... name)."
-    if "\n" in key.strip() or "\r" in key.strip():
-        yield "error", "It is longer than one line.", form
-        return
     kind = key.split(maxsplit=1)[0] if key.strip() else ""
+    if len(key.strip().splitlines()) > 1:
+        return "It is longer than one line.", form
     if kind.startswith("----"):
-        yield "error", "It is not in OpenSSH's one-line form.", "Convert it with: ssh-keygen -i -f FILE"
-        return
+        return "It is not in OpenSSH's one-line form.", "Convert it with: ssh-keygen -i -f FILE"
     if "-cert-" in kind:
-        yield "error", "It is a certificate, not a key.", "Give the public key that the certificate is for."
-        return
+        return "It is a certificate, not a key.", "Give the public key that the certificate is for."
     if kind == "ssh-dss":
-        yield "error", "DSA keys are broken, and OpenSSH refuses them.", make
-        return
+        return "DSA keys are broken, and OpenSSH refuses them.", make
     try:
         loaded = load_ssh_public_key(key.strip().encode())
     except (ValueError, UnsupportedAlgorithm):
-        yield "error", "It is no public key: type and base64 text do not fit together, or are cut off.", form
-        return
-    if isinstance(loaded, dsa.DSAPublicKey):
-        yield "error", "DSA keys are broken, and OpenSSH refuses them.", make
-    elif isinstance(loaded, rsa.RSAPublicKey) and loaded.key_size < 2048:
-        yield "error", f"An RSA key of {loaded.key_size} bits can be broken.", make
-    elif isinstance(loaded, rsa.RSAPublicKey) and loaded.key_size < 3072:
-        yield "warning", f"An RSA key of {loaded.key_size} bits is weak by today's advice (3072).", make
+        return "It is no public key: type and base64 text do not fit together, or are cut off.", form
+    if isinstance(loaded, rsa.RSAPublicKey) and loaded.key_size < RSA_BITS:
+        return f"An RSA key of {loaded.key_size} bits is too weak: {RSA_BITS} are the least by today's advice.", make
+    return None
 
 
 def _sudo(ssh: Mapping[str, Any], node: Node) -> Iterator[Problem]:
