@@ -21,6 +21,7 @@
       ca: /etc/bzzz/tls/ca.crt             # required
       server_certificate: /etc/bzzz/tls/service.crt  # shown to clients, with its chain; when not given, certificate
       server_key: /etc/bzzz/tls/service.key          # its key; when not given, key
+      ciphers: ECDHE+AESGCM:ECDHE+CHACHA20           # what TLS 1.2 offers, as OpenSSL writes it; nothing older is spoken
     auth:
       token_sha256: [9f86d0…]      # SHA-256 of each accepted token, hexadecimal; works without etcd
       lockout_failures: 5          # so many wrong passwords in a row lock an account
@@ -51,6 +52,7 @@ import hashlib
 import ipaddress
 import json
 import re
+import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -182,6 +184,14 @@ def _endpoint(value: Any) -> str:
     raise _Wrong(f"{value!r} is no etcd endpoint", "write https://ADDRESS:PORT, such as https://192.0.2.11:2379")
 
 
+def _ciphers(value: Any) -> str:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).set_ciphers(_text(value))
+    except ssl.SSLError:
+        raise _Wrong(f"{value!r} names no cipher that OpenSSL knows", "write a list that 'openssl ciphers -v LIST' accepts") from None
+    return _text(value)
+
+
 def _optional(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None else parse(value)
 
@@ -227,6 +237,7 @@ class Tls:
     ca: Annotated[Path, _file]
     server_certificate: Annotated[Path | None, _optional(_file)] = None
     server_key: Annotated[Path | None, _optional(_file)] = None
+    ciphers: Annotated[str, _ciphers] = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
     @property
     def shown(self) -> tuple[Path, Path]:

@@ -12,7 +12,31 @@ from hypothesis import strategies as st
 from bzzz_setup.events import TaskFinished
 from bzzz_setup.report import Report
 
+ACME = "certificate: 'sh /etc/bzzz/acme/acme.sh' failed with exit code 1: "
 SAID = {
+    f"{ACME}An unexpected error occurred: requests.exceptions.SSLError: HTTPSConnectionPool(host='ca.example.com', port=443): Max retries "
+    "exceeded (Caused by SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed')))": (
+        "does not trust",
+        "tls_acme_ca_file",
+    ),
+    f"{ACME}An unexpected error occurred: ValueError: Requesting ca.example.com/dir: Connection refused": (
+        "does not answer",
+        "ca.example.com/",
+    ),
+    f"{ACME}HTTPSConnectionPool(host='ca.example.com', port=443): Max retries exceeded (ConnectTimeoutError)": (
+        "does not answer",
+        "ca.example.com/",
+    ),
+    f"{ACME}AttributeError: can't set attribute acme.messages.Error: urn:ietf:params:acme:error:rateLimited :: There were too many "
+    "requests of a given type :: too many certificates (5) already issued for this exact set of domains": ("for a while", "staging"),
+    f"{ACME}Unable to register an account with ACME server. Server requires external account binding.": ("outside", "tls_acme_eab_id"),
+    f"{ACME}Unable to register an account. the field 'kid' references a key that is not known": ("outside", "tls_acme_eab_key"),
+    f"{ACME}problems: Domain: a.example.com Type: connection Detail: timeout": ("could not reach", "curl http://a.example.com/"),
+    f"{ACME}problems: Domain: a.example.com Type: dns Detail: NXDOMAIN": ("could not reach", "Look up a.example.com"),
+    f"{ACME}problems: Domain: a.example.com Type: unauthorized Detail: Invalid response": ("another answer", "Have a.example.com lead"),
+    f"{ACME}problems: Domain: a.example.com Type: caa Detail: CAA record": ("CAA record", "dig CAA a.example.com"),
+    f"{ACME}Could not bind TCP port 80 because it is already in use": ("Another program", "sport = :80"),
+    f"{ACME}Received response from server: NOTAUTH": ("updates of the domain", "tls_acme_dns_key_name"),
     "Host key verification failed.": ("pinned", "ssh-keygen -lf"),
     "admin@10.0.0.11: Permission denied (publickey,password).": ("lets this user", "ssh -i KEY admin@10.0.0.11"),
     "ssh: connect to host 10.0.0.11 port 22: Connection refused": ("no SSH server", "systemctl enable --now ssh"),

@@ -274,13 +274,14 @@ def test_a_wrong_configuration_ends_with_78_and_names_key_and_remedy(cluster: Cl
     node.kill()
     node.settings["listen"]["port"] = "eighty"
     node.settings["node"]["roles"] = ["cordinator"]
+    node.settings["tls"]["ciphers"] = "ROT13"
     node.log.write_text("")
     node.start()
     assert node.process and node.process.wait(20) == 78
     said = node.log.read_text()
-    assert "listen.port" in said and "node.roles" in said and "Remedy: write coordinator" in said
+    assert "listen.port" in said and "node.roles" in said and "Remedy: write coordinator" in said and "tls.ciphers" in said
 
-    node.start(BZZZ_LISTEN_PORT=str(cluster.etcd.clients[0]), BZZZ_NODE_ROLES="worker")
+    node.start(BZZZ_LISTEN_PORT=str(cluster.etcd.clients[0]), BZZZ_NODE_ROLES="worker", BZZZ_TLS_CIPHERS="ECDHE+AESGCM")
     assert node.process.wait(20) == 1, "a port that is taken may become free: systemd is to try again"
     assert "ss -ltnp" in node.log.read_text()
 

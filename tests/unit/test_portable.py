@@ -95,6 +95,8 @@ def test_no_secret_is_in_it_and_each_is_named(folder: Path) -> None:
             "downloads_proxy_credentials": "not set",
             "service_token": "set",
             "ssh_key_passphrase": "set",
+            "tls_acme_dns_key": "not set",
+            "tls_acme_eab_key": "not set",
             "tls_key_passphrase": "not set",
             "ansible_become_password": "set",
         },

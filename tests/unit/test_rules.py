@@ -959,3 +959,72 @@ def test_any_facts_are_judged_and_every_problem_has_option_and_remedy(facts: dic
         assert found["option"] in options_of(load_specs())
         assert found["message"] and found["remedy"]
         json.dumps(found)
+
+
+# --- certificates by ACME ---
+
+ACME = {"tls_mode": "acme", "tls_acme_accept_terms": True, "tls_extra_names": ["a.example.com"]}
+
+
+@pytest.mark.requirement("2.3.3", part="every fault in its own words")
+@pytest.mark.parametrize(
+    ("given", "option", "word"),
+    [
+        ({"tls_acme_accept_terms": False}, "tls_acme_accept_terms", "terms"),
+        ({"tls_extra_names": ["node.local"]}, "tls_extra_names", "no DNS"),
+        ({"tls_extra_names": ["10.0.0.11"]}, "tls_extra_names", "without a domain"),
+        ({"tls_extra_names": ["gpu1"]}, "tls_extra_names", "without a domain"),
+        ({"tls_extra_names": ["gpu1.internal"]}, "tls_extra_names", "letsencrypt"),
+        ({"tls_extra_names": ["*.example.com"]}, "tls_extra_names", "http-01"),
+        ({"tls_acme_directory": "http://ca.example.com/dir"}, "tls_acme_directory", "https://"),
+        ({"tls_acme_directory": "https://ca.example.com/dir\nconfig-dir = /"}, "tls_acme_directory", "https://"),
+        ({"tls_acme_email": "admin"}, "tls_acme_email", "no e-mail"),
+        ({"tls_acme_eab_id": "kid"}, "tls_acme_eab_key", "both"),
+        ({"tls_acme_eab_key": "abc"}, "tls_acme_eab_id", "both"),
+        ({"tls_acme_challenge": "dns-01", "tls_acme_dns_key_name": "k", "tls_acme_dns_key": "s"}, "tls_acme_dns_server", "let in"),
+        (
+            {
+                "tls_acme_challenge": "dns-01",
+                "tls_acme_dns_key_name": "k",
+                "tls_acme_dns_key": "s",
+                "tls_acme_dns_server": "ns.example.com",
+            },
+            "tls_acme_dns_server",
+            "no address",
+        ),
+        ({"service_web_port": 80}, "tls_acme_challenge", "Port 80 is also service_web_port"),
+        ({"network_reserved_ports": ["79-81"]}, "tls_acme_challenge", "keeps for others"),
+    ],
+)
+def test_what_no_acme_authority_would_issue_for(given: dict[str, Any], option: str, word: str) -> None:
+    assert judge(ACME, ONE) == []
+    (found,) = judge({**ACME, **given}, ONE)
+    assert (found["option"], found["severity"]) == (option, "error") and word in found["message"] and found["remedy"]
+    if option == "tls_acme_challenge":
+        assert "dns-01" in found["remedy"]
+
+
+@pytest.mark.requirement("2.3.3", part="good declarations")
+def test_what_acme_authorities_issue_for() -> None:
+    dns = {"tls_acme_challenge": "dns-01", "tls_acme_dns_server": "10.0.0.53", "tls_acme_dns_key_name": "k.", "tls_acme_dns_key": "s"}
+    own = {"tls_acme_directory": "https://ca.corp.internal/acme/acme/directory", "tls_extra_names": ["gpu1.corp.internal", "10.0.0.11"]}
+    assert judge({**ACME, **dns, "tls_extra_names": ["*.example.com"], "service_web_port": 80}) == []
+    assert judge({**ACME, **own}, ONE) == []
+    # Nothing of it means anything in another mode, which is no fault.
+    assert {one["severity"] for one in judge({"tls_acme_email": "a@example.com"}, ONE)} == {"warning"}
+
+
+@pytest.mark.requirement("2.3.3", part="one node to a name by http-01")
+def test_by_http_each_name_is_one_nodes() -> None:
+    (found,) = errors(judge(ACME, cluster_of(2)))
+    assert (found["option"], found["node"], found["value"]) == ("tls_extra_names", "n2", "a.example.com") and "n1" in found["message"]
+    assert errors(judge(ACME, cluster_of(2), n2={"tls_extra_names": ["b.example.com"]})) == []
+
+
+@pytest.mark.requirement("2.3.3", part="port 80 that somebody else has")
+def test_http_needs_the_port_that_authorities_come_to() -> None:
+    nginx = facts_of(ETH0, listeners=[listener(80, "nginx", "nginx.service")])
+    (found,) = errors(judge_on({"n1": nginx}, ACME, ONE))
+    assert found["option"] == "tls_acme_challenge" and "nginx" in found["message"]
+    assert "dns-01" in found["remedy"] and "systemctl disable --now nginx.service" in found["remedy"]
+    assert errors(judge_on({"n1": nginx}, None, ONE)) == []

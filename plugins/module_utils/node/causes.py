@@ -56,6 +56,57 @@ CAUSES = (
         "There is no sudo on the node, and the user that logs in is not root.",
         "As root on the node: apt-get install sudo. Or log in as root (ansible_user: root in the inventory).",
     ),
+    # certbot's words, and within them the authority's (RFC 8555).
+    (
+        r"acme\.sh.*CERTIFICATE_VERIFY_FAILED",
+        "The ACME directory shows a certificate that the node does not trust.",
+        "Name the certificate of the authority that issued it in tls_acme_ca_file, or correct tls_acme_directory.",
+    ),
+    (
+        r"acme\.sh.*(?:Requesting (\S+?)/|HTTPSConnectionPool\(host='([^']+)')",
+        "The ACME directory does not answer the node.",
+        "On the node: curl -v https://{0}/. Correct tls_acme_directory, or let the node through to it (a proxy: downloads_https_proxy).",
+    ),
+    (
+        r"acme\.sh.*(?:too many |rate ?[lL]imit)",
+        "The authority issues no more to this account, address or domain for a while.",
+        "Wait for as long as it says; the certificate that is shown stays. To try things out, name its staging directory in "
+        "tls_acme_directory.",
+    ),
+    (
+        r"acme\.sh.*(?:external account|'kid' references)",
+        "The authority gives accounts only to those who have one with it outside of ACME, and does not know this one.",
+        "Get key identifier and HMAC key on its pages, and give them as tls_acme_eab_id and (vault file) tls_acme_eab_key.",
+    ),
+    (
+        r"acme\.sh.*Domain: (\S+) Type: +(?:connection|dns)",
+        "The authority could not reach the node under this name.",
+        "Look up {0} from outside, and have its records lead to this node; for http-01, let port 80 through from everywhere "
+        "(curl http://{0}/ from outside must reach it). Where that cannot be: tls_acme_challenge: dns-01.",
+    ),
+    (
+        r"acme\.sh.*Domain: (\S+) Type: +unauthorized",
+        "The authority found another answer under this name than the node's own.",
+        "Have {0} lead to this node and to nothing in between that answers itself; for dns-01, give the domain's name servers more time "
+        "(tls_acme_dns_wait_seconds).",
+    ),
+    (
+        r"acme\.sh.*Domain: (\S+) Type: +caa|acme\.sh.*CAA record for (\S+)",
+        "A CAA record of the domain keeps this authority from issuing for it.",
+        "Add the authority to the record (dig CAA {0}), or use one that is in it.",
+    ),
+    (
+        r"acme\.sh.*Could not bind (?:TCP )?port (\d+)",
+        "Another program on the node has the port that the authority comes to.",
+        "See who: ss -ltnp 'sport = :{0}'. Stop it, or set tls_acme_challenge: dns-01.",
+    ),
+    (
+        r"acme\.sh.*(?:Received response from server: (\w+)|Encountered error (?:adding|deleting) TXT|Encountered error when making query"
+        r"|Unable to determine base domain)",
+        "The name server does not take the node's updates of the domain.",
+        "Try it on the node with nsupdate. Correct tls_acme_dns_server and the TSIG key (tls_acme_dns_key_name, "
+        "tls_acme_dns_key_algorithm, tls_acme_dns_key), or let the key update the domain's _acme-challenge records there.",
+    ),
     (
         r"No space left on device|[Dd]isk quota exceeded|You don't have enough free space",
         "A file system of the node is full.",

@@ -24,6 +24,8 @@ SHARED = frozenset({"service_port", "service_web_port"})
 FOREIGN = "ollama_port"
 # sshd's own port, which is Ansible's as well once the move to it is done, and the units that listen on it.
 SSH, SSHD_UNITS = "ssh_port", ("ssh.service", "sshd.service", "ssh.socket", "sshd.socket")
+# Where an authority comes to see whose a name is; no option, since authorities know no other port.
+ACME, ACME_PORT = "tls_acme_challenge", 80
 # What listens for a moment so that the peers can try a port; see node/listen.py.
 OWN_PROGRAM = "bzzz-listen"
 OWN_UNITS = ("bzzz*.service", "bzzz*.scope")
@@ -59,12 +61,13 @@ PACKAGED = {
 
 def ports_of(roles: Declared) -> dict[str, int]:
     """Every port that is declared, by option."""
+    tls = roles.get("tls") or {}
     return {
         f"{role}_{option}": value
         for role, options in roles.items()
         for option, value in options.items()
         if is_port(option) and isinstance(value, int) and 1 <= value <= 65535
-    }
+    } | ({ACME: ACME_PORT} if (tls.get("mode"), tls.get("acme_challenge")) == ("acme", "http-01") else {})
 
 
 def own_ports(roles: Declared, coordinates: bool) -> dict[str, int]:
@@ -122,12 +125,15 @@ def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Prob
                 continue
             if port in seen and {option, seen[port]} != SHARED:
                 message = f"Port {port} is also {seen[port]}."
-                yield problem(option, message, f"Choose another port for one of the two; {free} is free.", value=port, node=node)
+                remedy = f"Choose another port for one of the two; {free} is free."
+                if option == ACME:
+                    remedy = f"{_remedy(option, free)}, or set {seen[port]} to another port; {free} is free."
+                yield problem(option, message, remedy, value=port, node=node)
             seen.setdefault(port, option)
             span = next((span for span in kept if port in span), None)
             if span is not None and option != FOREIGN:
                 message = f"Port {port} is in {span[0]}-{span[-1]}, which network_reserved_ports keeps for others."
-                yield problem(option, message, f"Choose another port; {free} is free.", value=port, node=node)
+                yield problem(option, message, f"{_remedy(option, free)}.", value=port, node=node)
 
 
 def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
@@ -151,7 +157,7 @@ def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping
                 message = f"{unit} ran here before the cluster came, on port {where}, and {PACKAGED[unit].what}."
                 yield problem(PACKAGED[unit].option, message, PACKAGED[unit].remedy, node=node)
         for option, port in own_ports(roles, node in cluster["coordinators"]).items():
-            remedy = f"Choose another port; {free_port(port, taken, *kept, *kernel, ephemeral)} is free."
+            remedy = f"{_remedy(option, free_port(port, taken, *kept, *kernel, ephemeral))}."
             foreign = [one for one in others if one["port"] == port and one.get("unit") not in packaged]
             if option == SSH:
                 foreign = [one for one in foreign if one.get("unit") not in SSHD_UNITS]
@@ -164,6 +170,10 @@ def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping
             elif port in ephemeral:
                 message = f"The kernel gives ports {ephemeral[0]} to {ephemeral[-1]} to outgoing connections: it may be taken at any start."
                 yield problem(option, message, remedy, value=port, node=node, severity="warning")
+
+
+def _remedy(option: str, free: str) -> str:
+    return "Set tls_acme_challenge: dns-01, which needs no port" if option == ACME else f"Choose another port; {free} is free"
 
 
 def _who(listener: Mapping[str, Any]) -> str:

@@ -36,6 +36,7 @@ RANGES: dict[tuple[str, str], tuple[float, float | None, str]] = {
     ("service", "lockout_seconds"): (5, 7 * 86400, "a lock-out must end"),
     ("service", "session_seconds"): (60, 7 * 86400, "a browser is not to stay signed in for ever"),
     ("service", "releases_kept"): (2, 100, "without the release before there is no way back"),
+    ("tls", "acme_dns_wait_seconds"): (0, 3600, "name servers that need longer make authorities give up"),
     ("tls", "ca_valid_days"): (1, 36500, "longer lives overflow the calendars of some programs"),
     ("tls", "leaf_valid_days"): (1, 36500, "longer lives overflow the calendars of some programs"),
     ("tls", "renew_before_days"): (0, None, "0 renews only what has expired"),
