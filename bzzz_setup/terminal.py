@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.bzzz.cluster.plugins.module_utils.discovery import Machine
 from ansible_collections.bzzz.cluster.plugins.module_utils.probe import matrix
 from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem
 from rich.console import Console, Group, RenderableType
@@ -163,6 +164,15 @@ def show_runs(out: Console, reports: list[Report]) -> None:
     for report in reports:
         outcome = _OUTCOMES[report.exit_code].partition(":")[0] if report.finished else "[yellow]Not ended[/]"
         table.add_row(escape(report.run), _when(report), clock(report.seconds), report.command, outcome)
+    out.print(table)
+
+
+def show_machines(out: Console, machines: dict[str, Machine]) -> None:
+    """Machines that were found, and how."""
+    table = _table("name", "address", "SSH port", "found by", "known as")
+    for name, machine in machines.items():
+        also = sorted(machine.known_as - {name, machine.host, machine.host.lower()})
+        table.add_row(name, machine.host, str(machine.port), ", ".join(machine.discovered_by), ", ".join(also))
     out.print(table)
 
 
