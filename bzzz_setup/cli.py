@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from ansible_collections.bzzz.cluster.plugins.module_utils import discovery
 from rich.console import Console
 from rich.progress import Progress as Bar
 from rich.prompt import Confirm, Prompt
@@ -210,6 +211,18 @@ def init(
     nodes: Annotated[
         str | None, typer.Option(metavar="LIST", help="The machines: '10.0.0.10-20, gpu1, 10.0.1.0/28'. Of a network, those that answer.")
     ] = None,
+    discover: Annotated[
+        bool, typer.Option("--discover", help="Find machines that announce themselves by mDNS: _bzzz._tcp or _ssh._tcp.")
+    ] = False,
+    interface: Annotated[
+        list[str] | None, typer.Option(metavar="NAME|ADDRESS", help="Listen to mDNS on this interface of this host. Default: on all.")
+    ] = None,
+    subnet: Annotated[list[str] | None, typer.Option(metavar="CIDR", help="Find the SSH servers in this network.")] = None,
+    large_sweep: Annotated[bool, typer.Option("--large-sweep", help="Even in networks of more than 1024 addresses.")] = False,
+    domain: Annotated[str | None, typer.Option(help="Find the machines that this DNS domain names: SRV records, then A and AAAA.")] = None,
+    name_server: Annotated[list[str] | None, typer.Option(metavar="ADDRESS", help="Ask this DNS server. Default: this host's.")] = None,
+    exclude: Annotated[str | None, typer.Option(metavar="LIST", help="Machines to leave out, in the notation of --nodes.")] = None,
+    timeout_seconds: Annotated[float, typer.Option(help="The longest time for finding machines.")] = discovery.Search.timeout_seconds,
     name: Annotated[str, typer.Option(help="The cluster's name.")] = "bzzz",
     user: Annotated[str | None, typer.Option(help="User to log in as; needs sudo unless it is root. Default: you.")] = None,
     ssh_key: Annotated[
@@ -252,10 +265,12 @@ def init(
         folder = (call.inventory or paths.new_inventory(name)).absolute()
         if folder.exists() and not force:
             raise Refusal(f"{folder} exists already", "Choose another folder with -i, or replace it with --force.", option="inventory")
-        if nodes is None:
-            if not asking:
-                raise Refusal("no nodes are named", "Name them like --nodes '10.0.0.10-20, gpu1, 10.0.1.0/28'.", option="nodes")
-            nodes = ask("Machines (addresses, ranges, networks, names)") or ""
+        looking = bool(discover or subnet or domain)
+        if nodes is None and asking and not looking:
+            nodes = ask("Machines (addresses, ranges, networks, names)")
+        if not nodes and not looking:
+            remedy = "Name them like --nodes '10.0.0.10-20, gpu1, 10.0.1.0/28', or find them with --discover, --subnet or --domain."
+            raise Refusal("no nodes are named", remedy, option="nodes")
         if user is None:
             user = ask("User to log in as", default=getpass.getuser()) if asking else getpass.getuser()
         public_keys = keys.public_keys(public_key or [])
@@ -275,23 +290,27 @@ def init(
         identity = keys.identity(login, name) if login else None
         options = new.options(name, user or "", identity, public_keys, passphrase=PASSPHRASE in wanted)
 
-        addresses, swept = new.nodes_of(nodes)
-        if swept:
-            with Bar(console=out, transient=True, disable=not out.is_terminal) as bar:
-                task = bar.add_task(f"Looking for SSH servers on port {port}", total=len(swept))
-                there = new.answering(swept, port, lambda: bar.advance(task))
-            addresses = [address for address in addresses if address not in swept or address in there]
-            out.print(f"{count(len(there), 'address')} of {len(swept)} answer on port {port}.".replace("addresss", "addresses"))
-            if not addresses:
-                raise Refusal(
-                    f"nothing answers on port {port}",
-                    "Check network and --port, or name the machines.",
-                    ExitCode.NODES_FAILED,
-                    option="nodes",
-                )
-        named = new.named(addresses)
+        search = discovery.Search(
+            nodes=(nodes,) if nodes else (),
+            exclude=(exclude,) if exclude else (),
+            mdns=discover,
+            mdns_interfaces=tuple(interface or ()),
+            subnets=tuple(subnet or ()),
+            large_sweep=large_sweep,
+            domain=domain,
+            name_servers=tuple(name_server or ()),
+            port=port,
+            timeout_seconds=timeout_seconds,
+        )
+        machines = _find(search, out)
+        if any(machine.discovered_by != ("list",) for machine in machines.values()):
+            terminal.show_machines(out, machines)
+            if asking:
+                machines = new.chosen(ask("Which of them (names or addresses)", default="all").removeprefix("all"), machines)
+        named = {name: machine.host for name, machine in machines.items()}
+        ports = {machine.host: machine.port for machine in machines.values()}
         chosen = new.choose_coordinators(coordinators, named)
-        pinned = new.pinned(known_hosts, addresses, port) if known_hosts else new.scan_host_keys(addresses, port)
+        pinned = new.known_hosts(ports, known_hosts)
         if not known_hosts:
             for host, kind, fingerprint in new.fingerprints(pinned):
                 out.print(f"  {host}  {kind}  {fingerprint}")
@@ -307,7 +326,7 @@ def init(
             raise Refusal(
                 "this passphrase does not open the private key", "Give the key with --ssh-key, and its own passphrase.", option=PASSPHRASE
             )
-        declaration = Declaration(folder, new.hosts(named, chosen, port), options, pinned, secrets)
+        declaration = Declaration(folder, new.hosts(named, chosen, ports), options, pinned, secrets)
         aside = declaration.create(force=force)
         if call.as_json:
             _print_json(
@@ -315,6 +334,7 @@ def init(
                     "inventory": str(folder),
                     "cluster": name,
                     "nodes": named,
+                    "discovered_by": {name: machine.discovered_by for name, machine in machines.items()},
                     "coordinators": chosen,
                     "put_aside": str(aside) if aside else None,
                 }
@@ -377,6 +397,16 @@ def rotate_key(
         folder, passwords = paths.inventory(call.inventory), _passwords(ask_pass, ask_become_pass)
         unlocks = "ssh_key_passphrase" in Declaration.read(folder).secrets_set()
         _finish(run.Job("rotate-key", folder, ["bzzz.cluster.rotate_ssh_key"], unlocks=unlocks, passwords=passwords), call.as_json)
+
+
+def _find(search: discovery.Search, out: Console) -> dict[str, discovery.Machine]:
+    """The machines by the names that they get. What is odd about them is told."""
+    total = sum(network.num_addresses for network in discovery.to_sweep(search)) if not discovery.check(search) else 0
+    with Bar(console=out, transient=True, disable=not out.is_terminal) as bar:
+        task = bar.add_task("Looking for machines", total=total or None)
+        machines, warnings = new.found(search, lambda: bar.advance(task))
+    terminal.show_problems(out, warnings)
+    return dict(zip(new.named([machine.name or machine.host for machine in machines]), machines, strict=True))
 
 
 @app.command()

@@ -4,27 +4,25 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.bzzz.cluster.plugins.module_utils.addresses import AddressError, address_of, expand_nodes
+from ansible_collections.bzzz.cluster.plugins.module_utils.addresses import address_of, short_names
+from ansible_collections.bzzz.cluster.plugins.module_utils.discovery import Machine, Search, check, discover
+from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem, errors
 
 from bzzz_setup import paths
 from bzzz_setup.declaration import KNOWN_HOSTS, NAME, Declaration, typed, write
 from bzzz_setup.events import ExitCode, Refusal
 
-SWEEP_AT_ONCE = 128
-ANSWER_SECONDS = 3.0
 # Quoted twice: for Ansible, which splits the options, and for ssh, which splits the file names.
 _SSH_OPTIONS = (
     """-o {{ ('UserKnownHostsFile="' ~ inventory_dir ~ '/known_hosts.txt"') | quote }} """
@@ -34,42 +32,33 @@ _SSH_OPTIONS = (
 )
 
 
-def nodes_of(text: str) -> tuple[list[str], set[str]]:
-    """The nodes that a list names, in order, and those of them that only a network names, so that they may not exist. Raises Refusal."""
-    networks = [entry for entry in re.split(r"[,\s]+", text) if "/" in entry]
-    try:
-        nodes, swept = expand_nodes(text), set(expand_nodes(" ".join(networks)))
-    except AddressError as error:
-        meant = (
-            f"Did you mean {error.correct}?"
-            if error.correct
-            else "Write it like --nodes '10.0.0.10-20, gpu1, 10.0.1.0/28', 1024 nodes at most."
-        )
-        raise Refusal(str(error), meant, option="nodes") from error
-    if not nodes:
-        raise Refusal("no nodes are named", "Name them like --nodes '10.0.0.10-20, gpu1, 10.0.1.0/28'.", option="nodes")
-    return nodes, swept
+def found(search: Search, on_knock: Callable[[], None]) -> tuple[list[Machine], list[Problem]]:
+    """The machines, and warnings. Raises Refusal where there are none, or not all that were asked for."""
+    code = ExitCode.REFUSED if check(search) else ExitCode.NODES_FAILED
+    machines, problems = discover(search, on_knock)
+    if errors(problems):
+        refused = Refusal("machines cannot be found", "", code)
+        refused.problems = problems
+        raise refused
+    return machines, problems
 
 
-def answering(addresses: Iterable[str], port: int, on_done: Callable[[], None]) -> set[str]:
-    """Those addresses that take a TCP connection on the port. `on_done` is called once for each address tried."""
+def chosen(wanted: str, nodes: dict[str, Machine]) -> dict[str, Machine]:
+    """Those of the nodes that are named, or whose addresses are; all of nothing. Raises Refusal for what is none of them."""
+    words = {word for word in re.split(r"[,\s]+", wanted.lower()) if word}
+    for word in sorted(words):
+        if not any(word in {name, *machine.known_as} for name, machine in nodes.items()):
+            raise Refusal(f"'{word}' is none of the machines found", f"Name some of: {', '.join(nodes)}.", option="nodes")
+    return {name: machine for name, machine in nodes.items() if not words or words & {name, *machine.known_as}}
 
-    async def sweep() -> set[str]:
-        gate = asyncio.Semaphore(SWEEP_AT_ONCE)
-        found = set()
 
-        async def knock(address: str) -> None:
-            async with gate:
-                with contextlib.suppress(OSError, asyncio.TimeoutError):
-                    _, writer = await asyncio.wait_for(asyncio.open_connection(address, port), ANSWER_SECONDS)
-                    found.add(address)
-                    writer.close()
-            on_done()
-
-        await asyncio.gather(*map(knock, addresses))
-        return found
-
-    return asyncio.run(sweep())
+def known_hosts(ports: dict[str, int], file: Path | None) -> str:
+    """known_hosts lines of machines (address to SSH port): this file's or, without one, those they present. Raises Refusal."""
+    lines = ""
+    for port in sorted(set(ports.values())):
+        addresses = [address for address, own in ports.items() if own == port]
+        lines += pinned(file, addresses, port) if file else scan_host_keys(addresses, port)
+    return lines
 
 
 def scan_host_keys(addresses: list[str], port: int) -> str:
@@ -78,7 +67,7 @@ def scan_host_keys(addresses: list[str], port: int) -> str:
     if missing := without_key(known_hosts, addresses):
         raise Refusal(
             f"no SSH server answers on port {port} of {', '.join(missing)}",
-            "Start these machines and their SSH servers, give the right --port, or leave them out of --nodes.",
+            "Start these machines and their SSH servers, give the right --port, or leave them out (--exclude).",
             ExitCode.NODES_FAILED,
             option="nodes",
         )
@@ -216,14 +205,10 @@ def fingerprints(known_hosts: str) -> list[tuple[str, str, str]]:
 
 def named(addresses: list[str]) -> dict[str, str]:
     """Node name to address: host names keep theirs (the first label, where that is unambiguous), addresses become node1, node2, ..."""
-    short = [address.partition(".")[0].lower() for address in addresses if address_of(address) is None]
-    taken = set(short)
-    free = (name for name in (f"node{number}" for number in range(1, 2 * len(addresses) + 1)) if name not in taken)
-    nodes = {}
-    for address in addresses:
-        label = address.partition(".")[0].lower()
-        nodes[next(free) if address_of(address) is not None else label if short.count(label) == 1 else address.lower()] = address
-    return nodes
+    short = short_names([address for address in addresses if address_of(address) is None])
+    free = (name for name in (f"node{number}" for number in range(1, 2 * len(addresses) + 1)) if name not in set(short))
+    own = iter(short)
+    return {next(own if address_of(address) is None else free): address for address in addresses}
 
 
 def choose_coordinators(wanted: str | None, nodes: dict[str, str]) -> list[str]:
@@ -247,10 +232,11 @@ def choose_coordinators(wanted: str | None, nodes: dict[str, str]) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
-def hosts(nodes: dict[str, str], coordinators: list[str], port: int) -> dict[str, Any]:
-    """The content of hosts.yml. Every node works, the coordinators too."""
+def hosts(nodes: dict[str, str], coordinators: list[str], ports: dict[str, int]) -> dict[str, Any]:
+    """The content of hosts.yml. Every node works, the coordinators too. `ports` is SSH's by address, where it is not 22."""
     connection = {
-        name: typed({"ansible_host": address, **({"ansible_port": port} if port != 22 else {})}) for name, address in nodes.items()
+        name: typed({"ansible_host": address, **({"ansible_port": ports[address]} if ports.get(address, 22) != 22 else {})})
+        for name, address in nodes.items()
     }
     return {
         "bzzz": {

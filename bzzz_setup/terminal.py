@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.bzzz.cluster.plugins.module_utils.discovery import Machine
 from ansible_collections.bzzz.cluster.plugins.module_utils.probe import carried, matrix
 from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem
 from rich.console import Console, Group, RenderableType
@@ -187,6 +188,15 @@ def show_host_keys(out: Console, found: list[HostKeys]) -> None:
             pinned = node.pinned.get(kind)
             said = "[green]as pinned[/]" if pinned == fingerprint else "[red]changed[/]" if pinned else "[yellow]not pinned[/]"
             table.add_row(escape(node.name), kind, fingerprint, said)
+    out.print(table)
+
+
+def show_machines(out: Console, machines: dict[str, Machine]) -> None:
+    """Machines that were found, and how."""
+    table = _table("name", "address", "SSH port", "found by", "known as")
+    for name, machine in machines.items():
+        also = sorted(machine.known_as - {name, machine.host, machine.host.lower()})
+        table.add_row(name, machine.host, str(machine.port), ", ".join(machine.discovered_by), ", ".join(also))
     out.print(table)
 
 

@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
+import collections
 import ipaddress
 import itertools
 import re
 from typing import TYPE_CHECKING, Union
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
@@ -40,6 +41,13 @@ def is_host_name(text: str) -> bool:
     """Whether `text` is a DNS host name (RFC 1123); `10.0.0` is none: a last label of digits only is an address gone wrong."""
     labels = text.split(".")
     return len(text) <= 253 and all(_LABEL.fullmatch(label) for label in labels) and not labels[-1].isdigit()
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """These host names in lower case, each by its first label where no other has the same."""
+    labels = [name.partition(".")[0].lower() for name in names]
+    count = collections.Counter(labels)
+    return [label if count[label] == 1 else name.lower() for name, label in zip(names, labels)]
 
 
 def parse_network(text: str) -> Network:

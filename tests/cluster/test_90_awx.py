@@ -101,7 +101,7 @@ def controller(cluster: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iter
             "ssh_public_keys": [lab.key.with_suffix(".pub").read_text().strip()],
         }
         known_hosts = (lab.inventory / KNOWN_HOSTS).read_text()
-        Declaration(made.project / "inventory", init.hosts(nodes, list(nodes), 22), options, known_hosts).create()
+        Declaration(made.project / "inventory", init.hosts(nodes, list(nodes), {}), options, known_hosts).create()
         made.collections.mkdir()
         tarball = release.build_collection(base / "built")
         install = ["ansible-galaxy", "collection", "install", "--offline", "--force", "-p", str(made.collections), str(tarball)]

@@ -93,7 +93,7 @@ def test_the_execution_environment_gets_what_the_collection_says_it_needs(publis
     """What ansible-builder finds in the installed collection, and that our own pins satisfy it."""
     found = yaml.safe_load(run(tool("ansible-builder"), "introspect", published))
     python = {(need := Requirement(line.partition("#")[0].strip())).name: need for line in found["python"]}
-    assert set(python) == {"cryptography", "netaddr"}
+    assert set(python) == {"cryptography", "dnspython", "netaddr", "zeroconf"}
     pins = dict(
         line.strip(' ",').split("==") for line in PROJECT.read_text(encoding="utf-8").splitlines() if "==" in line and ";" not in line
     )
