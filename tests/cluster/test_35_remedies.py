@@ -78,6 +78,7 @@ def test_each_kind_of_fault_is_told_where_it_is(cluster: Tools) -> None:
             for node in cluster.nodes:
                 if node != where[kind] and kind != "connectivity":
                     assert checks[node, identity]["status"] == "pass", f"'{fault}' on {where[kind]} is told of {node}"
+        assert checks[second, "firewall-ruleset"]["seen"] == "added: tcp dport 8081 drop"
         # What could not be set up now is told, and is no reason not to look at the rest; to change it is refused.
         assert [(one["severity"], one["option"], one["node"]) for one in found["problems"]] == [("warning", "resources_models_path", first)]
         refused = cluster.document("apply", code=2)

@@ -42,7 +42,7 @@ HARMFUL = {
     "SSH by IPv6 only": Harm("facts", {"firewall_ssh_sources": ["fd00::/8"]}, "firewall_ssh_sources", "SSH would be cut"),
     "SSH from the node itself only": Harm("facts", {"firewall_ssh_sources": ["127.0.0.0/8"]}, "firewall_ssh_sources", "SSH would be cut"),
     "an interface that is not there": Harm("facts", {"network_interface": "nosuch0"}, "network_interface", "no interface nosuch0"),
-    "the loopback as the cluster's interface": Harm("facts", {"network_interface": "lo"}, "network_interface", "no address inside"),
+    "the loopback as the cluster's interface": Harm("facts", {"network_interface": "lo"}, "network_address", "not on lo"),
     "a firewall that is not running": Harm("facts", {"firewall_backend": "firewalld"}, "firewall_backend", "not running"),
     "a rule that nft cannot read": Harm(
         "node",

@@ -517,7 +517,10 @@ def test_listeners_that_the_firewall_would_close() -> None:
     assert (found["severity"], found["option"]) == ("warning", "firewall_open_ports")
     assert "80/tcp (nginx, unit nginx.service), 53/udp (dnsmasq, unit dnsmasq.service)." in found["message"]
     assert "[80/tcp, 53/udp]" in found["remedy"]
-    assert judge_on({"n1": facts_of(ETH0, listeners=listeners)}, {"firewall_mode": "off"}, ONE) == []
+    for mode in ("off", "manual"):
+        assert judge_on({"n1": facts_of(ETH0, listeners=listeners)}, {"firewall_mode": mode}, ONE) == []
+    adding = {"firewall": {"tool": "firewalld", "active": ["firewalld"]}}
+    assert judge_on({"n1": facts_of(ETH0, listeners=listeners, system=adding)}, {}, ONE) == []
 
 
 @pytest.mark.requirement("3.3.3", part="one that others use is not cut off without a word")

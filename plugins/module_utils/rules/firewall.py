@@ -92,9 +92,11 @@ def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping
             admin = (seen.get("bzzz_network") or {}).get("admin_address")
             yield from _admin(roles["firewall"]["ssh_sources"], admin, node)
         if roles["firewall"]["mode"] == "auto":
-            yield from _others(backend(roles, seen), _seen(seen).get("active") or [], roles["firewall"]["backend"], node)
+            chosen = backend(roles, seen)
+            yield from _others(chosen, _seen(seen).get("active") or [], roles["firewall"]["backend"], node)
             wanted = {("tcp", port) for port in (ssh[node], *own_ports(roles, node in cluster["coordinators"]).values())}
-            yield from _closed(roles, wanted.union(DHCP_CLIENT), seen, node)
+            if chosen != "firewalld":  # whose zones let in what they did before
+                yield from _closed(roles, wanted.union(DHCP_CLIENT), seen, node)
 
 
 def _others(chosen: str, active: list[str], declared: str, node: str) -> Iterator[Problem]:
