@@ -202,7 +202,7 @@ async def sweep(addresses: Iterable[str], port: int, seconds: float, on_knock: C
                     found.append(address)
             on_knock()
 
-    await asyncio.gather(*(knock() for _ in range(AT_ONCE)))
+    await asyncio.gather(*(knock() for _worker in range(AT_ONCE)))
 
 
 async def _greets(address: str, port: int) -> bool:

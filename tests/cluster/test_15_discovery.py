@@ -135,6 +135,7 @@ txt-record=empty.corp.test,nothing
         lab.exec(node, ["nft", "-f", "/etc/bzzz/firewall.nft"], check=False)
         if not KEPT:
             lab.exec(node, ["dpkg", "--purge", package])
+            lab.exec(node, ["rm", "-rf", "/etc/avahi", "/etc/test-dns.conf"])
 
 
 @pytest.mark.requirement("1.1.5", "1.1.8")
