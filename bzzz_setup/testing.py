@@ -36,7 +36,12 @@ LINTERS = {
     "sanity": [sys.executable, "tests/sanity.py"],
 }
 # What unit tests run for real, and the Debian packages it is in.
-TOOLS = {"etcd": "etcd-server", "etcdctl": "etcd-client", "ssh-keygen": "openssh-client"}
+TOOLS = {
+    "etcd": "etcd-server",
+    "etcdctl": "etcd-client",
+    "ssh-keygen": "openssh-client",
+    "slapd": "slapd libltdl7 libwrap0 libnsl2 libodbc2",
+}
 PYTEST = [sys.executable, "-m", "pytest", "--durations=10"]
 # What hangs is named while CI still listens, which it does for 90 minutes; a single test has its own limit (pyproject.toml).
 BUDGET_SECONDS = 4800
@@ -93,7 +98,7 @@ def _prepare(*, lab: bool) -> str:
     """Have what tests run beside Python, as far as it can be had here; tests say themselves what they lack. Returns PATH."""
     path = [str(Path(sys.executable).parent), os.environ["PATH"]]
     try:
-        path.append(str(machine.unpacked(TOOLS, CHECKOUT / ".cache/tools", typer.echo)))
+        path += map(str, machine.unpacked(TOOLS, CHECKOUT / ".cache/tools", typer.echo))
         if lab:
             machine.prepare(typer.echo)
     except Refusal as refused:

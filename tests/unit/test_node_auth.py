@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
-from node_cluster import TOKEN, Cluster, Node, etcd_program, wait_for
+from node_cluster import PASSWORD, Cluster, Node, add_user, audit, call, etcd_program, issue, sign_in, wait_for
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from bzzz_setup import release
@@ -28,7 +28,6 @@ from bzzz_setup.node.auth import passwords, records
 from bzzz_setup.node.auth.gate import Throttle
 from bzzz_setup.node.auth.principals import ADMIN, OPERATOR, ROLES, SCOPES, VIEWER, Principal
 
-PASSWORD = "canary correct horse battery"
 LOCKOUT = 6
 
 # --- rules ---
@@ -146,43 +145,6 @@ def nodes(cluster: Cluster) -> list[Node]:
         node.start()
     wait_for(lambda: all(node.ready() and len(node.members()) == 3 for node in nodes), 20, "all are back")
     return nodes
-
-
-def call(node: Node, method: str, path: str, token: str | None = TOKEN, body: Any = None, **headers: str) -> tuple[int, Any]:
-    """Status and JSON of a request that may change something."""
-    if token is not None:
-        headers["Authorization"] = f"Bearer {token}"
-    with httpx2.Client(verify=node.tls(), trust_env=False, timeout=10) as client:
-        answer = client.request(method, f"https://127.0.0.1:{node.port}{path}", json=body, headers=headers)
-    return answer.status_code, answer.json() if answer.content else None
-
-
-def add_user(node: Node, name: str, role: str = VIEWER) -> None:
-    status, user = call(node, "POST", "/api/v1/users", body={"name": name, "role": role, "password": PASSWORD})
-    assert (status, user["name"], user["role"], user["by"], user["locked"]) == (201, name, role, "cluster", False)
-
-
-def issue(node: Node, name: str, **fields: Any) -> dict[str, Any]:
-    status, token = call(node, "POST", "/api/v1/tokens", body={"name": name, **fields})
-    assert status == 201, token
-    return token  # type: ignore[no-any-return]
-
-
-addresses = (f"127.{network}.{number}.1" for network in range(1, 255) for number in range(255))
-
-
-def sign_in(node: Node, user: str, password: str = PASSWORD, source: str = "") -> tuple[int, str]:
-    """Status, and the session's cookie; each time from another address, unless one is given."""
-    source = source or next(addresses)
-    with httpx2.Client(transport=httpx2.HTTPTransport(verify=node.tls(), local_address=source, trust_env=False), timeout=10) as client:
-        answer = client.post(f"https://127.0.0.1:{node.port}/sign-in", data={"user": user, "password": password})
-    return answer.status_code, answer.headers.get("set-cookie", "").partition(";")[0]
-
-
-def audit(*nodes: Node, **fields: Any) -> list[dict[str, Any]]:
-    """The lines of the audit log that have these fields."""
-    lines = [json.loads(line) for node in nodes for line in node.log.read_text().splitlines() if line.startswith('{"audit"')]
-    return [line for line in lines if fields.items() <= line.items()]
 
 
 @pytest.mark.requirement("2.4.1")
