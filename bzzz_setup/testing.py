@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -103,6 +104,8 @@ def _prepare(*, lab: bool) -> str:
             machine.prepare(typer.echo)
     except Refusal as refused:
         terminal.show_problems(terminal.console(stderr=True), refused.problems)
+    if not shutil.which("npm"):
+        _fetch("node-js")
     try:
         release.build_all()  # once, with pip's own settings, which tests of the front take away
     except release.ReleaseError as error:
@@ -111,12 +114,17 @@ def _prepare(*, lab: bool) -> str:
 
 
 def _prepare_browser() -> None:
-    """Have what tests/ui runs, by pyproject's pins; what lacks is told by the tests themselves."""
+    """Have what tests/ui runs; what lacks is told by the tests themselves."""
     try:
         machine.browser(typer.echo)
     except Refusal as refused:
         terminal.show_problems(terminal.console(stderr=True), refused.problems)
-    pins = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]["ui"]
+    _fetch("ui")
+
+
+def _fetch(extra: str) -> None:
+    """Have the Python packages of one of pyproject's extras, by its pins."""
+    pins = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"][extra]
     have = {f"{found.name.lower()}=={found.version}" for found in metadata.distributions()}
     if missing := [pin for pin in pins if pin not in have]:
         typer.echo(f"fetching {', '.join(missing)} (pip)…")

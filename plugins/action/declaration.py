@@ -16,7 +16,7 @@ from ansible_collections.bzzz.cluster.plugins.module_utils import rules
 from ansible_collections.bzzz.cluster.plugins.module_utils.cluster import Cluster, Node, resolve
 from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import Declared, declare, load_specs, options_of, unknown
 from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem, errors, merged, problem, readable
-from ansible_collections.bzzz.cluster.plugins.module_utils.rules import downloads, tls
+from ansible_collections.bzzz.cluster.plugins.module_utils.rules import auth, downloads, tls
 from ansible_collections.bzzz.cluster.plugins.module_utils.rules.network import places
 from ansible_collections.bzzz.cluster.plugins.plugin_utils.run import run_id
 
@@ -76,6 +76,7 @@ class ActionModule(ActionBase):
         folders = {name: Path(str(hostvars[name].get("inventory_dir") or ".")) for name in names}
         now = datetime.now(timezone.utc)
         problems += downloads.files(declared, folders, now)
+        problems += auth.files(declared, folders, now)
         # `declare` has found it readable, or has taken it for not given.
         passphrases = {name: str(hostvars[name]["tls_key_passphrase"]) for name in names if declared[name]["tls"]["key_passphrase"]}
         problems += tls.files(declared, folders, passphrases, now)

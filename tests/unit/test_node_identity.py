@@ -521,6 +521,14 @@ def test_every_way_to_sign_in_gives_the_same_rights_everywhere(world: World) -> 
         assert b"Primary coordinator" in one.request("/", token=None, Cookie=cookie)[2], what
     assert call(one, "POST", "/api/v1/sessions", None, {"user": "olga", "password": "wrong"})[0] == 401
     assert call(one, "POST", "/api/v1/sessions", None, {"user": 1})[0] == 422
+    # What ends is no way to a session that ends later.
+    for token in (world.provider.token(), bearers["dora's session for programs"][0]):
+        assert (
+            requests.post(
+                f"https://127.0.0.1:{one.port}/sign-in", data={"token": token}, verify=str(one.cluster.authority.ca), timeout=10
+            ).status_code
+            == 401
+        )
     # Who is gone has none of it any more.
     assert call(one, "DELETE", "/api/v1/users/olga")[0] == 204
     gone = {"Authorization": "Bearer " + bearers["olga's session for programs"][0]}

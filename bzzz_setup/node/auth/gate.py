@@ -69,7 +69,8 @@ class Local:
         if better := renewed(password, user.password):
             # Somebody else's change has precedence.
             self.directory.write(user, dataclasses.replace(user, password=better))
-            user = self.directory.refresh().users.get(user.name, user)
+            view = self.directory.view
+            user = view.users.get(user.name, user) if view else user
         return Principal(USER, user.name, user.role, since=str(user.revision))
 
 
@@ -146,13 +147,6 @@ class Gate:
         # Every hash is compared, so that the time tells nothing.
         if sum(hmac.compare_digest(given, known) for known in self.token_sha256):
             return Principal(CLUSTER, CLUSTER, ADMIN, since=given)
-        if token.count(".") == 1:
-            return self._by_session(token)
-        if token.count(".") == 2 and self.oidc:
-            try:
-                return self.oidc.bearer(token)
-            except Away as away:
-                raise HTTPException(503, f"OpenID Connect: {away}", {"Retry-After": "2"}) from None
         if not self.directory or not (number := token_id(token)):
             return None
         if not (view := self.directory.view):
@@ -162,6 +156,19 @@ class Gate:
         if known is None or not hmac.compare_digest(given, known.sha256) or known.expired:
             return None
         return Principal(TOKEN, f"{known.name}/{known.id}", known.role, known.scopes, given)
+
+    def _by_bearer(self, text: str) -> Principal | None:
+        """Whose token, session or provider's JWT this is. Only a token is good for signing in: the others would outlive their end."""
+        if who := self.by_token(text):
+            return who
+        if text.count(".") == 1:
+            return self._by_session(text)
+        if text.count(".") == 2 and self.oidc:
+            try:
+                return self.oidc.bearer(text)
+            except Away as away:
+                raise HTTPException(503, f"OpenID Connect: {away}", {"Retry-After": "2"}) from None
+        return None
 
     def _still(self, principal: Principal) -> bool:
         """Whether who signed in as this is still the same."""
@@ -218,7 +225,7 @@ class Gate:
     def identify(self, connection: HTTPConnection, cookies: bool = True) -> Principal | None:
         """Who asks. cookies: whether a session counts."""
         if self.bears(connection):
-            return self.by_token(connection.headers["authorization"].partition(" ")[2].strip())
+            return self._by_bearer(connection.headers["authorization"].partition(" ")[2].strip())
         return self._by_session(connection.cookies.get(COOKIE, "")) if cookies else None
 
     # --- whether they may ---

@@ -245,7 +245,7 @@ class Oidc(Outside):
         name = str(claims.get(self.settings.name_claim) or claims["sub"])
         if not (name.isprintable() and len(name) <= 200):
             raise Refused("its name is none that could be shown")
-        groups = claims.get(self.settings.groups_claim)
-        groups = {str(group) for group in groups} if isinstance(groups, list) else {str(groups)}
+        told = claims.get(self.settings.groups_claim)
+        groups = {group for group in (told if isinstance(told, list) else [told]) if isinstance(group, str)}
         role = highest(role for role, mapped in self.settings.role_groups.items() if groups.intersection(mapped))
         return Principal(OIDC, name, role)
