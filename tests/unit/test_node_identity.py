@@ -485,7 +485,8 @@ def reached(world: World, node: Node, headers: dict[str, str]) -> dict[str, int]
         ):
             return bool((await client.call_tool("cluster_status", {})).structured_content)
 
-    status = node.request("/mcp", token=None, port=node.mcp_port, body=b"{}", **headers)[0]
+    # The first one has the SDK loaded.
+    status = node.request("/mcp", token=None, port=node.mcp_port, body=b"{}", timeout=30, **headers)[0]
     found["mcp"] = status if status in (401, 403) else 200 if asyncio.run(ask()) else 500
     return found
 
