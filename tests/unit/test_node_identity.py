@@ -262,6 +262,7 @@ def test_a_token_of_the_provider_works_when_it_is_for_us_and_holds(world: World)
     _, claims, _ = provider.token().split(".")
     wrong = {
         "for another": provider.token(aud="another"),
+        "for another, though asked for by us": provider.token(aud="another", azp=CLIENT),
         "for nobody": provider.token(aud=None),
         "for several, and not asked for by us": provider.token(aud=[CLIENT, "another"], azp="another"),
         "at its end": provider.token(exp=now - 60),
