@@ -93,13 +93,14 @@ def _run(command: list[str], cwd: Path | None = None) -> None:
         raise _refusal(f"'{' '.join(command)}' failed: {said}", "Run it by hand to see more.")
 
 
-def unpacked(tools: dict[str, str], folder: Path, say: Callable[[str], None]) -> Path:
-    """A directory with programs (name to Debian package), unpacked beside the system: no service of theirs is started.
+def unpacked(tools: dict[str, str], folder: Path, say: Callable[[str], None]) -> list[Path]:
+    """Directories with programs (name to Debian packages), unpacked beside the system: no service of theirs is started.
 
-    Holds only those that the system has not. Raises Refusal where apt cannot fetch them.
+    They hold only those that the system has not. Raises Refusal where apt cannot fetch them.
     """
-    programs = folder / "usr/bin"
-    packages = sorted({package for tool, package in tools.items() if not shutil.which(tool) and not (programs / tool).exists()})
+    places = [folder / "usr/bin", folder / "usr/sbin"]
+    here = os.pathsep.join(map(str, [*places, os.environ["PATH"], SBIN]))
+    packages = sorted({package for tool, names in tools.items() if not shutil.which(tool, path=here) for package in names.split()})
     if packages:
         if not shutil.which("apt-get"):
             raise _refusal(f"the tests need {', '.join(tools)}", "Install them with this system's package manager.")
@@ -110,7 +111,7 @@ def unpacked(tools: dict[str, str], folder: Path, say: Callable[[str], None]) ->
             _run([*APT, "download", *packages], Path(fetched))
             for package in Path(fetched).glob("*.deb"):
                 _run(["dpkg-deb", "--extract", str(package), str(folder)])
-    return programs
+    return places
 
 
 def _docker_says() -> str | None:

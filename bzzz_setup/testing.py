@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -36,7 +37,12 @@ LINTERS = {
     "sanity": [sys.executable, "tests/sanity.py"],
 }
 # What unit tests run for real, and the Debian packages it is in.
-TOOLS = {"etcd": "etcd-server", "etcdctl": "etcd-client", "ssh-keygen": "openssh-client"}
+TOOLS = {
+    "etcd": "etcd-server",
+    "etcdctl": "etcd-client",
+    "ssh-keygen": "openssh-client",
+    "slapd": "slapd libltdl7 libwrap0 libnsl2 libodbc2",
+}
 PYTEST = [sys.executable, "-m", "pytest", "--durations=10"]
 # What hangs is named while CI still listens, which it does for 90 minutes; a single test has its own limit (pyproject.toml).
 BUDGET_SECONDS = 4800
@@ -93,11 +99,13 @@ def _prepare(*, lab: bool) -> str:
     """Have what tests run beside Python, as far as it can be had here; tests say themselves what they lack. Returns PATH."""
     path = [str(Path(sys.executable).parent), os.environ["PATH"]]
     try:
-        path.append(str(machine.unpacked(TOOLS, CHECKOUT / ".cache/tools", typer.echo)))
+        path += map(str, machine.unpacked(TOOLS, CHECKOUT / ".cache/tools", typer.echo))
         if lab:
             machine.prepare(typer.echo)
     except Refusal as refused:
         terminal.show_problems(terminal.console(stderr=True), refused.problems)
+    if not shutil.which("npm"):
+        _fetch("node-js")
     try:
         release.build_all()  # once, with pip's own settings, which tests of the front take away
     except release.ReleaseError as error:
@@ -106,12 +114,17 @@ def _prepare(*, lab: bool) -> str:
 
 
 def _prepare_browser() -> None:
-    """Have what tests/ui runs, by pyproject's pins; what lacks is told by the tests themselves."""
+    """Have what tests/ui runs; what lacks is told by the tests themselves."""
     try:
         machine.browser(typer.echo)
     except Refusal as refused:
         terminal.show_problems(terminal.console(stderr=True), refused.problems)
-    pins = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]["ui"]
+    _fetch("ui")
+
+
+def _fetch(extra: str) -> None:
+    """Have the Python packages of one of pyproject's extras, by its pins."""
+    pins = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"][extra]
     have = {f"{found.name.lower()}=={found.version}" for found in metadata.distributions()}
     if missing := [pin for pin in pins if pin not in have]:
         typer.echo(f"fetching {', '.join(missing)} (pip)…")

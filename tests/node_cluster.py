@@ -25,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import yaml
 from cryptography import x509
@@ -34,6 +35,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from websockets.sync.client import ClientConnection, connect
 
 TOKEN = "canary-token-5fd1c0f0b7"
+PASSWORD = "canary correct horse battery"
 
 
 # Below those that the kernel gives to outgoing connections, and each once: who asked for one may not listen on it yet.
@@ -73,7 +75,8 @@ class Authority:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test CA")])
         builder = self._builder(self.name, self.key.public_key())
-        certificate = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True).sign(self.key, hashes.SHA256())
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        certificate = builder.add_extension(self._usage(signs=True), critical=True).sign(self.key, hashes.SHA256())
         self.ca = folder / "ca.crt"
         self.ca.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
@@ -87,16 +90,23 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(minutes=5))
             .not_valid_after(now + datetime.timedelta(days=1))
+            # Python 3.13 insists on these.
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
         )
 
-    def leaf(self, name: str) -> tuple[Path, Path]:
-        """Certificate and key for 127.0.0.1, good for server and client (etcd's gateway is its own client)."""
+    @staticmethod
+    def _usage(signs: bool) -> x509.KeyUsage:
+        others = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only", "decipher_only")
+        return x509.KeyUsage(digital_signature=True, key_cert_sign=signs, crl_sign=signs, **dict.fromkeys(others, False))
+
+    def leaf(self, name: str, address: str = "127.0.0.1") -> tuple[Path, Path]:
+        """Certificate and key for an address, good for server and client (etcd's gateway is its own client)."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
             self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key.public_key())
-            .add_extension(
-                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName(name)]), critical=False
-            )
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address)), x509.DNSName(name)]), critical=False)
+            .add_extension(self._usage(signs=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
             .sign(self.key, hashes.SHA256())
         )
@@ -349,6 +359,43 @@ class Cluster:
                 node.kill()
         self.etcd.close()
         shutil.rmtree(self.artifact, ignore_errors=True)
+
+
+def call(node: Node, method: str, path: str, token: str | None = TOKEN, body: Any = None, **headers: str) -> tuple[int, Any]:
+    """Status and JSON of a request that may change something."""
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    with httpx2.Client(verify=node.tls(), trust_env=False, timeout=10) as client:
+        answer = client.request(method, f"https://127.0.0.1:{node.port}{path}", json=body, headers=headers)
+    return answer.status_code, answer.json() if answer.content else None
+
+
+def add_user(node: Node, name: str, role: str = "viewer") -> None:
+    status, user = call(node, "POST", "/api/v1/users", body={"name": name, "role": role, "password": PASSWORD})
+    assert (status, user["name"], user["role"], user["by"], user["locked"]) == (201, name, role, "cluster", False)
+
+
+def issue(node: Node, name: str, **fields: Any) -> dict[str, Any]:
+    status, token = call(node, "POST", "/api/v1/tokens", body={"name": name, **fields})
+    assert status == 201, token
+    return token  # type: ignore[no-any-return]
+
+
+addresses = (f"127.{network}.{number}.1" for network in range(1, 255) for number in range(255))
+
+
+def sign_in(node: Node, user: str, password: str = PASSWORD, source: str = "") -> tuple[int, str]:
+    """Status, and the session's cookie; each time from another address, unless one is given."""
+    source = source or next(addresses)
+    with httpx2.Client(transport=httpx2.HTTPTransport(verify=node.tls(), local_address=source, trust_env=False), timeout=10) as client:
+        answer = client.post(f"https://127.0.0.1:{node.port}/sign-in", data={"user": user, "password": password})
+    return answer.status_code, answer.headers.get("set-cookie", "").partition(";")[0]
+
+
+def audit(*nodes: Node, **fields: Any) -> list[dict[str, Any]]:
+    """The lines of the audit log that have these fields."""
+    lines = [json.loads(line) for node in nodes for line in node.log.read_text().splitlines() if line.startswith('{"audit"')]
+    return [line for line in lines if fields.items() <= line.items()]
 
 
 class Watch:

@@ -7,6 +7,7 @@ Health is open; everything else asks for a token as bearer, or for a token or a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qs
 
@@ -19,12 +20,15 @@ from starlette.routing import Route
 from . import metrics, page
 from .auth import api
 from .auth.gate import COOKIE, Gate, address
+from .auth.principals import Principal
 from .checks import FAIL
 from .mcp_server import McpServer
 from .stream import Stream
 from .web import application, body_of, problem
 
 SIGN_IN_BYTES = 4096
+# Comes back with a browser from the provider's pages, unlike a session.
+FLOW_COOKIE, FLOW_SECONDS = "__Host-bzzz-oidc", 600
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -67,9 +71,22 @@ def build(gate: Gate, stream: Stream, mcp: McpServer) -> Starlette:
         policy = page.content_security_policy(request.headers.get("host", ""), listen.websocket_port)
         return HTMLResponse(document, status_code, {"content-security-policy": policy})
 
+    def asked(request: Request, refused: HTTPException | None = None, by_token: bool = False) -> Response:
+        """The sign-in page, and why it was no use."""
+        settings = service.settings
+        other = settings.oidc.title if gate.oidc else ""
+        error, code = (refused.detail, refused.status_code) if refused else ("", 200)
+        answer = shown(request, page.sign_in(settings.cluster.name, settings.node.name, error, by_token, other), code)
+        answer.headers.update((refused.headers if refused else None) or {})
+        return answer
+
+    def signed_in(response: Response, who: Principal) -> Response:
+        response.set_cookie(COOKIE, gate.session(who), max_age=gate.session_seconds, secure=True, httponly=True, samesite="strict")
+        return response
+
     async def status(request: Request) -> Response:
         if not gate.allows(request, "api"):
-            return shown(request, page.sign_in(service.settings.cluster.name, service.settings.node.name))
+            return asked(request)
         return shown(request, page.status(service, stream.journal))
 
     async def sign_in(request: Request) -> Response:
@@ -78,12 +95,31 @@ def build(gate: Gate, stream: Stream, mcp: McpServer) -> Starlette:
         try:
             who = await gate.sign_in(address(request), user, form.get("password", [""])[0], token)
         except HTTPException as refused:
-            shape = page.sign_in(service.settings.cluster.name, service.settings.node.name, refused.detail, by_token=bool(token))
-            answer = shown(request, shape, refused.status_code)
-            answer.headers.update(refused.headers or {})
-            return answer
-        response = RedirectResponse("/", 303)
-        response.set_cookie(COOKIE, gate.session(who), max_age=gate.session_seconds, secure=True, httponly=True, samesite="strict")
+            return asked(request, refused, by_token=bool(token))
+        return signed_in(RedirectResponse("/", 303), who)
+
+    async def leave(request: Request) -> Response:
+        host = request.headers.get("host", "")
+        # As the browser names this node; the provider knows which addresses are ours.
+        if not re.fullmatch(r"[A-Za-z0-9.:\[\]-]{1,255}", host):
+            return problem(400, "The request's host is none")
+        try:
+            url, kept = await gate.leave(address(request), f"https://{host}/sign-in/oidc/callback")
+        except HTTPException as refused:
+            return asked(request, refused)
+        response = RedirectResponse(url, 302)
+        response.set_cookie(FLOW_COOKIE, kept, max_age=FLOW_SECONDS, secure=True, httponly=True, samesite="lax")
+        return response
+
+    async def come_back(request: Request) -> Response:
+        try:
+            who = await gate.come_back(address(request), request.cookies.get(FLOW_COOKIE, ""), request.query_params)
+        except HTTPException as refused:
+            response = asked(request, refused)
+        else:
+            # A redirection from another site would not bring the session along; this page's own does.
+            response = signed_in(shown(request, page.signed_in(service.settings.cluster.name)), who)
+        response.delete_cookie(FLOW_COOKIE, secure=True, httponly=True, samesite="lax")
         return response
 
     async def sign_out(_request: Request) -> Response:
@@ -95,6 +131,8 @@ def build(gate: Gate, stream: Stream, mcp: McpServer) -> Starlette:
         [
             Route("/", status),
             Route("/sign-in", sign_in, methods=["POST"]),
+            Route("/sign-in/oidc", leave),
+            Route("/sign-in/oidc/callback", come_back),
             Route("/sign-out", sign_out, methods=["POST"]),
             Route("/health", health),
             Route("/health/ready", ready),

@@ -27,6 +27,26 @@
       lockout_failures: 5          # so many wrong passwords in a row lock an account
       lockout_seconds: 900         # for so long
       session_seconds: 43200       # how long a browser stays signed in
+    oidc:                          # OpenID Connect; without issuer there is none
+      issuer: https://id.example.com/realms/main  # as the provider calls itself
+      client_id: bzzz
+      client_secret_file: /etc/bzzz/oidc_client_secret  # when not given, a public client: PKCE alone
+      ca: /etc/bzzz/oidc-ca.crt    # when not given, the authorities that the system trusts
+      scopes: [openid, profile, email]
+      groups_claim: groups
+      name_claim: preferred_username  # what people are called; when there is none, sub
+      title: OpenID Connect        # "Sign in with …"
+      role_groups: {admin: [ops]}  # whoever is in such a group has the role
+    ldap:                          # LDAP or Active Directory; without urls there is none
+      urls: [ldaps://dc1.example.com]  # tried in order; ldap:// is StartTLS, never plain
+      bind_dn: cn=bzzz,dc=example,dc=com
+      bind_password_file: /etc/bzzz/ldap_bind_password
+      ca: /etc/bzzz/ldap-ca.crt
+      user_base: ou=people,dc=example,dc=com
+      user_filter: (uid={name})
+      group_base: ou=groups,dc=example,dc=com
+      group_filter: (|(member={dn})(uniqueMember={dn}))
+      role_groups: {admin: ["cn=ops,ou=groups,dc=example,dc=com"]}
     etcd:
       endpoints: [https://192.0.2.11:2379]  # none: the cluster is not formed yet
       lease_seconds: 6             # a node not heard of for so long is no member any more
@@ -59,6 +79,8 @@ from typing import Annotated, Any, get_type_hints
 from urllib.parse import urlsplit
 
 import yaml
+
+from .auth import principals
 
 ROLES = ("coordinator", "worker", "storage")
 LEVELS = ("debug", "info", "warn", "error")
@@ -192,6 +214,46 @@ def _ciphers(value: Any) -> str:
     return _text(value)
 
 
+def _https(value: Any) -> str:
+    try:
+        parts = urlsplit(str(value))
+        _port = parts.port
+        if parts.scheme == "https" and parts.hostname and "@" not in parts.netloc and not parts.query and not parts.fragment:
+            return str(value)
+    except ValueError:
+        pass
+    raise _Wrong(f"{value!r} is no https:// URL", "write it as the provider does, such as https://id.example.com")
+
+
+def _directory_server(value: Any) -> str:
+    try:
+        parts = urlsplit(str(value))
+        _port = parts.port
+        if parts.scheme in ("ldaps", "ldap") and parts.hostname and parts.path in ("", "/") and "@" not in parts.netloc:
+            return f"{parts.scheme}://{parts.netloc}"
+    except ValueError:
+        pass
+    raise _Wrong(f"{value!r} is no directory server", "write ldaps://HOST or, for StartTLS, ldap://HOST")
+
+
+def _filter(word: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        text = str(value).strip()
+        if not (text.startswith("(") and text.endswith(")") and text.count("(") == text.count(")") and word in text):
+            raise _Wrong(f"{value!r} is no filter with {word} in it", f"write one in parentheses, such as (uid={word})")
+        return text
+
+    return parse
+
+
+def _role_groups(value: Any) -> dict[str, tuple[str, ...]]:
+    if not isinstance(value, dict):
+        raise _Wrong(f"{value!r} is no map of roles to groups", "write for example {admin: [ops]}")
+    parse, role = _each(_text), _choice(*principals.ROLES)
+    # A group's name may have a comma in it.
+    return {role(key): parse([groups] if isinstance(groups, str) else groups) for key, groups in value.items()}
+
+
 def _optional(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None else parse(value)
 
@@ -253,6 +315,48 @@ class Auth:
     session_seconds: Annotated[int, _integer(60, 7 * 86400)] = 43200
 
 
+def _together(section: str, values: Mapping[str, Any]) -> None:
+    """Raises ConfigError unless each of these keys has a value."""
+    remedy = f"set it, or take the section {section} away"
+    if missing := [Problem(f"{section}.{key}", "is missing", remedy) for key, value in values.items() if not value]:
+        raise ConfigError(missing)
+
+
+@dataclasses.dataclass(frozen=True)
+class Oidc:
+    issuer: Annotated[str | None, _optional(_https)] = None
+    client_id: Annotated[str, _text] = ""
+    client_secret_file: Annotated[Path | None, _optional(_file)] = None
+    ca: Annotated[Path | None, _optional(_file)] = None
+    scopes: Annotated[tuple[str, ...], _each(_text)] = ("openid", "profile", "email")
+    groups_claim: Annotated[str, _text] = "groups"
+    name_claim: Annotated[str, _text] = "preferred_username"
+    title: Annotated[str, _text] = "OpenID Connect"
+    role_groups: Annotated[dict[str, tuple[str, ...]], _role_groups] = dataclasses.field(default_factory=dict)
+
+    def check(self) -> None:
+        if self.issuer:
+            _together("oidc", {"client_id": self.client_id, "role_groups": any(self.role_groups.values())})
+
+
+@dataclasses.dataclass(frozen=True)
+class Ldap:
+    urls: Annotated[tuple[str, ...], _each(_directory_server)] = ()
+    bind_dn: Annotated[str, _text] = ""
+    bind_password_file: Annotated[Path | None, _optional(_file)] = None
+    ca: Annotated[Path | None, _optional(_file)] = None
+    user_base: Annotated[str, _text] = ""
+    user_filter: Annotated[str, _filter("{name}")] = "(uid={name})"
+    group_base: Annotated[str, _text] = ""
+    group_filter: Annotated[str, _filter("{dn}")] = "(|(member={dn})(uniqueMember={dn}))"
+    role_groups: Annotated[dict[str, tuple[str, ...]], _role_groups] = dataclasses.field(default_factory=dict)
+
+    def check(self) -> None:
+        if self.urls:
+            keys = ("bind_dn", "bind_password_file", "user_base", "group_base")
+            _together("ldap", {**{key: getattr(self, key) for key in keys}, "role_groups": any(self.role_groups.values())})
+
+
 @dataclasses.dataclass(frozen=True)
 class Etcd:
     endpoints: Annotated[tuple[str, ...], _each(_endpoint)] = ()
@@ -281,6 +385,8 @@ class Settings:
     listen: Listen
     tls: Tls
     auth: Auth
+    oidc: Oidc
+    ldap: Ldap
     etcd: Etcd
     logging: Logging
     paths: Paths
@@ -299,6 +405,8 @@ SECTIONS: dict[str, type] = {
     "listen": Listen,
     "tls": Tls,
     "auth": Auth,
+    "oidc": Oidc,
+    "ldap": Ldap,
     "etcd": Etcd,
     "logging": Logging,
     "paths": Paths,
@@ -340,6 +448,8 @@ def parse(document: Any, environ: Mapping[str, str]) -> Settings:
         raise ConfigError(problems)
     settings = Settings(**{section: cls(**values) for section, (cls, values) in sections.items()}, warnings=_unknown(document))
     settings.listen.by_port()
+    settings.oidc.check()
+    settings.ldap.check()
     return settings
 
 

@@ -67,6 +67,10 @@ class _Service(Collector):
         yield GaugeMetricFamily("bzzz_detection_seconds", "How long the last detection took.", value=service.detector.seconds)
         yield from self._gpus()
         yield from self._clients()
+        sign_ins = CounterMetricFamily("bzzz_sign_ins", "Sign-ins, by how, and how they ended.", labels=["method", "outcome"])
+        for (method, outcome), number in sorted(self.stream.gate.sign_ins.items()):
+            sign_ins.add_metric([method, outcome], number)
+        yield sign_ins
 
     def _clients(self) -> Iterator[Metric]:
         stream, mcp = self.stream, self.mcp

@@ -52,18 +52,26 @@ WORDS = {"pass": "healthy", "warn": "attention", "fail": "failing"}
 CHECK_WORDS = {"pass": "passes", "warn": "attention", "fail": "fails"}
 
 
-def _document(title: str, body: str, attributes: str = "", script: bool = False) -> str:
+def _document(title: str, body: str, attributes: str = "", script: bool = False, go: str = "") -> str:
+    """go: where the browser goes by itself."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
+        + (f'<meta http-equiv="refresh" content="0;url={escape(go)}">' if go else "")
+        + '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
         f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{STYLE}</style></head>\n<body{attributes}>{body}'
         + (f"<script>{SCRIPT}</script>" if script else "")
         + "</body></html>\n"
     )
 
 
-def sign_in(cluster: str, node: str, error: str = "", by_token: bool = False) -> str:
-    """The form that asks for user and password, or for a token. by_token: which of them the error is about."""
+def signed_in(cluster: str) -> str:
+    """Goes on to the status page."""
+    body = f'<main class="narrow"><h1>{escape(cluster)}</h1><p>Signed in. <a href="/">Go on to the status page</a></p></main>'
+    return _document(f"Signed in · {cluster}", body, go="/")
+
+
+def sign_in(cluster: str, node: str, error: str = "", by_token: bool = False, other: str = "") -> str:
+    """The form that asks for user and password, or for a token. by_token: which of them the error is about; other: a provider's title."""
     said = f'<p role="alert" id="error" class="fail">{escape(error)}</p>' if error else ""
     wrong = ' aria-describedby="error" aria-invalid="true"' if error else ""
     user, token = ("", f"{wrong} autofocus") if by_token else (wrong, "")
@@ -77,7 +85,9 @@ def sign_in(cluster: str, node: str, error: str = "", by_token: bool = False) ->
         f'<input id="password" name="password" type="password" autocomplete="current-password"{user}>'
         '<p class="or">or</p><label for="token">Token</label>'
         f'<input id="token" name="token" type="password" autocomplete="off"{token}>'
-        '<button type="submit">Sign in</button></form></main>',
+        '<button type="submit">Sign in</button></form>'
+        + (f'<p class="or">or</p><p><a href="/sign-in/oidc">Sign in with {escape(other)}</a></p>' if other else "")
+        + "</main>",
     )
 
 

@@ -76,7 +76,15 @@ def run(settings: Settings, version: str, tls: ssl.SSLContext, sockets: list[soc
 async def _serve(service: Service, tls: ssl.SSLContext, sockets: list[socket.socket], config: Path) -> bool:
     settings = service.settings
     audit.configure()
-    gate, listen = Gate(settings.auth, service.directory, settings.cluster.name, audit.Audit(settings.node.name)), settings.listen
+    gate = Gate(
+        settings.auth,
+        service.directory,
+        settings.cluster.name,
+        audit.Audit(settings.node.name),
+        ldap=service.ldap,
+        oidc=service.oidc,
+    )
+    listen = settings.listen
     events, mcp = Stream(service, gate), McpServer(service, gate)
     api = app.build(gate, events, mcp)
     apps = {listen.port: api, listen.web_port: api, listen.websocket_port: stream.build(events), listen.mcp_port: mcp_server.build(mcp)}

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .auth.directory import Directory
 from .capabilities import Detector
@@ -14,6 +14,10 @@ from .checks import FAIL, PASS, WARN, Check, health, publish, worst
 from .config import Settings
 from .etcd import Identity, Store
 from .membership import NOT_ASKED, Membership, clock
+
+if TYPE_CHECKING:
+    from .auth.ldap import Ldap
+    from .auth.oidc import Oidc
 
 
 class Service:
@@ -28,6 +32,8 @@ class Service:
         self.store: Store | None = None
         self.membership: Membership | None = None
         self.directory: Directory | None = None
+        self.ldap: Ldap | None = None
+        self.oidc: Oidc | None = None
         etcd = settings.etcd
         if etcd.endpoints:
             tls = settings.tls
@@ -38,6 +44,16 @@ class Service:
             accounts = Store(etcd.endpoints, identity, f"/bzzz-auth/{settings.cluster.name}/", timeout)
             self.directory = Directory(accounts, settings.auth.lockout_failures, settings.auth.lockout_seconds)
             self.membership = Membership(self.store, settings.node.name, etcd.lease_seconds, etcd.primary, self.record)
+        # Their libraries are loaded where they are wanted only.
+        if settings.ldap.urls and self.directory:
+            from .auth.ldap import Ldap  # noqa: PLC0415
+
+            self.ldap = Ldap(settings.ldap, self.directory)
+        if settings.oidc.issuer:
+            from .auth.oidc import Oidc  # noqa: PLC0415
+
+            self.oidc = Oidc(settings.oidc)
+        self.outside = [each for each in (self.ldap, self.oidc) if each]
 
     def start(self) -> None:
         self.detector.start()
@@ -45,10 +61,14 @@ class Service:
             self.membership.start()
         if self.directory:
             self.directory.start()
+        for each in self.outside:
+            each.start()
 
     def stop(self) -> None:
         """Leave the cluster; peers see it at once."""
         self.detector.stop()
+        for each in self.outside:
+            each.stop()
         if self.directory:
             self.directory.stop()
         if self.membership:
@@ -84,7 +104,7 @@ class Service:
             detection = Check("detection", WARN, f"findings of detection: {problems}, see /api/v1/node", ready=False)
         else:
             detection = Check("detection", PASS, "no findings", ready=False)
-        return [storage, detection]
+        return [storage, detection, *(each.check() for each in self.outside)]
 
     def checks(self) -> list[Check]:
         if self.membership is None:

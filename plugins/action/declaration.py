@@ -16,7 +16,7 @@ from ansible_collections.bzzz.cluster.plugins.module_utils import rules
 from ansible_collections.bzzz.cluster.plugins.module_utils.cluster import Cluster, Node, resolve
 from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import Declared, declare, load_specs, options_of, unknown
 from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem, errors, merged, problem, readable
-from ansible_collections.bzzz.cluster.plugins.module_utils.rules import downloads, firewall, ssh, tls
+from ansible_collections.bzzz.cluster.plugins.module_utils.rules import auth, downloads, firewall, ssh, tls
 from ansible_collections.bzzz.cluster.plugins.module_utils.rules.network import places
 from ansible_collections.bzzz.cluster.plugins.plugin_utils.run import run_id
 
@@ -77,6 +77,7 @@ class ActionModule(ActionBase):
         now = datetime.now(timezone.utc)
         problems += downloads.files(declared, folders, now)
         problems += ssh.files(declared)
+        problems += auth.files(declared, folders, now)
         # `declare` has found it readable, or has taken it for not given.
         passphrases = {name: str(hostvars[name]["tls_key_passphrase"]) for name in names if declared[name]["tls"]["key_passphrase"]}
         problems += tls.files(declared, folders, passphrases, now)

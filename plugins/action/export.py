@@ -43,8 +43,8 @@ class ActionModule(ActionBase):
         problems: list[Problem] = []
         for role in self._roles():
             search = [str(COLLECTION / "roles" / role), *variables.get("ansible_search_path", [])]
-            own = {**self._vars(role, "main"), **self._vars(role, "export"), **variables, "ansible_search_path": search}
-            own["role_path"] = search[0]
+            known = {**self._inherited(role), **self._vars(role, "main"), **self._vars(role, "export")}
+            own = {**known, **variables, "ansible_search_path": search, "role_path": search[0]}
             templar = self._templar.copy_with_new_env(available_variables=own)
             for task, conditions in self._lands(role, "main.yml"):
                 try:
@@ -84,6 +84,13 @@ class ActionModule(ActionBase):
     def _vars(self, role: str, name: str) -> dict[str, Any]:
         path = COLLECTION / "roles" / role / "vars" / f"{name}.yml"
         return dict(self._load(path)) if path.is_file() else {}
+
+    def _inherited(self, role: str) -> dict[str, Any]:
+        """The variables of the roles that this one depends on."""
+        found: dict[str, Any] = {}
+        for dependency in self._load(COLLECTION / "roles" / role / "meta" / "main.yml").get("dependencies", []):
+            found.update(self._vars(str(dependency["role"]).rpartition(".")[2], "main"))
+        return found
 
     def _load(self, path: Path) -> Any:
         """A YAML file as an author wrote it; as with tasks, its templates are trusted."""

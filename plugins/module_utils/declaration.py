@@ -202,7 +202,10 @@ def _scalar(spec: Spec, kind: str, value: Any, subject: str) -> Any:
 
 
 def _coerce_dict(name: str, spec: Spec, value: Any) -> Any:
-    result = ArgumentSpecValidator({name: spec}).validate({name: value})
+    try:
+        result = ArgumentSpecValidator({name: spec}).validate({name: value})
+    except (TypeError, AttributeError) as error:  # it looks into what it has just found to be no dictionary
+        raise ValueError(f"This must be {_wanted(spec)}{_but(spec, value)}.") from error
     if result.error_messages:
         raise ValueError("Its entries do not fit their form." if _secret(spec) else "; ".join(map(str, result.error_messages)))
     return result.validated_parameters[name]

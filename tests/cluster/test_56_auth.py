@@ -1,16 +1,22 @@
 # Copyright (c) 2026 BZZZ cluster setup maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Users and tokens on real nodes: made on one, at work on another, kept by the next apply, and in the journal."""
+"""Who signs in on real nodes: users and tokens, and people of a provider and a directory that run beside the lab."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from conftest import Tools
+from node_cluster import Authority
+from people import BASE, BIND_DN, BIND_PASSWORD, CLIENT, CLIENT_SECRET, Directory, Provider, group_dn
 from rest import Api, wait_for
+
+from bzzz_setup.declaration import VAULT, dump, write
 
 NAME, PASSWORD = "lab-anna", "canary horse battery staple"
 
@@ -67,3 +73,69 @@ def test_users_and_tokens_hold_on_every_node_and_the_next_apply_leaves_them(clus
     for node in cluster.nodes:
         journal = cluster.lab.exec(node, ["journalctl", "-u", "bzzz.service", "-o", "cat"]).stdout
         assert not any(secret in journal for secret in (PASSWORD, token["token"], api.token))
+
+
+@pytest.mark.requirement("2.4.2", part="declared, on real nodes")
+@pytest.mark.requirement("2.4.3", part="declared, on real nodes")
+def test_people_of_a_provider_and_a_directory_sign_in_on_every_node(cluster: Tools, api: Api, tmp_path: Path) -> None:
+    one, two, three = cluster.nodes
+    here = str(cluster.lab.subnet[1])  # this machine, as the nodes reach it
+    authority, password = Authority(tmp_path), "canary horse of the directory"
+    uris = [f"https://{address}:8080/sign-in/oidc/callback" for address in api.addresses.values()]
+    with (
+        contextlib.closing(Provider(tmp_path / "provider", authority, {"lab-otto": ["ops"]}, uris, address=here)) as provider,
+        contextlib.closing(
+            Directory(tmp_path / "ldap", authority, {"lab-dora": password}, {"staff": ["cn:team"], "team": ["uid:lab-dora"]}, address=here)
+        ) as directory,
+    ):
+        options = {
+            "auth_oidc_issuer": provider.issuer,
+            "auth_oidc_client_id": CLIENT,
+            "auth_oidc_role_groups": {"operator": ["ops"]},
+            "auth_oidc_ca_file": "authority.crt",
+            "auth_ldap_urls": directory.urls,
+            "auth_ldap_bind_dn": BIND_DN,
+            "auth_ldap_user_base": f"ou=people,{BASE}",
+            "auth_ldap_group_base": f"ou=groups,{BASE}",
+            "auth_ldap_role_groups": {"viewer": [group_dn("staff")]},
+            "auth_ldap_ca_file": "authority.crt",
+        }
+        folder = cluster.declare(tmp_path / "inventory", options)
+        (folder / "authority.crt").write_bytes(authority.ca.read_bytes())
+        write(folder / VAULT, dump({"auth_oidc_client_secret": CLIENT_SECRET, "auth_ldap_bind_password": BIND_PASSWORD}), 0o600)
+        done = cluster.document("apply", "--only", "6", folder=folder)
+        try:
+            seen = {(check["node"], check["id"]): (check["status"], check["seen"]) for check in done["checks"]}
+            looked = {(node, check): seen[node, check] for node in cluster.nodes for check in ("oidc-provider", "ldap-servers")}
+            assert {status for status, _ in looked.values()} == {"pass"}, looked
+            text = json.dumps(done)
+            assert CLIENT_SECRET not in text and BIND_PASSWORD not in text
+            for node in (one, three):
+                for name in ("oidc_client_secret", "ldap_bind_password"):
+                    kept = cluster.host(node).file(f"/etc/bzzz/auth/{name}")
+                    assert (kept.mode, kept.user, kept.group) == (0o640, "root", "bzzz")
+
+            browser = requests.Session()
+            browser.trust_env, home = False, f"https://{api.addresses[two]}:8080"
+            # The provider's and the cluster's authorities, as a browser would trust both.
+            browser.verify = str(tmp_path / "both.crt")
+            (tmp_path / "both.crt").write_bytes(authority.ca.read_bytes() + api.ca.read_bytes())
+            assert "Sign in with OpenID Connect" in browser.get(home, timeout=10).text
+            away = browser.get(f"{home}/sign-in/oidc", allow_redirects=False, timeout=10).headers["location"]
+            assert browser.get(provider.signs_in(browser, away, "lab-otto"), timeout=10).status_code == 200
+            me = browser.get(f"{home}/api/v1/me", timeout=10).json()
+            assert (me["kind"], me["name"], me["role"]) == ("oidc", "lab-otto@example.com", "operator")
+
+            for node in cluster.nodes:
+                body = {"user": "lab-dora", "password": password}
+                session = requests.post(f"https://{api.addresses[node]}:8080/api/v1/sessions", json=body, verify=str(api.ca), timeout=15)
+                assert session.status_code == 201, session.text
+                assert api.get(node, "/api/v1/me", token=session.json()["token"]).json()["role"] == "viewer"
+            (line,) = (line for line in audit(cluster, two) if line["who"] == "oidc:lab-otto@example.com" and line["audit"] == "sign_in")
+            assert line["outcome"] == "ok"
+            for node in cluster.nodes:
+                journal = cluster.lab.exec(node, ["journalctl", "-b", "-o", "cat"]).stdout
+                assert not any(secret in journal for secret in (password, CLIENT_SECRET, BIND_PASSWORD))
+        finally:
+            gone = cluster.document("apply", "--only", "6")
+        assert gone["changes"] and not cluster.host(one).file("/etc/bzzz/auth/oidc_client_secret").exists

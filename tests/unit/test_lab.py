@@ -149,7 +149,7 @@ def test_programs_of_a_package_are_had_without_installing_it(monkeypatch: pytest
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     for _ in range(2):
         found = machine.unpacked({"no-such-tool": "any", "sh": "dash"}, folder, lab.quiet)
-        assert (found / "no-such-tool").exists()
+        assert any((place / "no-such-tool").exists() for place in found)
     assert [line.split()[-1] for line in log.read_text().splitlines() if "download" in line] == ["any"]
     assert "install" not in log.read_text()
 

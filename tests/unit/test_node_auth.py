@@ -9,6 +9,8 @@ import contextlib
 import dataclasses
 import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
-from node_cluster import TOKEN, Cluster, Node, etcd_program, wait_for
+from node_cluster import PASSWORD, TOKEN, Cluster, Node, add_user, audit, call, etcd_program, issue, sign_in, wait_for
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from bzzz_setup import release
@@ -28,7 +30,6 @@ from bzzz_setup.node.auth import passwords, records
 from bzzz_setup.node.auth.gate import Throttle
 from bzzz_setup.node.auth.principals import ADMIN, OPERATOR, ROLES, SCOPES, VIEWER, Principal
 
-PASSWORD = "canary correct horse battery"
 LOCKOUT = 6
 
 # --- rules ---
@@ -146,43 +147,6 @@ def nodes(cluster: Cluster) -> list[Node]:
         node.start()
     wait_for(lambda: all(node.ready() and len(node.members()) == 3 for node in nodes), 20, "all are back")
     return nodes
-
-
-def call(node: Node, method: str, path: str, token: str | None = TOKEN, body: Any = None, **headers: str) -> tuple[int, Any]:
-    """Status and JSON of a request that may change something."""
-    if token is not None:
-        headers["Authorization"] = f"Bearer {token}"
-    with httpx2.Client(verify=node.tls(), trust_env=False, timeout=10) as client:
-        answer = client.request(method, f"https://127.0.0.1:{node.port}{path}", json=body, headers=headers)
-    return answer.status_code, answer.json() if answer.content else None
-
-
-def add_user(node: Node, name: str, role: str = VIEWER) -> None:
-    status, user = call(node, "POST", "/api/v1/users", body={"name": name, "role": role, "password": PASSWORD})
-    assert (status, user["name"], user["role"], user["by"], user["locked"]) == (201, name, role, "cluster", False)
-
-
-def issue(node: Node, name: str, **fields: Any) -> dict[str, Any]:
-    status, token = call(node, "POST", "/api/v1/tokens", body={"name": name, **fields})
-    assert status == 201, token
-    return token  # type: ignore[no-any-return]
-
-
-addresses = (f"127.{network}.{number}.1" for network in range(1, 255) for number in range(255))
-
-
-def sign_in(node: Node, user: str, password: str = PASSWORD, source: str = "") -> tuple[int, str]:
-    """Status, and the session's cookie; each time from another address, unless one is given."""
-    source = source or next(addresses)
-    with httpx2.Client(transport=httpx2.HTTPTransport(verify=node.tls(), local_address=source, trust_env=False), timeout=10) as client:
-        answer = client.post(f"https://127.0.0.1:{node.port}/sign-in", data={"user": user, "password": password})
-    return answer.status_code, answer.headers.get("set-cookie", "").partition(";")[0]
-
-
-def audit(*nodes: Node, **fields: Any) -> list[dict[str, Any]]:
-    """The lines of the audit log that have these fields."""
-    lines = [json.loads(line) for node in nodes for line in node.log.read_text().splitlines() if line.startswith('{"audit"')]
-    return [line for line in lines if fields.items() <= line.items()]
 
 
 @pytest.mark.requirement("2.4.1")
@@ -382,3 +346,83 @@ def test_the_principal_of_another_way_to_sign_in_needs_no_record(tmp_path: Path)
     request = Request({"type": "http", "headers": [(b"cookie", f"{COOKIE}={gate.session(who)}".encode())]})
     assert gate.identify(request) == who and gate.allows(request, "api") and not gate.allows(request, "events")
     assert dataclasses.replace(who, role=ADMIN) != gate.identify(request)
+
+
+# --- one's own password, better hashes, and the command on coordinators ---
+
+
+@pytest.mark.requirement("2.4.4", part="users change their own password")
+def test_a_user_changes_the_own_password_and_nobody_elses(nodes: list[Node]) -> None:
+    node = nodes[2]  # where it takes many failures
+    add_user(node, "gina")
+    cookie = wait_for(lambda: sign_in(node, "gina")[1], 5, "she signs in")
+    here = {"Cookie": cookie, "Origin": f"https://127.0.0.1:{node.port}"}
+    new = PASSWORD + " anew"
+    assert call(node, "PATCH", "/api/v1/me", None, {"old": PASSWORD, "password": new}, Cookie=cookie)[0] == 403, "from elsewhere"
+    assert call(node, "PATCH", "/api/v1/me", None, {"old": "wrong", "password": new}, **here)[0] == 401
+    assert call(node, "PATCH", "/api/v1/me", None, {"old": PASSWORD, "password": "short"}, **here)[0] == 422
+    assert call(node, "PATCH", "/api/v1/me", None, {"password": new}, **here)[0] == 422
+    assert call(node, "PATCH", "/api/v1/me", TOKEN, {"old": PASSWORD, "password": new})[0] == 409, "a token has none"
+    assert call(node, "PATCH", "/api/v1/me", None, {"old": PASSWORD, "password": new}, **here)[0] == 200
+    wait_for(lambda: call(node, "GET", "/api/v1/me", None, Cookie=cookie)[0] == 401, 3, "sessions of the old one end")
+    assert sign_in(node, "gina")[0] == 401 and sign_in(node, "gina", new)[0] == 303
+    (line,) = audit(node, audit="user.change", user="gina")
+    assert line["who"] == "user:gina" and line["fields"] == ["password"]
+    assert call(node, "DELETE", "/api/v1/users/gina")[0] == 204
+
+
+@pytest.mark.requirement("2.4.4", part="hashes made with other parameters are renewed")
+def test_a_hash_of_other_parameters_is_renewed_at_sign_in(cluster: Cluster, nodes: list[Node]) -> None:
+    from argon2 import PasswordHasher
+
+    node = nodes[2]
+    weak = PasswordHasher(time_cost=1, memory_cost=8192, parallelism=1).hash(PASSWORD.encode())
+    assert passwords.renewed(PASSWORD, weak) and passwords.renewed(PASSWORD, passwords.hashed(PASSWORD)) is None
+    user = records.User("hanna", VIEWER, weak, 1, 1, "cluster")
+    assert cluster.etcd.ctl("put", "/bzzz-auth/test/users/hanna", records.dump(user)).returncode == 0
+    cookie = wait_for(lambda: sign_in(node, "hanna")[1], 5, "she signs in")
+    kept = json.loads(cluster.etcd.ctl("get", "--print-value-only", "/bzzz-auth/test/users/hanna").stdout)["password"]
+    assert kept.startswith("$argon2id$v=19$m=65536,t=3,p=4$") and sign_in(node, "hanna")[0] == 303
+    assert call(node, "GET", "/api/v1/me", None, Cookie=cookie)[0] == 200, "and her session goes on"
+    assert call(node, "DELETE", "/api/v1/users/hanna")[0] == 204
+
+
+@pytest.mark.requirement("2.4.4", part="by command, for the first administrator")
+@pytest.mark.requirement("2.4.1", part="by command")
+def test_the_command_manages_users_and_tokens_without_a_secret_in_its_arguments(nodes: list[Node], tmp_path: Path) -> None:
+    node = nodes[0]
+    (secret := tmp_path / "token").write_text(TOKEN + "\n")
+
+    def command(*words: str, stdin: str = "", code: int = 0) -> str:
+        program = [sys.executable, "-sE", str(node.cluster.artifact / "bin/bzzz-node"), "--config", str(node.config), *words]
+        program[-len(words) + 1 : -len(words) + 1] = ["--token-file", str(secret)]
+        done = subprocess.run(program, input=stdin, capture_output=True, text=True, check=False, timeout=30)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr and not (stdin and stdin.strip() in done.stdout + done.stderr)
+        return done.stdout if code == 0 else done.stderr
+
+    assert "role: admin" in command("users", "add", "ines", "--role", "admin", stdin=PASSWORD + "\n")
+    assert "There is a user ines already" in command("users", "add", "ines", "--role", "viewer", stdin=PASSWORD + "\n", code=1)
+    assert "12 to 256" in command("users", "add", "jo", "--role", "viewer", stdin="short\n", code=1)
+    wait_for(lambda: sign_in(node, "ines")[0] == 303, 3, "she signs in")
+    head, *lines = command("users", "list").splitlines()
+    assert head.split()[:2] == ["name", "role"] and any(line.split()[:2] == ["ines", "admin"] for line in lines)
+    command("users", "role", "ines", "--role", "operator")
+    command("users", "password", "ines", stdin=PASSWORD + " two\n")
+    assert sign_in(node, "ines", PASSWORD + " two")[0] == 303
+    assert [sign_in(node, "ines", "wrong")[0] for _ in range(4)] == [401] * 3 + [429]
+    assert "locked: no" in command("users", "unlock", "ines")
+    assert sign_in(node, "ines", PASSWORD + " two")[0] == 303
+    token = json.loads(command("tokens", "--json", "issue", "ci", "--scope", "metrics", "--days", "1"))
+    assert token["scopes"] == ["metrics"] and call(node, "GET", "/api/v1/me", token["token"])[1]["role"] == VIEWER
+    assert token["id"] in command("tokens", "list") and token["token"] not in command("tokens", "list")
+    command("tokens", "revoke", token["id"])
+    assert "no such token" in command("tokens", "revoke", token["id"], code=1)
+    command("users", "remove", "ines")
+    assert "no such user" in command("users", "remove", "ines", code=1)
+    # Another's certificate on that port is not taken for ours, and who has no token is told where it is.
+    secret.unlink()
+    assert "as root on a coordinator" in command("users", "list", code=1)
+    secret.write_text("another\n")
+    assert "needs a token" in command("users", "list", code=1)
+    assert {line["who"] for line in audit(node, user="ines")} == {"cluster"}

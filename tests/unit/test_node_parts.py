@@ -140,6 +140,32 @@ def test_an_unreadable_file_is_refused_without_quoting_it(tmp_path: Path, text: 
         assert "Remedy" in str(caught.value) and "canary" not in str(caught.value)
 
 
+@pytest.mark.requirement("2.4.2", part="the service's settings")
+@pytest.mark.requirement("2.4.3", part="the service's settings")
+def test_settings_of_a_provider_and_a_directory(right: dict[str, Any]) -> None:
+    file = right["tls"]["ca"]
+    oidc = {"issuer": "https://id.example.com", "client_id": "bzzz", "role_groups": {"admin": "a, b", "viewer": ["c"]}}
+    ldap: dict[str, Any] = {"urls": ["ldaps://dc1:636/", "ldap://dc2"], "bind_dn": "cn=x", "bind_password_file": file}
+    ldap |= {"user_base": "ou=p", "group_base": "ou=g", "role_groups": {"operator": ["cn=a,b"]}}
+    found = config.parse({**right, "oidc": oidc, "ldap": ldap}, {"BZZZ_OIDC_SCOPES": "openid,groups"})
+    assert found.oidc.role_groups == {"admin": ("a, b",), "viewer": ("c",)} and found.oidc.scopes == ("openid", "groups")
+    assert found.ldap.urls == ("ldaps://dc1:636", "ldap://dc2") and found.ldap.role_groups == {"operator": ("cn=a,b",)}
+    for section, wrong in (
+        ("oidc", {"issuer": "http://id.example.com"}),
+        ("oidc", {"client_id": None}),
+        ("oidc", {"role_groups": {"root": ["a"]}}),
+        ("oidc", {"role_groups": {"admin": []}}),
+        ("oidc", {"client_secret_file": "/no/such/file"}),
+        ("ldap", {"urls": ["http://dc1"]}),
+        ("ldap", {"user_filter": "(uid=x)"}),
+        ("ldap", {"group_filter": "(member={dn}"}),
+        *(("ldap", {key: None}) for key in ldap if key != "urls"),
+    ):
+        whole = {**right, section: {**(oidc if section == "oidc" else ldap), **wrong}}
+        (key, problem), *_ = problems(whole).items()
+        assert key == f"{section}.{next(iter(wrong))}" and problem.remedy, wrong
+
+
 _any = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: (

@@ -92,6 +92,8 @@ def test_no_secret_is_in_it_and_each_is_named(folder: Path) -> None:
     found = yaml.safe_load(exported)
     assert found["secrets"] == {
         "group_vars/bzzz": {
+            "auth_ldap_bind_password": "not set",
+            "auth_oidc_client_secret": "not set",
             "downloads_proxy_credentials": "not set",
             "service_token": "set",
             "ssh_key_passphrase": "set",

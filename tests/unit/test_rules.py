@@ -1031,3 +1031,71 @@ def test_http_needs_the_port_that_authorities_come_to() -> None:
     assert found["option"] == "tls_acme_challenge" and "nginx" in found["message"]
     assert "dns-01" in found["remedy"] and "systemctl disable --now nginx.service" in found["remedy"]
     assert errors(judge_on({"n1": nginx}, None, ONE)) == []
+
+
+# --- who signs in ---
+
+OIDC = {
+    "auth_oidc_issuer": "https://id.example.com/realms/main",
+    "auth_oidc_client_id": "bzzz",
+    "auth_oidc_role_groups": {"admin": ["ops"]},
+}
+LDAP = {
+    "auth_ldap_urls": ["ldaps://dc1.example.com", "ldap://10.0.0.5:3389"],
+    "auth_ldap_bind_dn": "bzzz@example.com",
+    "auth_ldap_bind_password": "secret",
+    "auth_ldap_user_base": "ou=people,dc=example,dc=com",
+    "auth_ldap_group_base": "ou=groups,dc=example,dc=com",
+    "auth_ldap_role_groups": {"viewer": ["cn=staff, ou=groups,dc=example,dc=com"]},
+}
+
+
+@pytest.mark.requirement("2.4.2", part="bad options are refused")
+@pytest.mark.requirement("2.4.3", part="bad options are refused")
+def test_who_signs_in() -> None:
+    assert judge({**OIDC, **LDAP}) == []
+    wrong: list[tuple[dict[str, Any], str, str]] = [
+        ({"auth_oidc_issuer": "http://id.example.com"}, "auth_oidc_issuer", "plain HTTP"),
+        ({"auth_oidc_issuer": "id.example.com"}, "auth_oidc_issuer", "no https:// URL"),
+        ({"auth_oidc_issuer": "https://"}, "auth_oidc_issuer", "no https:// URL"),
+        ({"auth_oidc_issuer": "https://u:canary@id.example.com"}, "auth_oidc_issuer", "no https:// URL"),
+        ({"auth_oidc_issuer": "https://id.example.com/.well-known/openid-configuration"}, "auth_oidc_issuer", "discovery document"),
+        ({"auth_oidc_client_id": None}, "auth_oidc_client_id", "needs it"),
+        ({"auth_oidc_role_groups": {"admin": []}}, "auth_oidc_role_groups", "needs it"),
+        ({"auth_oidc_role_groups": {"root": ["ops"]}}, "auth_oidc_role_groups", "root"),
+        ({"auth_oidc_role_groups": ["ops"]}, "auth_oidc_role_groups", "dict"),
+        ({"auth_oidc_scopes": ["profile"]}, "auth_oidc_scopes", "openid"),
+        ({"auth_oidc_scopes": ["openid", "a b"]}, "auth_oidc_scopes", "no scope"),
+        ({"auth_oidc_client_secret": "canary\n1"}, "auth_oidc_client_secret", "one line"),
+        ({"auth_ldap_urls": ["dc1.example.com"]}, "auth_ldap_urls", "no address"),
+        ({"auth_ldap_urls": ["https://dc1.example.com"]}, "auth_ldap_urls", "no address"),
+        ({"auth_ldap_urls": ["ldaps://dc1.example.com:99999"]}, "auth_ldap_urls", "no address"),
+        ({"auth_ldap_urls": ["ldaps://dc1.example.com/dc=example"]}, "auth_ldap_urls", "no address"),
+        *[({option: None}, option, "needs it") for option in LDAP if option != "auth_ldap_urls"],
+        ({"auth_ldap_user_base": "people"}, "auth_ldap_user_base", "no DN"),
+        ({"auth_ldap_role_groups": {"admin": ["ops"]}}, "auth_ldap_role_groups", "no DN"),
+        ({"auth_ldap_user_filter": "(uid=*)"}, "auth_ldap_user_filter", "everybody"),
+        ({"auth_ldap_user_filter": "uid={name}"}, "auth_ldap_user_filter", "begins or ends"),
+        ({"auth_ldap_user_filter": "(a=b)(uid={name})"}, "auth_ldap_user_filter", "begins or ends"),
+        ({"auth_ldap_group_filter": "(&(member={dn})"}, "auth_ldap_group_filter", "do not match"),
+        ({"auth_ldap_bind_password": "canary\n1"}, "auth_ldap_bind_password", "one line"),
+    ]
+    for changes, option, words in wrong:
+        found = about(errors(judge({**OIDC, **LDAP, **changes})), option)
+        assert found and any(words in one["message"] for one in found) and all(one["remedy"] for one in found), (changes, found)
+        assert "canary" not in json.dumps(found)
+    # What has no effect is pointed out, no more.
+    idle = judge({"auth_oidc_client_id": "x", "auth_ldap_bind_password": "x"})
+    assert {(one["option"], one["severity"]) for one in idle} == {
+        ("auth_oidc_client_id", "warning"),
+        ("auth_ldap_bind_password", "warning"),
+    }
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*OIDC, *LDAP, "auth_ldap_user_filter", "auth_oidc_scopes"]), st.text() | st.lists(st.text()) | st.integers()
+    )
+)
+def test_whatever_is_written_about_who_signs_in_gets_problems_with_a_remedy(changes: dict[str, Any]) -> None:
+    assert all(found["message"] and found["remedy"] for found in judge({**OIDC, **LDAP, **changes}))

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 BZZZ cluster setup maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""REST: ``/api/v1/me``, and ``/api/v1/users`` and ``/api/v1/tokens`` for administrators."""
+"""REST: ``/api/v1/sessions`` and ``/api/v1/me`` for everybody, ``/api/v1/users`` and ``/api/v1/tokens`` for administrators."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ..etcd import Unavailable
 from ..web import body_of, from_here, problem
 from .directory import Directory, View
 from .gate import UNSURE, Gate, address
-from .principals import SCOPES, Principal
-from .records import CHANGED_USER, DAY, NEW_TOKEN, NEW_USER, TOKEN_DEFAULTS, Invalid, Token, User, asked
+from .principals import SCOPES, USER, Principal
+from .records import CHANGED_USER, DAY, NEW_TOKEN, NEW_USER, OWN_PASSWORD, SESSION, TOKEN_DEFAULTS, Invalid, Token, User, asked
 
 BODY_BYTES = 4096
 AWAY = {"Retry-After": "5"}
@@ -48,9 +48,11 @@ def _token(token: Token) -> dict[str, Any]:
 def routes(gate: Gate, ports: tuple[int, ...]) -> list[Route]:
     """ports: where a page may come from that asks for a change with its session."""
 
-    def managed(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    def managed(handler: Handler, scope: str | None = "auth") -> Callable[[Request], Awaitable[Response]]:
+        """scope: None for whoever is somebody."""
+
         async def answer(request: Request) -> Response:
-            who = gate.require(request, "auth")
+            who = known(request) if scope is None else gate.require(request, scope)
             # A session's cookie goes with any page's request.
             if request.method not in ("GET", "HEAD") and not gate.bears(request) and not from_here(request, ports):
                 return problem(403, "Browsers may change something from this node's own page only")
@@ -59,14 +61,42 @@ def routes(gate: Gate, ports: tuple[int, ...]) -> list[Route]:
             try:
                 return await handler(request, who, gate.directory)
             except Invalid as invalid:
-                return problem(422, str(invalid), errors=[dataclasses.asdict(each) for each in invalid.problems])
+                return _invalid(invalid)
             except Unavailable:
                 return problem(503, UNSURE, AWAY)
 
         return answer
 
+    def known(request: Request) -> Principal:
+        return gate.identify(request) or gate.require(request, "api")
+
+    async def sign_in(request: Request) -> Response:
+        try:
+            fields = asked(await body_of(request, BODY_BYTES), SESSION)
+        except Invalid as invalid:
+            return _invalid(invalid)
+        who = await gate.sign_in(address(request), fields["user"], fields["password"])
+        expires = int(time.time()) + gate.session_seconds
+        about = {"kind": who.kind, "name": who.name, "role": who.role, **_times(expires=expires)}
+        return JSONResponse({**about, "token": gate.session(who)}, 201)
+
+    async def own_password(request: Request, who: Principal, directory: Directory) -> Response:
+        fields = asked(await body_of(request, BODY_BYTES), OWN_PASSWORD)
+        if who.kind != USER:
+            return problem(409, f"{who} has no password here")
+        before = (await asyncio.to_thread(directory.refresh)).users.get(who.name)
+        # Counted and throttled as any other guess; and not the directory server's password.
+        again = await gate.sign_in(address(request), who.name, fields["old"])
+        if before is None or again.kind != USER:
+            return problem(401, "The old password is wrong.")
+        user = dataclasses.replace(before, password=await _hashed(fields["password"]), changed=int(time.time()))
+        if not await asyncio.to_thread(directory.write, before, user):
+            return problem(409, f"{user.name} was changed by somebody else meanwhile: look again")
+        gate.audit("user.change", who, address(request), user=user.name, fields=["password"], role=user.role)
+        return JSONResponse(_user(user, directory, await asyncio.to_thread(directory.refresh)))
+
     async def me(request: Request) -> Response:
-        who = gate.identify(request) or gate.require(request, "api")
+        who = known(request)
         may = [scope for scope in SCOPES if who.may(scope)]
         return JSONResponse({"kind": who.kind, "name": who.name, "role": who.role, "scopes": may})
 
@@ -133,7 +163,9 @@ def routes(gate: Gate, ports: tuple[int, ...]) -> list[Route]:
         return Response(status_code=204)
 
     return [
+        Route("/api/v1/sessions", sign_in, methods=["POST"]),
         Route("/api/v1/me", me),
+        Route("/api/v1/me", managed(own_password, None), methods=["PATCH"]),
         Route("/api/v1/users", managed(users)),
         Route("/api/v1/users", managed(add_user), methods=["POST"]),
         Route("/api/v1/users/{name}", managed(change_user), methods=["PATCH"]),
@@ -142,6 +174,10 @@ def routes(gate: Gate, ports: tuple[int, ...]) -> list[Route]:
         Route("/api/v1/tokens", managed(issue_token), methods=["POST"]),
         Route("/api/v1/tokens/{id}", managed(revoke_token), methods=["DELETE"]),
     ]
+
+
+def _invalid(invalid: Invalid) -> Response:
+    return problem(422, str(invalid), errors=[dataclasses.asdict(each) for each in invalid.problems])
 
 
 async def _hashed(password: str) -> str:

@@ -7,14 +7,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import collections
+import dataclasses
 import hashlib
 import hmac
 import ipaddress
 import json
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
@@ -23,16 +24,24 @@ from ..config import Auth
 from ..etcd import Unavailable
 from .audit import Audit
 from .directory import Directory
-from .principals import ADMIN, CLUSTER, TOKEN, USER, Principal
+from .outside import Away, Locked
+from .principals import ADMIN, CLUSTER, OIDC, ROLES, TOKEN, USER, Principal
 from .records import PASSWORD_LENGTHS, account, token_id
+
+if TYPE_CHECKING:
+    from .oidc import Oidc
 
 # The prefix makes browsers insist on Secure, the path / and this very host.
 COOKIE = "__Host-bzzz"
+# What is sealed for one use is none for the other.
+SESSION, FLOW = "session", "flow"
 # Where one address tries many names; several people may be behind it.
 SOURCE_FACTOR = 4
 SOURCES = 4096
 # Each password takes 64 MiB for a moment: one at a time, and so many wait.
 WAITING = 16
+# Of the threads for what blocks, so many may wait for an authority outside of the cluster.
+OUTSIDE = 3
 UNSURE = "Users and tokens cannot be looked up now: etcd does not answer. The cluster's own token works."
 
 
@@ -40,22 +49,29 @@ class Backend(Protocol):
     """Something that knows passwords."""
 
     def verify(self, name: str, password: str) -> Principal | None:
-        """Blocking. Who this is; None, and as slowly, when name or password is wrong."""
+        """Blocking. Who this is; None, and as slowly, when name or password is wrong. Raises Away, Locked or etcd's Unavailable."""
 
 
 class Local:
-    """The users that the directory has."""
+    """The users that the directory has; a ``Backend``."""
 
     def __init__(self, directory: Directory) -> None:
         self.directory = directory
 
     def verify(self, name: str, password: str) -> Principal | None:
-        from .passwords import fits  # noqa: PLC0415 - not before somebody signs in
+        from .passwords import fits, renewed  # noqa: PLC0415 - not before somebody signs in
 
         view = self.directory.view
         user = view.users.get(account(name)) if view else None
         right = fits(password, user.password if user else None)
-        return Principal(USER, user.name, user.role, since=str(user.revision)) if user and right else None
+        if not user or not right:
+            return None
+        if better := renewed(password, user.password):
+            # Somebody else's change has precedence.
+            self.directory.write(user, dataclasses.replace(user, password=better))
+            view = self.directory.view
+            user = view.users.get(user.name, user) if view else user
+        return Principal(USER, user.name, user.role, since=str(user.revision))
 
 
 class Throttle:
@@ -102,12 +118,16 @@ class Gate:
         cluster: str = "bzzz",
         audit: Audit | None = None,
         now: Callable[[], float] = time.monotonic,
+        ldap: Backend | None = None,
+        oidc: Oidc | None = None,
     ) -> None:
         self.token_sha256 = auth.token_sha256
         self.session_seconds = auth.session_seconds
         self.directory = directory
-        self.backends: Sequence[Backend] = [Local(directory)] if directory else []
+        self.ldap, self.oidc = ldap, oidc
         self.audit = audit or Audit()
+        # How sign-ins ended, by method and outcome.
+        self.sign_ins: collections.Counter[tuple[str, str]] = collections.Counter()
         self._cluster = cluster
         self._key = secrets.token_bytes(32)
         self._now = now
@@ -116,7 +136,7 @@ class Gate:
         self._sources = Throttle(most, auth.lockout_seconds, now)
         self._lines = Throttle(most, auth.lockout_seconds, now)  # of the audit log
         self._bearers: collections.OrderedDict[tuple[Principal, str], float] = collections.OrderedDict()
-        self._turn = asyncio.Lock()
+        self._turn, self._outside = asyncio.Lock(), asyncio.Semaphore(OUTSIDE)
         self._waiting = 0
 
     # --- who asks ---
@@ -136,6 +156,19 @@ class Gate:
         if known is None or not hmac.compare_digest(given, known.sha256) or known.expired:
             return None
         return Principal(TOKEN, f"{known.name}/{known.id}", known.role, known.scopes, given)
+
+    def _by_bearer(self, text: str) -> Principal | None:
+        """Whose token, session or provider's JWT this is. Only a token is good for signing in: the others would outlive their end."""
+        if who := self.by_token(text):
+            return who
+        if text.count(".") == 1:
+            return self._by_session(text)
+        if text.count(".") == 2 and self.oidc:
+            try:
+                return self.oidc.bearer(text)
+            except Away as away:
+                raise HTTPException(503, f"OpenID Connect: {away}", {"Retry-After": "2"}) from None
+        return None
 
     def _still(self, principal: Principal) -> bool:
         """Whether who signed in as this is still the same."""
@@ -161,17 +194,27 @@ class Gate:
             principal.scopes,
             principal.since,
         ]
-        text = base64.urlsafe_b64encode(json.dumps(fields).encode()).decode().rstrip("=")
-        return f"{text}.{self._sign(text)}"
+        return self.seal(SESSION, fields)
 
-    def _sign(self, text: str) -> str:
-        return hmac.new(self._key, text.encode(), "sha256").hexdigest()
+    def seal(self, use: str, fields: Any) -> str:
+        """Plain data as a text that nobody else can make, for one use."""
+        text = base64.urlsafe_b64encode(json.dumps(fields).encode()).decode().rstrip("=")
+        return f"{text}.{self._sign(use, text)}"
+
+    def unseal(self, use: str, sealed: str) -> Any:
+        """What was sealed for this use; None when that is not so."""
+        text, _, signature = sealed.partition(".")
+        if not hmac.compare_digest(signature.encode(errors="surrogateescape"), self._sign(use, text).encode()):
+            return None
+        return json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+
+    def _sign(self, use: str, text: str) -> str:
+        return hmac.new(self._key, f"{use} {text}".encode(errors="surrogateescape"), "sha256").hexdigest()
 
     def _by_session(self, cookie: str) -> Principal | None:
-        text, _, signature = cookie.partition(".")
-        if not hmac.compare_digest(signature.encode(), self._sign(text).encode()):
+        if (fields := self.unseal(SESSION, cookie)) is None:
             return None
-        until, kind, name, role, scopes, since = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        until, kind, name, role, scopes, since = fields
         principal = Principal(kind, name, role, tuple(scopes), since)
         return principal if self._now() < until and self._still(principal) else None
 
@@ -182,7 +225,7 @@ class Gate:
     def identify(self, connection: HTTPConnection, cookies: bool = True) -> Principal | None:
         """Who asks. cookies: whether a session counts."""
         if self.bears(connection):
-            return self.by_token(connection.headers["authorization"].partition(" ")[2].strip())
+            return self._by_bearer(connection.headers["authorization"].partition(" ")[2].strip())
         return self._by_session(connection.cookies.get(COOKIE, "")) if cookies else None
 
     # --- whether they may ---
@@ -229,17 +272,76 @@ class Gate:
 
     # --- who signs in ---
 
-    async def sign_in(self, source: str, name: str, password: str, token: str) -> Principal:
-        """By token, or by name and password; raises 401, 429 or 503."""
-        if wait := self._sources.seconds(source):
-            self._refused("sign_in", source, "throttled")
-            raise self._later(wait)
+    async def sign_in(self, source: str, name: str, password: str, token: str = "") -> Principal:
+        """By token, or by name and password; raises 401, 403, 429 or 503."""
+        method = TOKEN if token else "password"
+        self._not_throttled(source, method)
         who = self.by_token(token) if token else await self._by_password(source, name, password)
         if who is None:
+            raise self._failed(source, method, "That is no token of this cluster." if token else "User or password is wrong.", name)
+        return self._admitted(who, source, method)
+
+    async def leave(self, source: str, redirect_uri: str) -> tuple[str, str]:
+        """Where a browser goes to sign in by OpenID Connect, and what it keeps meanwhile; raises 404, 429 or 503."""
+        oidc = self._provider()
+        self._not_throttled(source, OIDC)
+        url, flow = await self._asked(oidc.begin, redirect_uri)
+        return url, self.seal(FLOW, dataclasses.astuple(flow))
+
+    async def come_back(self, source: str, kept: str, query: Mapping[str, str]) -> Principal:
+        """Who returns from the provider; raises 401, 403, 404, 429 or 503."""
+        from .oidc import Flow, Refused  # noqa: PLC0415 - not before it is needed
+
+        oidc = self._provider()
+        self._not_throttled(source, OIDC)
+        if (fields := self.unseal(FLOW, kept)) is None:
+            raise self._failed(source, OIDC, "This browser has not left from here to sign in, or long ago: begin again.", why="no flow")
+        try:
+            who = await self._asked(oidc.finish, Flow(*fields), query)
+        except Refused as refused:
+            raise self._failed(source, OIDC, f"Nobody was signed in: {refused}.", why=str(refused)) from None
+        return self._admitted(who, source, OIDC)
+
+    def _provider(self) -> Oidc:
+        if self.oidc is None:
+            raise HTTPException(404)
+        return self.oidc
+
+    async def _asked(self, ask: Callable[..., Any], *arguments: Any) -> Any:
+        """The answer of an authority outside of the cluster; raises 503."""
+        if self._waiting >= WAITING:
+            raise HTTPException(503, "Too many sign in at this moment.", {"Retry-After": "5"})
+        self._waiting += 1
+        try:
+            async with self._outside:
+                return await asyncio.to_thread(ask, *arguments)
+        except Away:
+            # Why, health and the journal tell: here it would say who is known there.
+            raise HTTPException(
+                503, "Who signs in cannot be looked up now: another server does not answer.", {"Retry-After": "15"}
+            ) from None
+        finally:
+            self._waiting -= 1
+
+    def _not_throttled(self, source: str, method: str) -> None:
+        if wait := self._sources.seconds(source):
+            self.sign_ins[method, "throttled"] += 1
+            self._refused("sign_in", source, "throttled")
+            raise self._later(wait)
+
+    def _failed(self, source: str, method: str, message: str, name: str = "", **more: str) -> HTTPException:
+        self._sources.failed(source)
+        self.sign_ins[method, "refused"] += 1
+        self.audit("sign_in", None, source, "refused", name=self._known(name), by=method, **more)
+        return HTTPException(401, message)
+
+    def _admitted(self, who: Principal, source: str, method: str) -> Principal:
+        outcome = "ok" if who.role in ROLES else "no_role"
+        self.sign_ins[method if who.kind in (OIDC, CLUSTER, TOKEN) else who.kind, outcome] += 1
+        self.audit("sign_in", who, source, outcome, by=method)
+        if outcome != "ok":
             self._sources.failed(source)
-            self.audit("sign_in", None, source, "refused", name=self._known(name), by=TOKEN if token else "password")
-            raise HTTPException(401, "That is no token of this cluster." if token else "User or password is wrong.")
-        self.audit("sign_in", who, source, by=TOKEN if token else "password")
+            raise HTTPException(403, f"{who} is known, but none of the groups has a role here. An administrator can map one.")
         return who
 
     async def _by_password(self, source: str, name: str, password: str) -> Principal | None:
@@ -248,24 +350,29 @@ class Gate:
             raise HTTPException(503, UNSURE if not directory else "Too many sign in at this moment.", {"Retry-After": "5"})
         if not name or len(name) > PASSWORD_LENGTHS[1] or not password or len(password) > PASSWORD_LENGTHS[1]:
             return None
-        self._waiting += 1
         try:
-            async with self._turn:
-                if not directory.view:
-                    raise HTTPException(503, UNSURE, {"Retry-After": "5"})
-                if not await asyncio.to_thread(directory.attempt, name):
-                    self._sources.failed(source)
-                    self.audit("sign_in", None, source, "locked", name=self._known(name), by="password")
-                    raise self._later(self._lockout_seconds)
-                for backend in self.backends:
-                    if who := await asyncio.to_thread(backend.verify, name, password):
-                        await asyncio.to_thread(directory.forgive, name)
-                        return who
-                return None
+            self._waiting += 1
+            try:
+                async with self._turn:
+                    if not directory.view:
+                        raise HTTPException(503, UNSURE, {"Retry-After": "5"})
+                    if not await asyncio.to_thread(directory.attempt, name):
+                        raise Locked
+                    who = await asyncio.to_thread(Local(directory).verify, name, password)
+            finally:
+                self._waiting -= 1
+            if who is None and self.ldap:
+                who = await self._asked(self.ldap.verify, name, password)
+            if who:
+                await asyncio.to_thread(directory.forgive, name)
+            return who
+        except Locked:
+            self._sources.failed(source)
+            self.sign_ins["password", "locked"] += 1
+            self.audit("sign_in", None, source, "locked", name=self._known(name), by="password")
+            raise self._later(self._lockout_seconds) from None
         except Unavailable:
             raise HTTPException(503, UNSURE, {"Retry-After": "5"}) from None
-        finally:
-            self._waiting -= 1
 
     def _known(self, name: str) -> str | None:
         view = self.directory.view if self.directory else None

@@ -40,3 +40,8 @@ def fits(password: str, kept: str | None) -> bool:
         return fits(password, None)
     except VerificationError:
         return False
+
+
+def renewed(password: str, kept: str) -> str | None:
+    """The hash of a password that fits, when what is kept was made with other parameters than today's."""
+    return hashed(password) if _hasher.check_needs_rehash(kept) else None

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 VIEWER, OPERATOR, ADMIN = "viewer", "operator", "admin"
 # Each may do what those before it may.
@@ -12,12 +13,17 @@ ROLES = (VIEWER, OPERATOR, ADMIN)
 # What an endpoint asks for, and the least role that has it.
 SCOPES = {"api": VIEWER, "events": VIEWER, "mcp": VIEWER, "metrics": VIEWER, "auth": ADMIN}
 
-CLUSTER, TOKEN, USER = "cluster", "token", "user"
+CLUSTER, TOKEN, USER, LDAP, OIDC = "cluster", "token", "user", "ldap", "oidc"
+
+
+def highest(roles: Iterable[str]) -> str:
+    """The one that may the most; empty where there is none."""
+    return max(roles, key=ROLES.index, default="")
 
 
 @dataclasses.dataclass(frozen=True)
 class Principal:
-    """Who asks. ``kind``: cluster (its own token), token, user, or what another way to sign in calls its own.
+    """Who asks. ``kind``: cluster (its own token), token, user, ldap, oidc. ``role``: empty for none.
 
     scopes: empty for all that the role has. since: what the session ends with when it changes, such as the revision of the user's record.
     """

@@ -127,6 +127,12 @@ def _password(key: str, value: Any) -> str:
     return value
 
 
+def _text(key: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise Invalid(Problem(key, "this is no text", "write it in quotes"))
+    return value
+
+
 def _scopes(key: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(scope, str) and scope in SCOPES for scope in value):
         raise Invalid(Problem(key, "this is no list of scopes", f"write some of {', '.join(SCOPES)}, or none for all that the role has"))
@@ -148,6 +154,8 @@ def _unlocked(key: str, value: Any) -> bool:
 _Parser = Callable[[str, Any], Any]
 NEW_USER: dict[str, _Parser] = {"name": _name, "role": _role, "password": _password}
 CHANGED_USER: dict[str, _Parser] = {"role": _role, "password": _password, "locked": _unlocked}
+OWN_PASSWORD: dict[str, _Parser] = {"old": _text, "password": _password}
+SESSION: dict[str, _Parser] = {"user": _text, "password": _text}
 NEW_TOKEN: dict[str, _Parser] = {"name": _name, "role": _role, "scopes": _scopes, "days": _days}
 TOKEN_DEFAULTS: dict[str, Any] = {"role": VIEWER, "scopes": [], "days": 90}
 

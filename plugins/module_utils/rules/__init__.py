@@ -15,8 +15,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..problems import Problem
+from . import auth, coordination, downloads, firewall, network, ollama, ports, ranges, resources, service, ssh, tls
 from . import cluster as cluster_rules
-from . import coordination, downloads, firewall, network, ollama, ports, ranges, resources, service, ssh, tls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..cluster import Cluster
     from ..declaration import Declared
 
-LITERAL = (cluster_rules, ranges, downloads, network, ports, firewall, ssh, tls, ollama, resources, service, coordination)
+LITERAL = (cluster_rules, ranges, downloads, network, ports, firewall, ssh, tls, ollama, resources, auth, service, coordination)
 EFFECTIVE = (downloads, network, ports, firewall, ssh, resources, coordination)
 
 

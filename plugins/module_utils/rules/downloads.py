@@ -126,7 +126,7 @@ def _hidden(url: str) -> str:
 
 
 def files(declared: Mapping[str, Declared], folders: Mapping[str, Path], now: datetime.datetime) -> Iterator[Problem]:
-    """What is wrong with the operator's files, which start in the node's inventory folder. Only `tls.files` reads some, too."""
+    """What is wrong with the operator's files, which start in the node's inventory folder. `tls` and `auth` read some, too."""
     for node, roles in declared.items():
         given = roles["downloads"]
         for name in given["ca_files"]:

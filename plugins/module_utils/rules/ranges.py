@@ -49,6 +49,10 @@ LENGTHS: dict[tuple[str, str], tuple[int, str]] = {
 }
 # (role, option) of a secret -> what it must look like, in words, and a remedy
 FORMS: dict[tuple[str, str], tuple[re.Pattern[str], str, str]] = {
+    **dict.fromkeys(
+        (("auth", "oidc_client_secret"), ("auth", "ldap_bind_password")),
+        (re.compile(r"[^\x00-\x1f]+"), "one line of text", "Write it in quotes, without an end of line, into the vault file."),
+    ),
     ("downloads", "proxy_credentials"): (
         re.compile(r"[!-9;-~]+:[!-~]+"),  # programs differ in how they send other letters
         "user:password, in ASCII and without white space",
