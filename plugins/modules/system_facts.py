@@ -461,7 +461,9 @@ ansible_facts:
           returned: success
           contains:
             tool:
-              description: What rules are best made with here. V(firewalld) where it is active, else the first that is installed of V(ufw), V(nftables), V(iptables).
+              description:
+                - What rules are best made with here. V(firewalld) where it is active, else the first that is installed of V(ufw),
+                  V(nftables), V(iptables).
               type: str
               returned: success
               sample: nftables
