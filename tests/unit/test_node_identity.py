@@ -451,7 +451,7 @@ def test_why_nobody_can_sign_in_at_the_directory_is_told_and_local_users_get_in(
     try:
         assert sign_in(one, "dora", LDAP_PEOPLE["dora"])[0] == 503 and sign_in(one, "paula")[0] == 303
         # Who is known here and who is not gets the same answer.
-        assert sign_in(one, "paula", "wrong")[0] == sign_in(one, "nobody", "wrong")[0] == 503
+        assert sign_in(one, "paula", "wrong")[0] == sign_in(one, "stranger", "wrong")[0] == 503
         assert health(one, "ldap")[0] == "warn" and one.ready() and "no connection" in one.log.read_text()
     finally:
         directory.start()
