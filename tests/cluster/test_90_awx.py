@@ -96,7 +96,7 @@ def controller(cluster: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iter
         lab.down()
         nodes = {node.name: node.address for node in lab.up(3, system=SYSTEM)}
         made = Controller(base, lab)
-        options = init.options(lab.id, USER, None) | {
+        options = init.options(lab.id, USER, None, [], passphrase=False) | {
             "ssh_key_source": "provided",
             "ssh_public_keys": [lab.key.with_suffix(".pub").read_text().strip()],
         }

@@ -39,7 +39,7 @@ def test_the_page_tells_every_node_step_and_check(cluster: Tools, applied: tuple
     ways = len(cluster.nodes) * (len(cluster.nodes) - 1)
     assert f"{ways} of {ways} ways between {len(cluster.nodes)} nodes answer" in words
     assert re.search(r"[\d.]+ MiB/s", words) and re.search(r"Debian 1\d", words)
-    assert re.search(r"Attempts that were lost, of three: 0 everywhere", words)
+    assert re.search(r"Packets lost, in per cent: 0 everywhere", words)
 
 
 @pytest.mark.requirement("L1", part="what an apply changed, line by line")
