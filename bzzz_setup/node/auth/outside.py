@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import logging
 import threading
@@ -26,7 +27,7 @@ class Locked(Exception):
     """Too many wrong passwords in a row."""
 
 
-class Outside:
+class Outside(abc.ABC):
     """``reason`` is why it cannot be asked, None when it can. ``look`` and what subclasses ask block."""
 
     def __init__(self, kind: str, address: str) -> None:
@@ -37,9 +38,9 @@ class Outside:
         self._stop = False
         self._thread = threading.Thread(target=self._run, name=kind, daemon=True)
 
+    @abc.abstractmethod
     def look(self) -> None:
         """Ask for what a sign-in needs; raises Away."""
-        raise NotImplementedError
 
     def start(self) -> None:
         self._thread.start()
