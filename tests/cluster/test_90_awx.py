@@ -128,6 +128,8 @@ for root in ("/etc/bzzz", "/etc/systemd/system", "/etc/sudoers.d/bzzz", "/etc/ss
         folders[:] = [name for name in folders if name not in ("generations", "originals", "member") and folder != "/opt/bzzz/releases"]
         files += [os.path.join(folder, name) for name in folders + names]
 for path in sorted(set(files)):
+    if path.startswith(("/var/lib/bzzz/acme", "/var/lib/bzzz/sets/tls-acme")):
+        continue  # the account at an authority stays on a node that had one
     if path.startswith("/etc/systemd") and not any(word in path for word in ("bzzz", "etcd", "node-exporter")):
         continue
     seen = os.lstat(path)

@@ -121,6 +121,9 @@ class Breaking(engine.Effects):
     def remove(self, *a: Any, **k: Any) -> None:
         self._strike("remove", *a, **k)
 
+    def leave(self, *a: Any, **k: Any) -> bool:
+        return bool(self._strike("leave", *a, **k))
+
     def unpack(self, *a: Any, **k: Any) -> None:
         self._strike("unpack", *a, **k)
 
@@ -441,6 +444,20 @@ def test_attributes_links_and_what_is_no_longer_declared(machine: Systemd) -> No
     land(machine, specification())
     assert (machine.root / "etc/foreign.conf").read_text() == "operator's own"
     assert not (machine.root / "etc/ours.conf").exists() and not os.path.lexists(machine.root / "etc/now")
+
+
+def test_directories_that_were_made_go_with_what_was_in_them(machine: Systemd) -> None:
+    (machine.root / "etc/theirs").mkdir()
+    paths = ["/etc/theirs/x.conf", "/etc/ours/deep/y.conf", "/etc/ours/z.conf", "/etc/used/w.conf"]
+    land(machine, specification(files=[{"path": path, "content": "ours"} for path in paths], directories=[{"path": "/srv/data"}]))
+    (machine.root / "etc/used/not-ours").touch()
+    land(machine, specification(files=[{"path": paths[2], "content": "ours"}]))
+    assert sorted(path.name for path in (machine.root / "etc").iterdir()) == ["ours", "systemd", "theirs", "used"]
+    assert not (machine.root / "etc/ours/deep").exists() and not (machine.root / "srv").exists()
+    (machine.root / "etc/used/not-ours").unlink()
+    land(machine, specification())
+    assert sorted(path.name for path in (machine.root / "etc").iterdir()) == ["systemd", "theirs"]
+    assert land(machine, specification()) == []
 
 
 def test_generations_are_kept_and_pruned(machine: Systemd) -> None:

@@ -16,6 +16,7 @@ import os
 import shlex
 import shutil
 import tarfile
+from collections.abc import Iterable
 from typing import Any
 
 from . import causes
@@ -91,6 +92,14 @@ class Effects:
             shutil.rmtree(partial, ignore_errors=True)
             os.rename(path, partial)
         shutil.rmtree(partial)
+
+    def leave(self, path: str) -> bool:
+        """Remove a directory that is empty; whether it is gone."""
+        try:
+            os.rmdir(path)
+        except OSError:
+            return not os.path.lexists(path)
+        return True
 
     def unpack(self, archive: str, path: str, sha256: str) -> None:
         partial = path + PARTIAL
@@ -248,6 +257,9 @@ class ConfigSet:
             operations.append({"kind": "gone", "path": gone, "notify": self.state["landed"][gone]["notify"]})
         for operation in operations:
             self.fits(operation)
+            if operation["kind"] in ("directory", "file", "link"):
+                place = operation["path"] if operation["kind"] == "directory" else os.path.dirname(operation["path"])
+                operation["makes"] = node_state.missing_directories(place, self.root)
         if operations:
             self.validate(staged)
         return operations
@@ -331,9 +343,18 @@ class ConfigSet:
                 }
             else:
                 self.state["landed"].pop(operation["path"], None)
+        self.tidy(made for operation in journal["operations"] for made in operation.get("makes", []))
         self.state["generation"] = journal["generation"]
         self.state["committing"] = None
         self.save()
+
+    def tidy(self, made: Iterable[str]) -> None:
+        """Note the directories that were made, and remove those that nothing of this set, and nobody else, uses any more."""
+        used = {item["path"] for kind in ("directories", "archives") for item in self.spec[kind]} | set(self.state["landed"])
+        directories = sorted({*self.state["directories"], *made}, reverse=True)  # what is inside of one comes first
+        self.state["directories"] = [
+            path for path in directories if any(f"{one}/".startswith(f"{path}/") for one in used) or not self.do.leave(self.root + path)
+        ]
 
     def pend(self, actions: list[str]) -> None:
         new = [action for action in actions if action not in self.state["pending"]]

@@ -29,6 +29,7 @@ EMPTY_STATE: dict[str, Any] = {
     "generation": 0,  # the last one landed
     "committing": None,  # operations of a generation that is being landed: {"generation", "operations"}
     "pending": [],  # actions that a landed change still needs
+    "directories": [],  # that this set made, on the way to a file, too
     "landed": {},  # path -> {"original": name of the saved foreign file or None, "secret": holds some, "notify": actions}
     "units": [],  # units that this set started or enabled
     "applied": {},  # name -> what was loaded: {"answer" of the query after the last apply, "query", "apply", "undo"}
@@ -244,6 +245,15 @@ def path_changes(spec: dict[str, Any], state: dict[str, Any], root: str = "") ->
 def undeclared(spec: dict[str, Any], state: dict[str, Any]) -> list[str]:
     """Paths that the set has landed and says nothing about any more."""
     return sorted(set(state["landed"]) - {item["path"] for kind in ("files", "links", "absent") for item in spec[kind]})
+
+
+def missing_directories(path: str, root: str = "") -> list[str]:
+    """The directory and those above it, as far as they are not there."""
+    missing = []
+    while not os.path.isdir(root + path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    return missing
 
 
 def surplus(spec: dict[str, Any], item: dict[str, Any], root: str = "") -> list[str]:
