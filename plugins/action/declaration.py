@@ -134,6 +134,7 @@ class ActionModule(ActionBase):
             "become": str(become if become is not None else self._task.become).lower() in ("true", "yes", "on", "1"),
             "become_password": bool(password or self._play_context.become_pass),
             "firewall": None,
+            "sources": [],
         }
         return node, problems
 
@@ -154,11 +155,12 @@ class ActionModule(ActionBase):
         for name, place in found.items():
             settled[name] = {**declared[name], "network": {**declared[name]["network"], **place}}
         nodes: list[Node] = [
-            {**node, "address": found[node["name"]]["address"], "firewall": firewall.backend(declared[node["name"]], facts[node["name"]])}
-            if node["name"] in found
-            else node
-            for node in cluster["nodes"]
+            {**node, "address": found[node["name"]]["address"]} if node["name"] in found else node for node in cluster["nodes"]
         ]
+        for node in nodes:
+            if node["name"] in found:
+                node["firewall"] = firewall.backend(declared[node["name"]], facts[node["name"]])
+                node["sources"] = firewall.sources(found[node["name"]]["subnet"], nodes)
         return _answer(settled, {**cluster, "nodes": nodes, "settled": sorted(facts)}, problems)
 
 

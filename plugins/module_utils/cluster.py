@@ -30,6 +30,8 @@ class Node(TypedDict):
     become_password: bool
     # The firewall that its rules go into; None until the node's facts are known.
     firewall: Optional[str]
+    # From where its peers come to it, as networks and addresses; empty until its facts are known.
+    sources: list[str]
 
 
 class Cluster(TypedDict):

@@ -30,6 +30,7 @@ def cluster_of(count: int = 3, coordinators: int | None = None, **changes: Any) 
                 "become": True,
                 "become_password": False,
                 "firewall": None,
+                "sources": [],
                 **changes,
             }
             for number, name in enumerate(names, 1)

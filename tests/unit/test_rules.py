@@ -502,6 +502,14 @@ def test_what_the_rules_are_made_with() -> None:
     assert firewall.backend(declared_of(ONE, {"firewall_backend": "iptables"})[0]["n1"], NODE) == "iptables"
 
 
+def test_peers_beyond_a_router_are_let_in_by_their_addresses() -> None:
+    cluster = cluster_of(4)
+    for node, address in zip(cluster["nodes"][1:], ("192.0.2.9", "2001:db8::9", None)):
+        node["address"] = address
+    assert firewall.sources("10.0.0.0/24", cluster["nodes"]) == ["10.0.0.0/24", "192.0.2.9", "2001:db8::9"]
+    assert firewall.sources(None, cluster["nodes"]) == ["10.0.0.11", "192.0.2.9", "2001:db8::9"]
+
+
 def test_listeners_that_the_firewall_would_close() -> None:
     listeners = (
         listener(80),

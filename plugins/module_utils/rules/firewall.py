@@ -13,9 +13,10 @@ from .network import cidr_problem, network_of
 from .ports import is_own, own_ports
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping
+    from collections.abc import Container, Iterable, Iterator, Mapping
 
-    from ..cluster import Cluster
+    from ..addresses import Network
+    from ..cluster import Cluster, Node
     from ..declaration import Declared
 
 # One statement: sets in braces, but no end of line, statement or chain.
@@ -75,6 +76,21 @@ def _open_port(text: str, node: str) -> Problem | None:
 def _seen(facts: Mapping[str, Any]) -> Mapping[str, Any]:
     found: Mapping[str, Any] = (facts.get("bzzz_system") or {}).get("firewall") or {}  # a journal may hold older facts
     return found
+
+
+def sources(subnet: str | None, nodes: Iterable[Node]) -> list[str]:
+    """From where a node's peers come to it: its own subnet, and those beyond a router by their addresses.
+
+    All nodes of the cluster, since those outside of a run are let in, too.
+    """
+    network = network_of(subnet)
+    beyond = [node["address"] for node in nodes if node["address"] and not _within(node["address"], network)]
+    return ([subnet] if subnet else []) + sorted(beyond)
+
+
+def _within(address: str, network: Network | None) -> bool:
+    found = address_of(address)
+    return found is not None and network is not None and found in network
 
 
 def backend(roles: Declared, facts: Mapping[str, Any]) -> str:
