@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import stat
 import sys
 from pathlib import Path
@@ -87,6 +88,15 @@ def inventory(named: Path | None) -> Path:
         raise Refusal("there is no inventory yet", "Make one with: bzzz-setup init", option="inventory")
     listed = ", ".join(str(f) for f in sorted(found))
     raise Refusal(f"there is more than one inventory: {listed}", "Say which with -i FOLDER, or set BZZZ_INVENTORY.", option="inventory")
+
+
+def inventory_option(folder: str) -> str:
+    """` -i FOLDER`, as a command for this inventory needs it here; nothing where it would be found without."""
+    try:
+        found = inventory(Path(os.environ["BZZZ_INVENTORY"]) if os.environ.get("BZZZ_INVENTORY") else None)
+    except Refusal:
+        found = None
+    return "" if found == Path(folder) else f" -i {shlex.quote(folder)}"
 
 
 def new_inventory(cluster: str) -> Path:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import difflib
-import shlex
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,6 +15,7 @@ from ansible_collections.bzzz.cluster.plugins.module_utils.node.machine import d
 from ansible_collections.bzzz.cluster.plugins.module_utils.probe import matrix
 from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem, errors, merged, problem
 
+from bzzz_setup import paths
 from bzzz_setup.events import Event, ExitCode, Message, RunFinished, RunStarted, StepStarted, TaskFinished, TaskStarted
 from bzzz_setup.steps import steps
 
@@ -63,6 +64,7 @@ class Report:
     working: dict[str, TaskStarted] = field(default_factory=dict)
     _checks: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     _problems: list[Problem] = field(default_factory=list)
+    _option: str = ""
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> Report:
@@ -76,6 +78,7 @@ class Report:
         if isinstance(event, RunStarted):
             self.started = event.at
             self.run, self.command, self.cluster, self.inventory = event.run, event.command, event.cluster, event.inventory
+            self._option = paths.inventory_option(event.inventory) if event.inventory else ""
             titles = {step.number: step.title for step in steps()}
             self.steps = {number: StepReport(number, titles.get(number, str(number))) for number in event.steps}
         elif isinstance(event, StepStarted):
@@ -127,13 +130,19 @@ class Report:
                 # A refused declaration is no fault of the node that happened to be asked.
                 tally.failed = kind != "problems"
             message, remedy = _told(event.message, unreachable=kind == "unreachable")
-            self.failures.append({**where, "task": event.task, "kind": kind, "message": message, "remedy": remedy})
+            told = {"message": self._complete(message), "remedy": remedy and self._complete(remedy)}
+            self.failures.append({**where, "task": event.task, "kind": kind, **told})
         for check in event.checks:
             # On whose behalf it was asked, not necessarily where.
             node = str(check.get("node") or event.node)
-            self._checks[node, str(check.get("id"))] = {**check, "node": node, "step": event.step}
-        self._problems += event.problems
+            remedy = self._complete(str(check.get("remedy") or ""))
+            self._checks[node, str(check.get("id"))] = {**check, "node": node, "step": event.step, "remedy": remedy}
+        self._problems += [{**found, "remedy": self._complete(found["remedy"])} for found in event.problems]
         self.facts.setdefault(event.node, {}).update(event.facts)
+
+    def _complete(self, text: str) -> str:
+        """The commands in it as they must be typed for this inventory; whoever wrote them knew of none."""
+        return re.sub(r"\bbzzz-setup (?!init\b)([a-z][a-z-]+)(?! -i)", rf"bzzz-setup \1{self._option}", text)
 
     def _end_step(self, at: float, *, interrupted: bool = False) -> None:
         for step in self.steps.values():
@@ -212,11 +221,11 @@ class Report:
         ]
 
     def resume(self) -> str:
-        """The command that goes on from where an apply to the last step stopped, or nothing."""
+        """The command that goes on from where an apply to the last step stopped, or nothing; one that was refused begins anew."""
         failed = [step.number for step in self.steps.values() if step.state in ("failed", "running")]
-        if self.command != "apply" or not failed or max(self.steps) != steps()[-1].number:
+        if self.command != "apply" or not failed or max(self.steps) != steps()[-1].number or self.exit_code == ExitCode.REFUSED:
             return ""
-        return f"bzzz-setup apply -i {shlex.quote(self.inventory)} --from {min(failed)}"
+        return f"bzzz-setup apply{self._option} --from {min(failed)}"
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON. Times in seconds, `started` since the epoch; facts and diffs stay in the journal."""

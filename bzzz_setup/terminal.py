@@ -147,7 +147,9 @@ def show_report(out: Console, report: Report, *, diff: bool = False) -> None:
     if statuses:
         judged = sum(statuses.values()) - statuses["skip"]  # one that doesn't apply says nothing
         told.append(f"{statuses['pass']} of {count(judged, 'check')} passed")
-    out.print(f"{_OUTCOMES[report.exit_code]}. {report.command} of cluster {report.cluster}: {', '.join(told)}.")
+    warned = statuses["warn"] + sum(found["severity"] == "warning" for found in report.problems)
+    outcome = _OUTCOMES[report.exit_code] + (f", with [yellow]{count(warned, 'warning')}[/]" if warned else "")
+    out.print(f"{outcome}. {report.command} of cluster {report.cluster}: {', '.join(told)}.")
     if resume := report.resume():
         out.print(f"Nothing is lost: what stands stays. Go on with: [bold]{escape(resume)}[/]")
 

@@ -48,8 +48,9 @@ def test_the_command_that_a_failed_check_names_mends_it(cluster: Tools) -> None:
     remedies = set()
     for check in failed.values():
         assert check["title"] and check["seen"] and check["requirement"], check
-        remedies |= set(re.findall(r"bzzz-setup (apply --only \d)", check["remedy"]))
-        assert re.search(r"bzzz-setup apply --only \d", check["remedy"]), f"no command: {check}"
+        named = re.findall(r"bzzz-setup (apply -i \S+ --only \d)", check["remedy"])
+        assert named, f"no command: {check}"
+        remedies |= set(named)
     shown = cluster.setup("report").stdout
     for (node, _), check in failed.items():
         assert node in shown and check["title"] in shown and re.sub(r"\s+", "", check["remedy"]) in re.sub(r"\s+", "", shown)
