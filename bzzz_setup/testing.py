@@ -61,13 +61,14 @@ def test(
     """Run linters, unit tests and, on lab nodes, the cluster tests."""
     path = _prepare(lab=not fast)
     pytest = [*PYTEST, *(["--all"] if everything else [])]
+    cluster = [*pytest, "tests/cluster", "-m"]
     # A browser's driver does not share a process with tests that use asyncio.
-    beside = LINTERS | {"unit": [*pytest, "tests/unit"], "browser": [*pytest, "tests/ui"]}
-    lanes = [{"cluster": [*pytest, "tests/cluster"]}, beside]
+    beside = LINTERS | {"unit": [*pytest, "tests/unit"], "browser": [*pytest, "tests/ui"], "labs": [*cluster, "own_lab"]}
+    lanes = [{"cluster": [*cluster, "not own_lab"]}, beside]
     if arguments:
         lanes = [{"pytest": [*pytest, *arguments]}]
     elif fast:
-        del beside["browser"], lanes[0]
+        del beside["browser"], beside["labs"], lanes[0]
     else:
         _prepare_browser()
         # Minutes of compiling in a fresh home; the tests that want it wait for it.

@@ -65,8 +65,9 @@ def test_a_killed_node_comes_back_as_it_was(lab: Lab) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.own_lab
 @pytest.mark.parametrize("moment", ["make the network", "start nodes", "waiting for systemd"])
-def test_what_a_killed_lab_up_left_does_not_stop_the_next(moment: str, lab: Lab) -> None:
+def test_what_a_killed_lab_up_left_does_not_stop_the_next(moment: str) -> None:
     other = Lab("killed")
     command = [tool("bzzz-setup"), "lab", "up", "--nodes", "1", "--name", other.name]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}

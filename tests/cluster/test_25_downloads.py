@@ -80,6 +80,8 @@ for root in ("/etc/apt", "/usr/local/share/ca-certificates", "/etc/ssl/certs", "
 print(json.dumps(found))
 """
 
+pytestmark = pytest.mark.own_lab
+
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Lab]:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Tools
+from conftest import KEPT
 
 from bzzz_setup.lab import CHECKOUT, USER, Lab
+from bzzz_setup.machine import prepare
 
+pytestmark = pytest.mark.own_lab
 # How this machine gets at a package index holds for the admin host inside the lab as well.
 PASSED = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 TRUSTED = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
@@ -43,9 +45,10 @@ class Admin:
 
 
 @pytest.fixture(scope="module")
-def admin(cluster: Tools) -> Iterator[Admin]:
-    lab = Lab(f"{cluster.lab.name}-admin")
+def admin() -> Iterator[Admin]:
+    lab = Lab(f"{KEPT or 'tests'}-admin")
     try:
+        prepare(print)
         lab.down()
         node, _other = lab.up(2, system="trixie")
         files = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, check=True).stdout

@@ -4,17 +4,23 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+from pathlib import Path
 
 import pytest
-from conftest import BIN, Tools
+from conftest import BIN
 
 from bzzz_setup.lab import CHECKOUT
+from bzzz_setup.machine import prepare
+
+pytestmark = pytest.mark.own_lab
 
 
-def passes(scenario: str, bzzz: Tools) -> None:
+def passes(scenario: str, home: Path) -> None:
+    prepare(print)
     command = [BIN / "molecule", "test", "--scenario-name", scenario]
-    environment = bzzz.environment(NO_COLOR="1")
+    environment = {**os.environ, "HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}", "NO_COLOR": "1"}
     done = subprocess.run(
         command, cwd=CHECKOUT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1800, check=False
     )
@@ -22,20 +28,20 @@ def passes(scenario: str, bzzz: Tools) -> None:
 
 
 @pytest.mark.requirement("1.3.1", part="the role alone, in a playbook of somebody else's")
-def test_a_role_works_alone_on_hosts_of_another_group(bzzz: Tools) -> None:
-    passes("firewall", bzzz)
+def test_a_role_works_alone_on_hosts_of_another_group(tmp_path: Path) -> None:
+    passes("firewall", tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.requirement("F8", part="as Molecule runs it")
-def test_the_whole_set_up(bzzz: Tools) -> None:
-    passes("default", bzzz)
+def test_the_whole_set_up(tmp_path: Path) -> None:
+    passes("default", tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("release", ["bookworm", "trixie"])
-def test_the_whole_set_up_on_a_release(bzzz: Tools, release: str) -> None:
-    passes(release, bzzz)
+def test_the_whole_set_up_on_a_release(tmp_path: Path, release: str) -> None:
+    passes(release, tmp_path)
 
 
 def test_every_scenario_has_its_test() -> None:
