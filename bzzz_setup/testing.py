@@ -67,6 +67,8 @@ def test(
     lanes = [{"cluster": [*cluster, "not own_lab"]}, beside]
     if arguments:
         lanes = [{"pytest": [*pytest, *arguments]}]
+        if any("tests/ui" in argument for argument in arguments):
+            _prepare_browser()
     elif fast:
         del beside["browser"], beside["labs"], lanes[0]
     else:
