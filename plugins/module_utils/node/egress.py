@@ -29,7 +29,7 @@ ENDS = {
     "unknown": ("the name {host} is not known to {resolvers}", "let these know {host}, or correct the name"),
     "mute": (
         "{resolvers} gave no answer about {host}",
-        "name DNS servers in /etc/resolv.conf that the node reaches by port 53, UDP and TCP",
+        "name DNS servers in /etc/resolv.conf that answer this node (port 53)",
     ),
     "refused": ("{at} refuses the connection", "see that {at} is right, and that what is to listen there runs"),
     "silent": ("{at} gave no answer within {seconds:g} s", "let the node's way out (firewalls, routes) reach {at}"),
@@ -69,7 +69,7 @@ class Way:
 
     def proxy(self, to: SplitResult) -> SplitResult | None:
         host = to.hostname or ""
-        names = [scheme for scheme in (to.scheme, "http")]  # what is said of http holds for https, unless that says otherwise
+        names = (to.scheme, "http")  # what is said of http holds for https, unless that says otherwise
         keys = [f"{scheme}::proxy::{host}" for scheme in names] + [f"{scheme}::proxy" for scheme in names]
         found = next((self.options[key] for key in keys if key in self.options), "DIRECT")
         return None if host in self.direct or found == "DIRECT" else urlsplit(found)
@@ -253,9 +253,8 @@ def egress(
     if sources and not mirrors and not others:
         return outcome(False, "apt knows no source of packages here", "each answers", about=[{"target": "apt", "remedy": NO_SOURCES}])
     until = time.monotonic() + timeout
-    attempts = [Attempt(url, way, timeout, mirror) for mirror, url in mirrors.items()] + [
-        Attempt(one, way, timeout) for one in targets or ()
-    ]
+    attempts = [Attempt(url, way, timeout, mirror) for mirror, url in mirrors.items()]
+    attempts += [Attempt(target, way, timeout) for target in targets or ()]
     for one in attempts:
         one.thread.join(max(0.0, until - time.monotonic()))
     told = [(one.shown, *one.told()) for one in attempts]
