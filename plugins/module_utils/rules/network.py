@@ -88,12 +88,12 @@ def _egress(target: str, node: str) -> Iterator[Problem]:
         yield problem("network_egress", message, "Take it out: any answer will do, also one that asks for it.", value=shown, node=node)
     elif not (address_of(host) or is_host_name(host)) or not target.isascii() or re.search(r"[\s\x00-\x1f\x7f]", target):
         yield problem("network_egress", message, remedy, value=target, node=node)
-    elif parts.scheme == "tcp" and (not port or parts.path or parts.query or parts.fragment):
-        known = f"Write {host}:443 or https://{host}, or whatever is meant." if not port else f"Write https://{target}, or {host}:{port}."
-        yield problem("network_egress", message, known, value=target, node=node)
-    elif parts.scheme not in ("tcp", "http", "https") or port == 0:
-        message = f"'{parts.scheme}' addresses are not tried." if port != 0 else "There is no port 0."
+    elif port == 0 or parts.scheme not in ("tcp", "http", "https"):
+        message = "There is no port 0." if port == 0 else f"'{parts.scheme}' addresses are not tried."
         yield problem("network_egress", message, remedy, value=target, node=node)
+    elif parts.scheme == "tcp" and (not port or parts.path or parts.query or parts.fragment):
+        known = f"Write https://{target}, or {host}:{port}." if port else f"Write {host}:443 or https://{host}, or whatever is meant."
+        yield problem("network_egress", message, known, value=target, node=node)
 
 
 def _subnet(text: str | None, addresses: Mapping[str, str | None], node: str) -> Iterator[Problem]:
