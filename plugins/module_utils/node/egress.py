@@ -47,6 +47,7 @@ ENDS = {
     "beyond": ("the proxy {at} does not get there: {said}", "see whether the proxy itself reaches it"),
     "status": ("it answers {said}", "correct the address"),
 }
+NO_SOURCES = "declare a mirror (downloads_apt_mirror), or name one in /etc/apt/sources.list"
 PROXY_REMEDY = ", or declare the proxy that leads out (downloads_http_proxy)"
 
 
@@ -240,7 +241,7 @@ def _sources() -> tuple[dict[str, str], list[str]]:
 
 
 def egress(
-    _node: Node, *, targets: list[str] | None = None, sources: bool = False, direct: list[str] | None = None, timeout: float = 3
+    _node: Node, *, targets: list[str] | None = None, sources: bool = False, direct: list[str] | None = None, timeout: float = 4
 ) -> Outcome:
     """URLs answer by the way that downloads go, `host:port` takes a connection; with `sources`, each mirror has what apt asks for.
 
@@ -263,9 +264,6 @@ def egress(
     said = [seen for _shown, seen, _remedy in told if seen] or [f"{shown} answers{by[shown]}" for shown, _seen, _remedy in told]
     said += [f"{other} was not tried, since no HTTP leads there" for other in others]
     return outcome(not lost, "; ".join(said), "each answers", about=lost)
-
-
-NO_SOURCES = "declare a mirror (downloads_apt_mirror), or name one in /etc/apt/sources.list"
 
 
 def _chrony() -> tuple[list[str], list[str]]:
