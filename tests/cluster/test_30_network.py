@@ -146,7 +146,7 @@ def disturbed(cluster: Tools, tmp_path_factory: pytest.TempPathFactory) -> Itera
     folder = cluster.declare(
         tmp_path_factory.mktemp("ahead") / "inventory",
         # The first is what node 1 gets no answer from, and the last one answers.
-        {"network_egress": ["packages", f"{second}:8081", "127.0.0.1:1", "nobody.invalid:25", f"https://{second}:8080/"]},
+        {"network_egress": ["packages", "time", f"{second}:8081", "127.0.0.1:1", "nobody.invalid:25", f"https://{second}:8080/"]},
         nodes={node3: {"ansible_python_interpreter": "/opt/ahead/python"}},
     )
     try:
@@ -156,11 +156,15 @@ def disturbed(cluster: Tools, tmp_path_factory: pytest.TempPathFactory) -> Itera
             write = f"mkdir -p /opt/ahead; cat > /opt/ahead/{name}; chmod 755 /opt/ahead/{name}"
             cluster.lab.exec(node3, ["sh", "-c", write], stdin=text)
         shell(cluster, node3, "ip link set dev eth0 mtu 1400")
+        # As chrony 4 tells of a source that has not answered.
+        says = "echo '^,?,time.corp.test,0,6,0,4294967295,0.000000000,0.000000000,0.000000000'"
+        stand_in = "mkdir -p /run/chrony; touch /run/chrony/chronyd.pid; cat >/usr/local/bin/chronyc; chmod +x /usr/local/bin/chronyc"
+        cluster.lab.exec(node2, ["sh", "-euc", stand_in], stdin=f"#!/bin/sh\n{says}\n")
         shell(cluster, node1, f"cp /etc/hosts /dev/shm/hosts; grep -v {node3} /dev/shm/hosts > /etc/hosts")
         yield cluster.document("verify", folder=folder, code=1), cluster.setup("verify", folder=folder, code=1).stdout
     finally:
         for node in (node1, node2):
-            shell(cluster, node, "nft delete table inet foreign")
+            shell(cluster, node, "nft delete table inet foreign; rm -rf /run/chrony /usr/local/bin/chronyc")
         shell(cluster, node3, "ip link set dev eth0 mtu 1500; rm -r /opt/ahead")
         shell(cluster, node1, "cat /dev/shm/hosts > /etc/hosts; rm /dev/shm/hosts")
 
@@ -203,8 +207,15 @@ class TestDisturbed:
             assert (f"{second}:8081: {second}:8081 gave no answer within 4 s" in said) == (node == node1)
             assert len(said) == (3 if node == node1 else 2), "the last one answers"
             assert "take it out of network_egress" in checks[node]["remedy"] and checks[node]["seen"] in text
-        (unasked,) = {(check["status"], check["seen"]) for check in document["checks"] if check["id"] == "egress-time"}
-        assert unasked == ("skip", "network_egress does not ask for it")
+
+    @pytest.mark.requirement("1.3.4", part="time source that does not answer")
+    def test_a_time_source_that_does_not_answer_is_a_warning(self, disturbed: tuple[dict[str, Any], str], cluster: Tools) -> None:
+        document, text = disturbed
+        checks = {check["node"]: check for check in document["checks"] if check["id"] == "egress-time"}
+        seen = {node: (check["status"], check["seen"]) for node, check in checks.items()}
+        assert seen.pop(cluster.nodes[1]) == ("warn", "chrony has no answer from time.corp.test")
+        assert set(seen.values()) == {("skip", "a container has the clock of the machine that it runs on")}
+        assert "UDP port 123" in checks[cluster.nodes[1]]["remedy"] and "chrony has no answer from time.corp.test" in text
 
     @pytest.mark.requirement("1.3.4")
     def test_a_clock_that_is_ahead_fails(self, disturbed: tuple[dict[str, Any], str], cluster: Tools) -> None:
@@ -271,7 +282,7 @@ def test_a_node_announces_itself_while_that_is_wanted(cluster: Tools, tmp_path: 
     before = shell(cluster, node1, "nft list table inet bzzz")
     folder = cluster.declare(tmp_path / "announced", nodes={node1: {"network_announce": True}})
     document = cluster.document(*steps, folder=folder)
-    assert {change["name"] for change in document["changes"]} >= {"avahi-daemon", "avahi-daemon.service", "/etc/avahi/services/bzzz.service"}
+    assert {change["name"] for change in document["changes"]} >= {"avahi-daemon.service", "/etc/avahi/services/bzzz.service"}
     ((name, found),) = announced(cluster, tmp_path).items()
     assert name == node1 and "mdns" in str(found["bzzz_discovered_by"]) and address in str(found["ansible_host"])
     rule = f"ip saddr {lab.subnet} udp dport 5353 accept"
