@@ -41,7 +41,6 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Put:
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     monkeypatch.setattr(egress, "APT", str(tmp_path / "apt"))
     monkeypatch.setattr(egress, "RESOLVERS", str(tmp_path / "resolv.conf"))
-    egress._trusting.cache_clear()
 
     def put(name: str, out: str) -> None:
         path = tmp_path / "bin" / name
@@ -134,10 +133,13 @@ def test_addresses_go_the_way_of_downloads(tools: Put, tmp_path: Path, monkeypat
         go_by(tools, tmp_path, proxy.url, "builder:wrong")
         refused = look("egress", {"targets": [target]})
         go_by(tools, tmp_path, proxy.url, f"builder:{PASSWORD}")
+        (tmp_path / "others.pem").write_text(pem(certificate()[0]))
+        monkeypatch.setattr(egress, "AUTHORITIES", str(tmp_path / "others.pem"))
         foreign = look("egress", {"targets": [target]})
+        monkeypatch.setattr(egress, "AUTHORITIES", os.devnull)
+        nobody = look("egress", {"targets": [target]})
         (tmp_path / "ca.pem").write_text(pem(authority[0]))
-        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-        egress._trusting.cache_clear()
+        monkeypatch.setattr(egress, "AUTHORITIES", str(tmp_path / "ca.pem"))
         reached = look("egress", {"targets": [target]})
         direct = look("egress", {"targets": [f"{url}/v1"], "direct": ["localhost"]})
     where = proxy.url.removeprefix("http://")
@@ -147,8 +149,9 @@ def test_addresses_go_the_way_of_downloads(tools: Put, tmp_path: Path, monkeypat
         foreign["seen"].startswith(f"{target}: the certificate of {ELSEWHERE} is not trusted: ")
         and "downloads_ca_files" in foreign["remedy"]
     )
+    assert nobody["seen"] == f"{target}: the certificate of {ELSEWHERE} is not trusted: /dev/null holds no authority's certificate"
     assert (reached["status"], reached["seen"]) == ("pass", f"{target} answers by the proxy {where}")
-    assert (direct["status"], direct["seen"]) == ("pass", f"{url}/v1 answers") and len(proxy.asked) == 3
+    assert (direct["status"], direct["seen"]) == ("pass", f"{url}/v1 answers") and len(proxy.asked) == 4
 
 
 @pytest.mark.parametrize(

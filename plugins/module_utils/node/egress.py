@@ -23,6 +23,7 @@ from .probes import Node, Outcome, outcome, run
 
 APT = "/etc/apt"
 RESOLVERS = "/etc/resolv.conf"
+AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"  # those of downloads_ca_files are among them
 PORTS = {"http": 80, "https": 443}
 # End of a way -> what was seen, and a remedy.
 ENDS = {
@@ -66,6 +67,7 @@ class Way:
         self.direct = direct
         _code, out, _err = run(["apt-config", "dump"])
         self.options = {key.lower(): text for key, text in re.findall(r'^Acquire::(\S+) "(.+)";$', out, re.MULTILINE)}
+        self.authorities = self.options.get("https::cainfo", AUTHORITIES)
         self.program = next((self.options[key] for key in self.options if re.fullmatch(r"https?::proxy-?auto-?detect", key)), None)
 
     def proxy(self, to: SplitResult) -> SplitResult | None:
@@ -154,7 +156,7 @@ class Attempt:
         if self.proxy and secure:
             self.judge(_ask(way, "CONNECT", f"{at}:{port}", {"Host": f"{at}:{port}", **to_proxy}), through=True)
         if secure:
-            way = _trusting().wrap_socket(way, server_hostname=host)
+            way = _trusting(self.way.authorities).wrap_socket(way, server_hostname=host)
         with way:
             place = at if self.to.port is None else f"{at}:{port}"
             target = (self.to.path or "/") + (f"?{self.to.query}" if self.to.query else "")
@@ -197,9 +199,12 @@ class Attempt:
 
 
 @functools.cache
-def _trusting() -> ssl.SSLContext:
-    """By the system's authorities, which those of downloads_ca_files are among. Reading them takes its time."""
-    return ssl.create_default_context()
+def _trusting(authorities: str) -> ssl.SSLContext:
+    """By these alone, as apt does. Reading them takes its time."""
+    try:
+        return ssl.create_default_context(cafile=authorities)
+    except OSError:  # as is ssl.SSLError
+        raise Ended("untrusted", f"{authorities} holds no authority's certificate") from None
 
 
 def _without_login(url: str) -> str:
