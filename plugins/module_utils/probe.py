@@ -13,11 +13,11 @@ import inspect
 from collections.abc import Iterable
 from typing import Any, Callable
 
-from .node import in_force, listening, peers, probes, web
+from .node import egress, in_force, listening, peers, probes, web
 
 KINDS: dict[str, tuple[str, Callable[..., Any]]] = {
     kind: (module.__name__.rpartition(".")[2], function)
-    for module in (probes, listening, web, peers, in_force)
+    for module in (probes, listening, web, peers, in_force, egress)
     for kind, function in module.KINDS.items()
 }
 # `when`, `skip` and `loop` are the action's: they are gone once an entry has been templated.

@@ -46,7 +46,8 @@ options:
         required: true
       remedy:
         description:
-          - What to do when it doesn't hold. In C(reach) and C(peers), C(<peer>), C(<address>), C(<port>) and C(<state>) stand for what was found.
+          - What to do when it doesn't hold. In C(reach) and C(peers), C(<peer>), C(<address>), C(<port>) and C(<state>) stand for what was found,
+            and in C(egress) C(<target>) and C(<remedy>).
         type: str
         required: true
       requirement:
@@ -124,6 +125,16 @@ options:
       clock:
         description: C(max_offset_seconds) between the node's clock and the controller's.
         type: raw
+      egress:
+        description:
+          - C(targets) (addresses, which are asked the way that apt downloads on the node, and C(host:port), to which a connection is made),
+            C(sources) (whether each mirror of the node's package sources is asked), C(direct) (hosts that are reached without the proxy), C(timeout).
+        type: dict
+      time_source:
+        description:
+          - C(synchronised) and C(services), as M(bzzz.cluster.system_facts) tells of the clock. Where it is not synchronised, the time service
+            is asked whether a source of its answers.
+        type: dict
   fail:
     description:
       - Whether a check of status V(fail) fails the task.

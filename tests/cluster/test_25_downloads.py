@@ -8,13 +8,14 @@ The mirror listens on the loopback of the proxy's machine, so that nobody reache
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import leaks
 import pytest
-from conftest import KEPT, Tools
+from conftest import BIN, KEPT, Tools
 
 from bzzz_setup.declaration import HOSTS, KNOWN_HOSTS, MAIN, dump, load, write
 from bzzz_setup.events import Refusal
@@ -131,6 +132,21 @@ class Company:
         found: dict[str, Any] = json.loads(self.lab.exec(NODE, ["python3", "-"], stdin=LOOK).stdout)
         return found
 
+    def probe(self, **args: Any) -> str:
+        """What a probe of kind egress on the node sees."""
+        entry = {"id": "outside", "title": "outside", "remedy": "<remedy>", "egress": args}
+        module = ["-m", "bzzz.cluster.probe", "-a", json.dumps({"probes": [entry], "fail": False}), "--become"]
+        done = subprocess.run(
+            [BIN / "ansible", "-i", self.folder, NODE, *module],
+            env=self.tools.environment(ANSIBLE_STDOUT_CALLBACK="ansible.builtin.minimal"),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        (check,) = json.loads(done.stdout.partition("=>")[2])["checks"]
+        return str(check["seen"])
+
     def count(self, playbook: str) -> dict[str, int]:
         """Modules and questions that a playbook sends to the node."""
         counted = self.folder.parent / "count"
@@ -206,6 +222,10 @@ def test_packages_come_by_the_declared_way_only(company: Company, before: Any, w
     assert any("ansible" in program for program in watch.programs) and watch.found == set()
     assert "https://mirror.corp.test:8443/debian bookworm/main" in company.lab.exec(NODE, ["apt-cache", "policy", "nftables"]).stdout
     assert company.lab.exec(NODE, ["nft", "--version"]).stdout
+    # What is needed outside is tried the same way.
+    outside = company.probe(sources=True, targets=["https://mirror.corp.test:8443/"])
+    by_proxy = f"by the proxy {SITE}:3128"
+    assert outside == f"https://mirror.corp.test:8443/debian answers {by_proxy}; https://mirror.corp.test:8443/ answers {by_proxy}"
     log = company.lab.exec(SITE, ["cat", "/var/log/squid/access.log"]).stdout
     assert f"CONNECT mirror.corp.test:8443 {USER}" in log
     places = leaks.on_node(company.lab, NODE, {"password": PASSWORD})["password"]
@@ -222,7 +242,10 @@ def test_a_second_run_changes_nothing_and_damage_is_mended(company: Company, bef
     company.apply()
     assert company.apply()["changes"] == []
     landed = company.look()
-    company.lab.exec(NODE, ["sh", "-c", "sed -i '$d' /etc/apt/auth.conf.d/bzzz-proxy.conf; : >/etc/ssl/certs/ca-certificates.crt"])
+    company.lab.exec(NODE, ["sh", "-c", ": >/etc/ssl/certs/ca-certificates.crt"])
+    assert "the certificate of mirror.corp.test is not trusted" in company.probe(sources=True)
+    company.lab.exec(NODE, ["sed", "-i", "$d", "/etc/apt/auth.conf.d/bzzz-proxy.conf"])
+    assert company.probe(sources=True).endswith(f"the proxy {SITE}:3128 wants another user or password (407)")
     assert {change["name"] for change in company.apply()["changes"]} == {"/etc/apt/auth.conf.d/bzzz-proxy.conf", "trust"}
     assert company.look() == landed
 

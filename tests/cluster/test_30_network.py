@@ -10,11 +10,15 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Tools
+from conftest import BIN, Tools
+
+from bzzz_setup.declaration import dump, write
 
 PORTS = [3000, 8080, 8081, 9100, 2379, 2380]
 CHECK = {"id", "requirement", "role", "node", "title", "status", "seen", "expected", "remedy", "data", "step"}
@@ -140,7 +144,10 @@ def disturbed(cluster: Tools, tmp_path_factory: pytest.TempPathFactory) -> Itera
     python = '#!/bin/sh\n[ "$1" != -sE ] || shift\nPYTHONPATH=/opt/ahead exec /usr/bin/python3 "$@"\n'
     ahead = "import time\nkernel = time.time\ntime.time = lambda: kernel() + 90\n"
     folder = cluster.declare(
-        tmp_path_factory.mktemp("ahead") / "inventory", nodes={node3: {"ansible_python_interpreter": "/opt/ahead/python"}}
+        tmp_path_factory.mktemp("ahead") / "inventory",
+        # The first is what node 1 gets no answer from, and the last one answers.
+        {"network_egress": ["packages", "time", f"{second}:8081", "127.0.0.1:1", "nobody.invalid:25", f"https://{second}:8080/"]},
+        nodes={node3: {"ansible_python_interpreter": "/opt/ahead/python"}},
     )
     try:
         shell(cluster, node2, f"nft add table inet foreign; {chain}; {rule}")
@@ -149,11 +156,15 @@ def disturbed(cluster: Tools, tmp_path_factory: pytest.TempPathFactory) -> Itera
             write = f"mkdir -p /opt/ahead; cat > /opt/ahead/{name}; chmod 755 /opt/ahead/{name}"
             cluster.lab.exec(node3, ["sh", "-c", write], stdin=text)
         shell(cluster, node3, "ip link set dev eth0 mtu 1400")
+        # As chrony 4 tells of a source that has not answered.
+        says = "echo '^,?,time.corp.test,0,6,0,4294967295,0.000000000,0.000000000,0.000000000'"
+        stand_in = "mkdir -p /run/chrony; touch /run/chrony/chronyd.pid; cat >/usr/local/bin/chronyc; chmod +x /usr/local/bin/chronyc"
+        cluster.lab.exec(node2, ["sh", "-euc", stand_in], stdin=f"#!/bin/sh\n{says}\n")
         shell(cluster, node1, f"cp /etc/hosts /dev/shm/hosts; grep -v {node3} /dev/shm/hosts > /etc/hosts")
         yield cluster.document("verify", folder=folder, code=1), cluster.setup("verify", folder=folder, code=1).stdout
     finally:
         for node in (node1, node2):
-            shell(cluster, node, "nft delete table inet foreign")
+            shell(cluster, node, "nft delete table inet foreign; rm -rf /run/chrony /usr/local/bin/chronyc")
         shell(cluster, node3, "ip link set dev eth0 mtu 1500; rm -r /opt/ahead")
         shell(cluster, node1, "cat /dev/shm/hosts > /etc/hosts; rm /dev/shm/hosts")
 
@@ -164,7 +175,8 @@ class TestDisturbed:
         document, text = disturbed
         node1, node2, _ = cluster.nodes
         address = next(node.address for node in cluster.lab.nodes if node.name == node2)
-        assert {check["id"] for check in document["checks"] if check["status"] == "fail"} == {"cluster-ports", "clocks_between_nodes"}
+        failed_ones = {check["id"] for check in document["checks"] if check["status"] == "fail"}
+        assert failed_ones == {"cluster-ports", "clocks_between_nodes", "egress"}
         (failed,) = [check for check in document["checks"] if check["id"] == "cluster-ports" and check["status"] == "fail"]
         assert failed["node"] == node1
         assert failed["seen"] == f"from {node1} to {node2} ({address}) port 8081 blocked: no answer in 2 s"
@@ -181,6 +193,29 @@ class TestDisturbed:
         node1, node2, _ = cluster.nodes
         failed = re.findall(r"^(\S+)\s+: ok=.* failed=1", done.stdout, re.M)
         assert failed == [node1] and re.search(rf"from {node1} to {node2} \(\S+\) port 8081 blocked", done.stdout)
+
+    @pytest.mark.requirement("1.3.4", part="what is needed outside and is not reached")
+    def test_what_is_not_reached_outside_is_told_with_its_cause(self, disturbed: tuple[dict[str, Any], str], cluster: Tools) -> None:
+        document, text = disturbed
+        node1, node2, node3 = cluster.nodes
+        second = next(node.address for node in cluster.lab.nodes if node.name == node2)
+        checks = {check["node"]: check for check in document["checks"] if check["id"] == "egress"}
+        for node in (node1, node2, node3):
+            said = checks[node]["seen"].split("; ")
+            assert [one for one in said if one.startswith("nobody.invalid:25: ")], said
+            assert "127.0.0.1:1: 127.0.0.1:1 refuses the connection" in said
+            assert (f"{second}:8081: {second}:8081 gave no answer within 4 s" in said) == (node == node1)
+            assert len(said) == (3 if node == node1 else 2), "the last one answers"
+            assert "take it out of network_egress" in checks[node]["remedy"] and checks[node]["seen"] in text
+
+    @pytest.mark.requirement("1.3.4", part="time source that does not answer")
+    def test_a_time_source_that_does_not_answer_is_a_warning(self, disturbed: tuple[dict[str, Any], str], cluster: Tools) -> None:
+        document, text = disturbed
+        checks = {check["node"]: check for check in document["checks"] if check["id"] == "egress-time"}
+        seen = {node: (check["status"], check["seen"]) for node, check in checks.items()}
+        assert seen.pop(cluster.nodes[1]) == ("warn", "chrony has no answer from time.corp.test")
+        assert set(seen.values()) == {("skip", "a container has the clock of the machine that it runs on")}
+        assert "UDP port 123" in checks[cluster.nodes[1]]["remedy"] and "chrony has no answer from time.corp.test" in text
 
     @pytest.mark.requirement("1.3.4")
     def test_a_clock_that_is_ahead_fails(self, disturbed: tuple[dict[str, Any], str], cluster: Tools) -> None:
@@ -218,6 +253,48 @@ class TestDisturbed:
         assert {node: document["matrix"][node][node3]["mtu_arrives"] for node in (node1, node2)} == {node1: 1400, node2: 1400}
         assert document["matrix"][node1][node3]["resolves"] == [] and document["matrix"][node2][node3]["resolves"] != []
         assert re.search(rf"^{node1} .*MTU 1400, clock \S+ s, name unknown *$", text, re.M)
+
+
+def announced(cluster: Tools, folder: Path) -> dict[str, Any]:
+    """Who is heard on the lab's network to announce a node of a cluster, and how."""
+    here = str(next(cluster.lab.subnet.hosts()))
+    ways = {"mdns": True, "mdns_interfaces": [here], "services": ["_bzzz._tcp"], "probe_timeout_seconds": 1}
+    source = folder / "discovery.yml"
+    write(source, dump({"plugin": "bzzz.cluster.discovery", **ways}))
+    done = subprocess.run(
+        [BIN / "ansible-inventory", "-i", source, "--list"],
+        env=cluster.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    found: dict[str, Any] = json.loads(done.stdout)["_meta"]["hostvars"]
+    return found
+
+
+@pytest.mark.requirement("1.1.5", "1.3.1", part="nodes that announce themselves")
+def test_a_node_announces_itself_while_that_is_wanted(cluster: Tools, tmp_path: Path) -> None:
+    """One of them, by mDNS; all is shut and silent again afterwards."""
+    node1, lab = cluster.nodes[0], cluster.lab
+    address = next(node.address for node in lab.nodes if node.name == node1)
+    steps = ("apply", "--only", "2", "--only", "6", "--limit", node1)
+    before = shell(cluster, node1, "nft list table inet bzzz")
+    folder = cluster.declare(tmp_path / "announced", nodes={node1: {"network_announce": True}})
+    document = cluster.document(*steps, folder=folder)
+    assert {change["name"] for change in document["changes"]} >= {"avahi-daemon.service", "/etc/avahi/services/bzzz.service"}
+    ((name, found),) = announced(cluster, tmp_path).items()
+    assert name == node1 and "mdns" in str(found["bzzz_discovered_by"]) and address in str(found["ansible_host"])
+    rule = f"ip saddr {lab.subnet} udp dport 5353 accept"
+    assert rule in shell(cluster, node1, "nft -n list table inet bzzz")
+    assert cluster.document(*steps, folder=folder)["changes"] == []
+    assert cluster.document(*steps)["changes"]
+    assert shell(cluster, node1, "nft list table inet bzzz") == before
+    assert announced(cluster, tmp_path) == {}
+    assert shell(cluster, node1, "ss -Hlun sport = 5353; ls /etc/avahi/services") == ""
+    assert lab.exec(node1, ["systemctl", "is-enabled", "avahi-daemon.service", "avahi-daemon.socket"], check=False).stdout.split() == 2 * [
+        "disabled"
+    ]
 
 
 def test_all_is_well_again(cluster: Tools) -> None:

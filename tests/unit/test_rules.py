@@ -531,6 +531,50 @@ def test_listeners_that_the_firewall_would_close() -> None:
     assert judge_on({"n1": facts_of(ETH0, listeners=listeners, system=adding)}, {}, ONE) == []
 
 
+def test_what_announces_nodes_is_not_closed() -> None:
+    facts = {"n1": facts_of(ETH0, listeners=(listener(5353, "avahi-daemon", "avahi-daemon.service", protocol="udp"),))}
+    assert "5353/udp" in judge_on(facts, {}, ONE)[0]["message"]
+    assert judge_on(facts, {"network_announce": True}, ONE) == []
+
+
+@pytest.mark.requirement("1.3.4", part="what is needed outside: form")
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("openai", "Write openai:443 or https://openai"),
+        ("api.openai.com", "Write api.openai.com:443 or https://api.openai.com"),
+        ("api.openai.com/v1", "Write api.openai.com:443 or https://api.openai.com"),
+        ("api.openai.com:443/v1", "Write https://api.openai.com:443/v1, or api.openai.com:443."),
+        ("2001:db8::1", "Write for example"),
+        ("ftp://there.test/", "'ftp' addresses are not tried."),
+        ("there.test:70000", "Write for example"),
+        ("there.test:0", "There is no port 0."),
+        ("https://there.test/a b", "Write for example"),
+        ("https:///v1", "Write for example"),
+        ("", "Write for example"),
+        ("https://me:canary@there.test/", "It holds a user or a password"),
+    ],
+)
+def test_what_is_needed_outside(target: str, says: str) -> None:
+    (found,) = judge({"network_egress": ["packages", target]}, ONE)
+    assert found["option"] == "network_egress" and says in f"{found['message']} {found['remedy']}"
+    assert "canary" not in str(found)
+
+
+def test_what_is_needed_outside_has_two_forms_and_two_words() -> None:
+    targets = [
+        "packages",
+        "time",
+        "https://api.openai.com",
+        "http://10.1.0.9:8080/x?y=z",
+        "[2001:db8::1]:25",
+        "there.test:4460",
+        "10.1.0.9:25",
+    ]
+    assert judge({"network_egress": targets}, ONE) == []
+    assert judge({"network_egress": []}, ONE) == []
+
+
 @pytest.mark.requirement("3.3.3", part="one that others use is not cut off without a word")
 @pytest.mark.parametrize("where", ["0.0.0.0", "::", "10.0.0.11"])
 def test_an_ollama_that_others_use(where: str) -> None:

@@ -24,6 +24,7 @@ RULE = re.compile(r"(?!\s*include\b)[^\n\r;{}]*(\{[^\n\r;{}]*\}[^\n\r;{}]*)*")
 OFF = {"ufw": "ufw disable", "firewalld": "systemctl disable --now firewalld"}
 # DHCP answers come to these, and every firewall of ours lets them in.
 DHCP_CLIENT = (("udp", 68), ("udp", 546))
+MDNS = ("udp", 5353)
 
 
 def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Problem]:
@@ -112,7 +113,8 @@ def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping
             yield from _others(chosen, _seen(seen).get("active") or [], roles["firewall"]["backend"], node)
             wanted = {("tcp", port) for port in (ssh[node], *own_ports(roles, node in cluster["coordinators"]).values())}
             if chosen != "firewalld":  # whose zones let in what they did before
-                yield from _closed(roles, wanted.union(DHCP_CLIENT), seen, node)
+                wanted.update(DHCP_CLIENT, [MDNS] if roles["network"]["announce"] else [])
+                yield from _closed(roles, wanted, seen, node)
 
 
 def _others(chosen: str, active: list[str], declared: str, node: str) -> Iterator[Problem]:

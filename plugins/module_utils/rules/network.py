@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, Optional, TypedDict
+from urllib.parse import urlsplit
 
-from ..addresses import AddressError, Network, address_of, parse_network
+from ..addresses import AddressError, Network, address_of, is_host_name, parse_network
 from ..problems import Problem, by_node, problem
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 # Networks behind these kinds of interface are the node's own (containers, mostly): whoever is in them looks for any of
 # the network's addresses there, so even a wider one is in the way.
 INNER = ("bridge", "veth", "macvlan", "ipvlan", "vxlan", "dummy")
+# Words of network_egress that stand for what each node knows by itself.
+EGRESS = ("packages", "time")
 
 
 class Place(TypedDict):
@@ -64,6 +67,33 @@ def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Prob
             base = network["address"].partition("/")[0]
             remedy = f"Write {base}." if address_of(base) else "Write an address such as 192.168.1.10."
             yield problem("network_address", message, remedy, value=network["address"], node=node)
+        for target in network["egress"]:
+            yield from _egress(target, node)
+
+
+def _egress(target: str, node: str) -> Iterator[Problem]:
+    if target in EGRESS:
+        return
+    example = "https://api.openai.com or time.example.com:4460"
+    message, remedy = "This is neither packages, time, an address (URL) nor host:port.", f"Write for example {example}."
+    try:
+        parts = urlsplit(target if "://" in target else f"tcp://{target}")
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        yield problem("network_egress", message, remedy, value=target, node=node)
+        return
+    if "@" in target:
+        shown = re.sub(r"[^/@]*@", "********@", target)
+        message = "It holds a user or a password, which would be readable in reports."
+        yield problem("network_egress", message, "Take it out: any answer will do, also one that asks for it.", value=shown, node=node)
+    elif not (address_of(host) or is_host_name(host)) or not target.isascii() or re.search(r"[\s\x00-\x1f\x7f]", target):
+        yield problem("network_egress", message, remedy, value=target, node=node)
+    elif port == 0 or parts.scheme not in ("tcp", "http", "https"):
+        message = "There is no port 0." if port == 0 else f"'{parts.scheme}' addresses are not tried."
+        yield problem("network_egress", message, remedy, value=target, node=node)
+    elif parts.scheme == "tcp" and (not port or parts.path or parts.query or parts.fragment):
+        known = f"Write https://{target}, or {host}:{port}." if port else f"Write {host}:443 or https://{host}, or whatever is meant."
+        yield problem("network_egress", message, known, value=target, node=node)
 
 
 def _subnet(text: str | None, addresses: Mapping[str, str | None], node: str) -> Iterator[Problem]:
