@@ -9,6 +9,7 @@ import functools
 import getpass
 import importlib
 import json
+import os
 import shlex
 import sys
 import webbrowser
@@ -20,11 +21,12 @@ from typing import Annotated, Any
 import typer
 from ansible_collections.bzzz.cluster.plugins.module_utils import discovery
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress as Bar
 from rich.prompt import Confirm, Prompt
 
+from bzzz_setup import host_keys, keys, paths, run, steps, terminal
 from bzzz_setup import init as new
-from bzzz_setup import keys, paths, run, steps, terminal
 from bzzz_setup.declaration import Declaration, write
 from bzzz_setup.events import Event, ExitCode, Refusal
 from bzzz_setup.report import Report, count
@@ -262,8 +264,10 @@ def init(
         out = _out(call.as_json)
         asking = sys.stdin.isatty() and out.is_terminal
         ask = functools.partial(Prompt.ask, console=out)
+        wanted = list(secret or [])
+        new.check_names(name, wanted)
         folder = (call.inventory or paths.new_inventory(name)).absolute()
-        if folder.exists() and not force:
+        if os.path.lexists(folder) and not force:
             raise Refusal(f"{folder} exists already", "Choose another folder with -i, or replace it with --force.", option="inventory")
         looking = bool(discover or subnet or domain)
         if nodes is None and asking and not looking:
@@ -279,13 +283,12 @@ def init(
             said = ask("Key to log in with, by its number; empty: what your ssh uses", default="", show_default=False)
             ssh_key = offered[int(said) - 1].fingerprint if said in map(str, range(1, len(offered) + 1)) else said or None
         login = keys.chosen(ssh_key) if ssh_key else None
-        wanted = list(secret or [])
         if login and login.locked and not login.agent and PASSPHRASE not in wanted:
             if not asking:
                 raise Refusal(
                     f"{login.file} wants a passphrase, and no agent holds it", keys.LOAD.format(file=login.file), option="ssh_key"
                 )
-            out.print(f"{login.file} wants a passphrase. It is kept in the vault file.")
+            out.print(escape(f"{login.file} wants a passphrase. It is kept in the vault file."))
             wanted.append(PASSPHRASE)
         identity = keys.identity(login, name) if login else None
         options = new.options(name, user or "", identity, public_keys, passphrase=PASSPHRASE in wanted)
@@ -310,10 +313,10 @@ def init(
         named = {name: machine.host for name, machine in machines.items()}
         ports = {machine.host: machine.port for machine in machines.values()}
         chosen = new.choose_coordinators(coordinators, named)
-        pinned = new.known_hosts(ports, known_hosts)
+        pinned = host_keys.known_hosts(ports, known_hosts)
         if not known_hosts:
-            for host, kind, fingerprint in new.fingerprints(pinned):
-                out.print(f"  {host}  {kind}  {fingerprint}")
+            for host, kind, fingerprint in host_keys.fingerprints(pinned):
+                out.print(escape(f"  {host}  {kind}  {fingerprint}"))
             if not accept_host_keys and not (asking and Confirm.ask("Are these the machines' own host keys?", console=out)):
                 raise Refusal(
                     "the machines' host keys are not accepted",
@@ -327,6 +330,8 @@ def init(
                 "this passphrase does not open the private key", "Give the key with --ssh-key, and its own passphrase.", option=PASSPHRASE
             )
         declaration = Declaration(folder, new.hosts(named, chosen, ports), options, pinned, secrets)
+        if login and identity:
+            keys.keep(login, identity)
         aside = declaration.create(force=force)
         if call.as_json:
             _print_json(
@@ -341,9 +346,9 @@ def init(
             )
             return
         if aside:
-            out.print(f"The former inventory is now {aside}")
-        out.print(f"[green]✔[/] {count(len(named), 'node')}, coordinators: {', '.join(chosen)}. The inventory is {folder}")
-        out.print(f"Next: [bold]bzzz-setup detect -i {shlex.quote(str(folder))}[/], then plan, then apply.")
+            out.print(escape(f"The former inventory is now {aside}"))
+        out.print(f"[green]✔[/] {count(len(named), 'node')}, coordinators: {', '.join(chosen)}. The inventory is {escape(str(folder))}")
+        out.print(f"Next: [bold]bzzz-setup detect -i {escape(shlex.quote(str(folder)))}[/], then plan, then apply.")
 
 
 @app.command("keys")
@@ -360,7 +365,7 @@ def keys_(as_json: JsonOption = False) -> None:
 
 
 @app.command("host-keys")
-def host_keys(
+def host_keys_(
     node: Annotated[str | None, typer.Argument(metavar="[NODE]", help="This node only.")] = None,
     accept: Annotated[
         str | None,
@@ -374,10 +379,10 @@ def host_keys(
         if accept and not node:
             raise Refusal("--accept is for one node", "Name it: bzzz-setup host-keys NODE --accept SHA256:...", option="accept")
         declaration = Declaration.read(paths.inventory(call.inventory))
-        found = new.host_keys(declaration, node)
+        found = host_keys.compared(declaration, node)
         if accept:
-            new.accept(declaration, found[0], accept)
-            found = new.host_keys(declaration, node)
+            host_keys.accept(declaration, found[0], accept)
+            found = host_keys.compared(declaration, node)
         if call.as_json:
             _print_json({"nodes": {one.name: one.as_dict() for one in found}})
         else:
@@ -576,6 +581,8 @@ def report(
 
 
 def main() -> None:
+    # What was given may be no text at all: it is told as it can be.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         app(prog_name="bzzz-setup")
     except Refusal as refused:

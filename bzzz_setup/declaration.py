@@ -8,6 +8,7 @@ evaluates them as templates; what an operator writes into the files by hand stay
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets as randomness
@@ -182,8 +183,20 @@ class Declaration:
     def create(self, *, force: bool = False) -> Path | None:
         """Write the whole folder at once. With `force` an existing one is put aside; returns where.
 
-        Raises Refusal when there is one already.
+        Raises Refusal when there is one already, or none can be written.
         """
+        missing = [folder for folder in self.folder.parents if not os.path.lexists(folder)]
+        try:
+            return self._create(force)
+        except (OSError, ValueError) as error:  # ValueError: a name that cannot be one
+            file, why = getattr(error, "filename", None) or self.folder, getattr(error, "strerror", None) or str(error)
+            raise Refusal(f"{file} cannot be written: {why}", "Name a folder that you may write with -i.", option="inventory") from error
+        finally:
+            for folder in missing:
+                with contextlib.suppress(OSError):  # what it is for is in it
+                    folder.rmdir()
+
+    def _create(self, force: bool) -> Path | None:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         new = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
         aside = None
@@ -196,7 +209,7 @@ class Declaration:
                 write(new / name, dump(content))
             if self.secrets:
                 write(new / VAULT, _encrypt(dump(typed(self.secrets)), vault_key(self.cluster)), 0o600)
-            if self.folder.exists():
+            if os.path.lexists(self.folder):
                 if not force:
                     raise Refusal(
                         f"{self.folder} exists already", "Choose another folder with -i, or replace it with --force.", option="inventory"

@@ -60,6 +60,15 @@ def offered() -> list[Key]:
     return list(found.values())
 
 
+def _file(named: str) -> Path | None:
+    """The file of this name; None where there is none, or can be none."""
+    try:
+        file = Path(named).expanduser().absolute()
+        return file if file.is_file() else None
+    except (OSError, RuntimeError):  # a name too long; ~ of a user who is unknown
+        return None
+
+
 def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
@@ -103,10 +112,10 @@ def chosen(wanted: str) -> Key:
             if key.fingerprint == wanted:
                 return key
         raise Refusal(f"neither ssh-agent nor ~/.ssh has the key {wanted}", "bzzz-setup keys shows those that there are.", option="ssh_key")
-    file = Path(wanted).expanduser().absolute()
-    if not file.is_file():
+    file = _file(wanted)
+    if not file:
         raise Refusal(
-            f"there is no private key at {file}",
+            f"there is no private key at {wanted}",
             "Give the path of the key that gets in, for example --ssh-key ~/.ssh/id_ed25519; bzzz-setup keys shows those that there are.",
             option="ssh_key",
         )
@@ -126,14 +135,16 @@ def chosen(wanted: str) -> Key:
 
 
 def identity(key: Key, cluster: str) -> Path:
-    """The file that ssh is named for this key: the private key, or, where only an agent has that, the public one."""
-    if key.file:
-        return key.file
-    file = paths.config(cluster) / "login_key.pub"
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # ssh takes it for a private key, and warns of one that others can read, whenever the agent does not have it.
-    write(file, key.public + "\n", 0o600)
-    return file
+    """The file that ssh is named for this key: the private key or, where only an agent has that, the public one, which `keep` writes."""
+    return key.file or paths.config(cluster) / "login_key.pub"
+
+
+def keep(key: Key, file: Path) -> None:
+    """Have the file that `identity` names."""
+    if not key.file:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # ssh takes it for a private key, and warns of one that others can read, whenever the agent does not have it.
+        write(file, key.public + "\n", 0o600)
 
 
 def public_keys(given: list[str]) -> list[str]:
@@ -142,12 +153,11 @@ def public_keys(given: list[str]) -> list[str]:
     for number, entry in enumerate(given, 1):
         if holds_private_key(entry):
             _private("what was given")
-        file = Path(entry).expanduser()
-        is_file = "\n" not in entry and " " not in entry.strip() and file.is_file()
-        text = _text(file) if is_file else entry
+        file = _file(entry) if "\n" not in entry and " " not in entry.strip() else None
+        text = _text(file) if file else entry
         if holds_private_key(text):
             _private(str(file))
-        source = str(file) if is_file else f"public key {number}"
+        source = str(file) if file else f"public key {number}"
         lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
         for key in lines or [""]:
             if wrong := judge_key(key):

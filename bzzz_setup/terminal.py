@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bzzz_setup.events import Event, ExitCode, Message, RunFinished, StepStarted, TaskFinished, TaskStarted
-from bzzz_setup.init import HostKeys
+from bzzz_setup.host_keys import HostKeys
 from bzzz_setup.keys import Key
 from bzzz_setup.report import Report, StepReport, clock, count, few, gib, unified
 

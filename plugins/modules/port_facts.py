@@ -110,6 +110,12 @@ ansible_facts:
           type: int
           returned: success
           sample: 1024
+        sshd_ours:
+          description: Ports that sshd has by the cluster's own file alone, and loses when C(ssh_port) no longer asks for them.
+          type: list
+          returned: success
+          elements: int
+          sample: [2222]
         problems:
           description: What could not be read or is not as it should be.
           type: list

@@ -387,6 +387,14 @@ ansible_facts:
               type: str
               returned: success
               sample: plugin
+            published:
+              description:
+                - Ports of Docker's containers that are published on more than the loopback, each with C(protocol), C(port), C(container)
+                  and C(filtered), whether Docker's chain C(DOCKER-USER) has rules, which say who gets in, and is asked first.
+              type: list
+              returned: success
+              elements: dict
+              sample: [{"protocol": "tcp", "port": 8080, "container": "web", "filtered": false}]
         ollama:
           description: An Ollama that is already there; C(null) where there is none.
           type: dict

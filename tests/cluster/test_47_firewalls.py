@@ -1,6 +1,6 @@
 # Copyright (c) 2026 BZZZ cluster setup maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Nodes that have a firewall of somebody else's: it gets our rules and keeps its own; and rules that are made by hand."""
+"""Nodes that have a firewall of somebody else's, or Docker: it keeps its own rules beside ours; and rules that are made by hand."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ from trouble import gets_in, in_force
 from bzzz_setup.lab import Lab
 
 APT = "export DEBIAN_FRONTEND=noninteractive; apt-get -qy {0} || {{ apt-get -q update && apt-get -qy {0}; }}"
+DOCKER = "docker.io containerd runc busybox-static $(. /etc/os-release; [ $VERSION_ID = 12 ] || echo docker-cli)"
+# A container that answers on a published port, of an image without any registry.
+CONTAINER = """mkdir -p /tmp/rootfs/bin /tmp/rootfs/www
+cp "$(command -v busybox)" /tmp/rootfs/bin/
+echo from the container >/tmp/rootfs/www/index.html
+tar -C /tmp/rootfs -c . | docker import - web
+docker run -d --name web --restart always -p 8888:80 web /bin/busybox httpd -f -h /www -p 80"""
 # A restrictive firewall for each of the tools: SSH, and nothing of the cluster's.
 SHUT = {
     "firewalld": "firewall-cmd --permanent --add-port=4444/tcp; firewall-cmd --reload",
@@ -53,8 +60,10 @@ UNDO = {
     "firewalld": f"{APT.format('purge firewalld')}; rm -rf /etc/firewalld",
     "ufw": f"ufw --force disable; {APT.format('purge ufw')}; rm -rf /etc/ufw",
     "nftables": "nft delete table inet filter; systemctl disable nftables; cp /root/nftables.conf /etc/nftables.conf",
-    "iptables": f"{APT.format('purge iptables-persistent netfilter-persistent iptables')}; rm -rf /etc/iptables;"
-    "for family in ip ip6; do nft delete table $family filter; done",
+    "iptables": f"{APT.format(f'purge iptables-persistent netfilter-persistent iptables {DOCKER}')};"
+    "rm -rf /etc/iptables /var/lib/docker/*;"
+    "for family in ip ip6; do for table in filter nat; do nft delete table $family $table; done; done;"
+    "ip link delete docker0; cat /root/ip_forward >/proc/sys/net/ipv4/ip_forward",
 }
 
 
@@ -72,17 +81,35 @@ def is_open(lab: Lab, node: str, peer: str, port: int) -> bool:
     return code.returncode == 0 or "refused" in shell(lab, node, attempt)
 
 
+def serves(lab: Lab, node: str) -> bool:
+    """Whether the container there is reached from a peer at its published port, and itself reaches that peer."""
+    address, peer = (next((one.name, one.address) for one in lab.nodes if (one.name == node) is own) for own in (True, False))
+    shell(lab, node, "for _ in $(seq 100); do docker exec web /bin/busybox true && exit; sleep 0.1; done 2>/dev/null")
+    get = f"exec 3<>/dev/tcp/{address[1]}/8888; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3"
+    published = lab.exec(peer[0], ["timeout", "5", "bash", "-c", get], check=False).stdout
+    outward = lab.exec(node, ["docker", "exec", "web", "/bin/busybox", "nc", "-w", "5", peer[1], "22"], check=False).stdout
+    return "from the container" in published and outward.startswith("SSH-")
+
+
+def told_of_docker(document: dict[str, Any], node: str) -> bool:
+    """That this port is open in spite of the rules, and not that they shut it."""
+    found = [one for one in document["problems"] if "8888/tcp" in one["message"]]
+    assert [(one["severity"], one["option"], one["node"]) for one in found] == [("warning", "firewall_open_ports", node)]
+    return "Docker lets everybody in" in found[0]["message"] and "(container web)" in found[0]["message"]
+
+
 @pytest.fixture(scope="module")
 def tools(cluster: Tools) -> Iterator[dict[str, str]]:
-    """Tool -> the node that has it, installed and in force with rules of its own; nftables and iptables share one."""
+    """Tool -> the node that has it, installed and in force with rules of its own; nftables, iptables and Docker share one."""
     node1, node2, node3 = cluster.nodes
     where = {"firewalld": node1, "ufw": node2, "iptables": node3, "nftables": node3}
     before = {node: in_force(cluster.lab, node) for node in cluster.nodes}
-    packages = {node1: "install firewalld", node2: "install ufw", node3: "install iptables-persistent"}
+    packages = {node1: "install firewalld", node2: "install ufw", node3: f"install iptables-persistent {DOCKER}"}
+    shell(cluster.lab, node3, "cp /etc/nftables.conf /proc/sys/net/ipv4/ip_forward /root/")
     try:
         with ThreadPoolExecutor(3) as pool:
             list(pool.map(lambda node: shell(cluster.lab, node, APT.format(packages[node])), packages))
-        shell(cluster.lab, node3, "cp /etc/nftables.conf /root/")
+        shell(cluster.lab, node3, CONTAINER)
         for tool in ("firewalld", "ufw", "iptables"):
             shell(cluster.lab, where[tool], SHUT[tool])
         yield where
@@ -97,12 +124,13 @@ def theirs(lab: Lab, tools: dict[str, str], *which: str) -> dict[str, str]:
     return {tool: shell(lab, tools[tool], THEIRS[tool]) for tool in which}
 
 
-@pytest.mark.requirement("1.3.1", part="firewalld, ufw and iptables take the rules, and keep their own")
+@pytest.mark.requirement("1.3.1", part="firewalld, ufw and iptables take the rules, and keep their own; so does Docker")
 def test_a_firewall_that_is_there_takes_our_rules_and_keeps_its_own(cluster: Tools, tools: dict[str, str], tmp_path: Path) -> None:
     """firewalld and ufw are found by themselves, iptables is declared; a node comes back from a power cut with its rules."""
     lab, names = cluster.lab, ("firewalld", "ufw", "iptables")
     node1, node2, node3 = cluster.nodes
     kept = theirs(lab, tools, *names)
+    assert "--dport 8888 -j DNAT" in kept["iptables"] and serves(lab, node3), "where our nftables rules were there before Docker"
     # One that is in force is not fought, nor are two at once.
     fought = cluster.declare(tmp_path / "fought", nodes={node1: {"firewall_backend": "ufw"}, node2: {"firewall_backend": "nftables"}})
     refused = cluster.document("apply", "--only", "2", folder=fought, code=2)
@@ -119,6 +147,7 @@ def test_a_firewall_that_is_there_takes_our_rules_and_keeps_its_own(cluster: Too
         (node3, "iptables"),
     }
     assert theirs(lab, tools, *names) == kept
+    assert serves(lab, node3) and told_of_docker(document, node3)
     for node in cluster.nodes:
         assert lab.exec(node, ["nft", "list", "table", "inet", "bzzz"], check=False).returncode, "two firewalls in force"
         assert gets_in(lab, node)
@@ -127,12 +156,14 @@ def test_a_firewall_that_is_there_takes_our_rules_and_keeps_its_own(cluster: Too
         == "-A INPUT -j BZZZ"
         == shell(lab, node3, "ip6tables -S INPUT").splitlines()[1]
     )
-    assert cluster.document("apply", "--only", "2", folder=folder)["changes"] == []
+    again = cluster.document("apply", "--only", "2", folder=folder)
+    assert again["changes"] == [] and told_of_docker(again, node3)
 
     # A power cut, and rules changed by hand on all three.
     lab.kill(node3)
     lab.start(node3)
     assert shell(lab, node3, "iptables -S INPUT").splitlines()[1] == "-A INPUT -j BZZZ"
+    assert serves(lab, node3), "where our iptables rules were there before Docker's"
     shell(lab, node1, "firewall-cmd --policy=bzzz --add-port=5555/tcp")
     shell(
         lab,
@@ -176,7 +207,7 @@ class TestByHand:
         self, cluster: Tools, tools: dict[str, str], by_hand: tuple[Path, dict[str, Any], dict[str, str]]
     ) -> None:
         lab, (_folder, document, kept), subnet = cluster.lab, by_hand, cluster.lab.subnet
-        assert theirs(lab, tools, *kept) == kept
+        assert theirs(lab, tools, *kept) == kept and serves(lab, tools["iptables"])
         assert "BZZZ" not in shell(lab, tools["iptables"], "iptables -S")
         (one, *_) = [found for found in document["checks"] if found["id"] == "cluster-ports" and found["node"] == tools["firewalld"]]
         assert one["status"] == "fail"
@@ -222,3 +253,14 @@ class TestByHand:
         }
         for tool in set(which) & set(kept_for_boot):
             assert shell(lab, tools[tool], kept_for_boot[tool]).split() == ["1", "enabled"]
+
+
+@pytest.mark.requirement("1.3.1", part="Docker under nftables, and who says who may")
+def test_docker_keeps_its_rules_under_nftables_and_its_users_chain_is_heeded(cluster: Tools, tools: dict[str, str], tmp_path: Path) -> None:
+    lab, node = cluster.lab, tools["iptables"]
+    shell(lab, node, "iptables -F INPUT; ip6tables -F INPUT; iptables -I DOCKER-USER -s 192.0.2.1 -j DROP")
+    kept = theirs(lab, tools, "iptables")
+    folder = cluster.declare(tmp_path / "nftables", nodes={node: {"firewall_backend": "nftables"}})
+    document = cluster.document("apply", "--only", "2", "--limit", node, folder=folder)
+    assert in_force(lab, node) and theirs(lab, tools, "iptables") == kept and serves(lab, node)
+    assert not [one for one in document["problems"] if "8888/tcp" in one["message"]], "who gets in is said in DOCKER-USER"

@@ -298,3 +298,19 @@ def test_any_declaration_is_judged_and_every_problem_has_option_and_remedy(given
         assert found["severity"] in ("error", "warning")
     json.dumps(problems)
     assert readable(merged(problems, [node["name"] for node in cluster["nodes"]])).count("\n") < 400
+
+
+@pytest.mark.requirement("L7", part="declaration")
+@settings(max_examples=10, deadline=None)
+@given(
+    st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
+    | st.sampled_from(
+        ["", " ", "~", "/", "..", "-", "{{ 1/0 }}", "x\ny", "\0", "²", "9" * 5000, "a" * 5000, "::/0", "1-0", "65536", "%s", "nan"]
+    )
+)
+def test_any_text_for_any_option_alone_is_judged(text: str) -> None:
+    for option in sorted(OPTIONS):
+        for value in (text, [text]):
+            for found in judge({option: value}):
+                assert found["message"].strip() and found["remedy"].strip() and found["option"] in {*OPTIONS, "ansible_port"}, option
+                json.dumps(found)

@@ -301,3 +301,22 @@ def test_any_socket_table(said: str) -> None:
     for address_, port, _ in ports.sockets(said, "0A"):
         ipaddress.ip_address(address_)
         assert 0 <= port <= 65535
+
+
+@pytest.mark.requirement("2.2.3", part="which ports are ours")
+@pytest.mark.parametrize(
+    ("main", "other", "ours", "expected"),
+    [
+        ("", "", "Port 22\nPort 2222\n", [2222]),
+        ("# Port 2222\nport=22\n", "Port 2200", "Port 22\nPort 2200\nPort 2222\n", [2222]),
+        ("", "  Port\t2222", "Port 22\nPort 2222\n", [22]),
+        ("Port 22", "", "AuthorizedKeysFile x\n", []),
+        ("Port 2022", "", "", []),
+    ],
+)
+def test_ports_that_sshd_has_by_our_file_alone(tmp_path: Path, main: str, other: str, ours: str, expected: list[int]) -> None:
+    (tmp_path / "etc/ssh/sshd_config.d").mkdir(parents=True)
+    (tmp_path / "etc/ssh/sshd_config").write_text(main)
+    for name, text in (("10-other.conf", other), ("20-bzzz.conf", ours), ("30-old.conf.bak", "Port 2222")):
+        (tmp_path / "etc/ssh/sshd_config.d" / name).write_text(text)
+    assert ports.sshd_ours(Machine({"root": str(tmp_path)})) == expected

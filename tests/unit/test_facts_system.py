@@ -394,6 +394,7 @@ def test_container_engine(tmp_path: Path) -> None:
     tool(tmp_path, "podman")
     assert system.container_engine(node) == {
         "name": "podman", "path": str(tmp_path / "bin/podman"), "version": None, "running": None, "compose": "plugin",
+        "published": [],
     }  # fmt: skip
     tool(tmp_path, "docker")
     found = system.container_engine(node)
@@ -416,7 +417,11 @@ class Docker(Ollama):
         self.client_address = ("", 0)
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(b'{"Version": "26.1.5", "ApiVersion": "1.45"}')
+        port = {"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"}
+        ports = [port, {**port, "IP": "::"}, {**port, "IP": "127.0.0.1", "PublicPort": 8081}, {"PrivatePort": 81, "Type": "tcp"}]
+        containers = [{"Names": ["/web"], "Ports": ports}, {"Ports": [{**port, "PublicPort": 53, "Type": "udp"}]}, {"Ports": None}, 1]
+        said = containers if self.path == "/containers/json" else {"Version": "26.1.5", "ApiVersion": "1.45"}
+        self.wfile.write(json.dumps(said).encode())
 
 
 @pytest.mark.requirement("1.1.9", part="parser")
@@ -426,9 +431,26 @@ def test_a_running_docker(tmp_path: Path) -> None:
     with UnixServer(str(tmp_path / "run/docker.sock"), Docker) as server:  # type: ignore[arg-type]
         threading.Thread(target=server.serve_forever, daemon=True).start()
         found = system.container_engine(tree(tmp_path, {}))
+        user, drop = "-A FORWARD -j DOCKER-USER", "-A DOCKER-USER -i eth0 -j DROP"
+        docker = "-A FORWARD -o docker0 -j DOCKER"
+        ruled = {}
+        for rules in (
+            (user, docker, "-A DOCKER-USER -j RETURN"),
+            (docker, user, drop),
+            (drop, docker),
+            (user, docker, drop),
+            ("-A FORWARD -j DOCKER-ISOLATION-STAGE-1", user, docker, drop),
+        ):
+            tool(tmp_path, "iptables", "\n".join(f"echo '{rule}'" for rule in rules))
+            ruled[rules] = (system.container_engine(tree(tmp_path, {})) or {})["published"]
         server.shutdown()
     assert found is not None
     assert (found["version"], found["running"], found["compose"]) == ("26.1.5", True, None)
+    assert found["published"] == [
+        {"protocol": "tcp", "port": 8080, "container": "web", "filtered": False},
+        {"protocol": "udp", "port": 53, "container": "?", "filtered": False},
+    ]
+    assert [[one["filtered"] for one in told] for told in ruled.values()] == [[False] * 2] * 3 + [[True] * 2] * 2
 
 
 @pytest.mark.requirement("5.2.1", part="parser")

@@ -110,6 +110,8 @@ class NoCounts:
     def forgive(self, _name: str) -> None:
         pass
 
+    excuse = forgive
+
 
 def ldap_of(settings: dict[str, Any]) -> Any:
     from bzzz_setup.node.auth.ldap import Ldap
@@ -450,12 +452,24 @@ def test_why_nobody_can_sign_in_at_the_directory_is_told_and_local_users_get_in(
     directory.close()
     try:
         assert sign_in(one, "dora", LDAP_PEOPLE["dora"])[0] == 503 and sign_in(one, "paula")[0] == 303
-        # Who is known here and who is not gets the same answer.
-        assert sign_in(one, "paula", "wrong")[0] == sign_in(one, "stranger", "wrong")[0] == 503
+        # It locks nobody out, nor the address, which has 16 failures.
+        before = metric(one, "ldap", "away"), metric(one, "password", "refused")
+        assert [sign_in(one, "hans", LDAP_PEOPLE["hans"], "127.0.0.9")[0] for _ in range(17)] == [503] * 17
+        # Who is known here and who is not gets the same answer, and no more guesses than at any time.
+        for name in ("paula", "stranger"):
+            assert [sign_in(one, name, f"wrong {number}")[0] for number in range(6)] == [503] * 6
+        assert sign_in(one, " PAULA")[0] == 503, "guessed at without end"
+        assert (metric(one, "ldap", "away"), metric(one, "password", "refused")) == (before[0] + 30, before[1])
+        status, body = call(one, "POST", "/api/v1/sessions", None, {"user": "hans", "password": LDAP_PEOPLE["hans"]})
+        assert status == 503 and "does not answer" in body["detail"] and "does not count" in body["detail"]
+        assert audit(one, audit="sign_in", outcome="away", by="ldap")
         assert health(one, "ldap")[0] == "warn" and one.ready() and "no connection" in one.log.read_text()
     finally:
         directory.start()
-    assert sign_in(one, "dora", LDAP_PEOPLE["dora"])[0] == 303
+    for name in ("dora", "hans"):
+        assert sign_in(one, name, LDAP_PEOPLE[name])[0] == 303
+    assert sign_in(one, "paula")[0] == 429, "what was guessed at is locked, and told"
+    assert call(one, "PATCH", "/api/v1/users/paula", TOKEN, {"locked": False})[0] == 200 and sign_in(one, "paula")[0] == 303
     wait_for(lambda: health(one, "ldap")[0] == "pass", 30, "health tells")
     assert call(one, "DELETE", "/api/v1/users/paula")[0] == 204
 

@@ -585,6 +585,27 @@ def test_an_ollama_that_others_use(where: str) -> None:
     assert judge_on(facts, {"firewall_open_ports": ["11434/tcp"]}, ONE) == []
 
 
+@pytest.mark.requirement("1.3.1", part="ports that Docker publishes")
+@pytest.mark.parametrize("backend", ["nftables", "iptables", "ufw", "firewalld"])
+def test_what_docker_publishes_is_told_to_be_open_not_shut(backend: str) -> None:
+    published = [
+        {"protocol": "tcp", "port": 8888, "container": "web", "filtered": False},
+        {"protocol": "udp", "port": 5353, "container": "names", "filtered": False},
+    ]
+    system: dict[str, Any] = {
+        "container_engine": {"name": "docker", "published": published},
+        "firewall": {"tool": backend, "active": [backend] if backend in ("ufw", "firewalld") else []},
+    }
+    facts = {"n1": facts_of(ETH0, listeners=(listener(8888, "docker-proxy", "docker.service"),), system=system)}
+    (found,) = judge_on(facts, {}, ONE)
+    assert (found["severity"], found["option"], found["node"]) == ("warning", "firewall_open_ports", "n1")
+    assert "8888/tcp (container web), 5353/udp (container names)" in found["message"] and "DOCKER-USER" in found["remedy"]
+    assert judge_on(facts, {"firewall_open_ports": ["8888/tcp", "5353/udp"]}, ONE) == []
+    assert judge_on(facts, {"firewall_mode": "off"}, ONE) == []
+    system["container_engine"]["published"] = [{**one, "filtered": True} for one in published]
+    assert judge_on({"n1": facts_of(ETH0, listeners=facts["n1"]["bzzz_ports"]["listeners"], system=system)}, {}, ONE) == []
+
+
 def test_an_etcd_of_a_worker_is_closed_with_a_warning() -> None:
     facts = {"n4": facts_of(interface("eth0", "10.0.0.14/24"), listeners=(listener(2379, "etcd", "etcd.service"),))}
     (found,) = judge_on(facts, {}, cluster_of(4))

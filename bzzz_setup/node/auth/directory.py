@@ -50,6 +50,11 @@ def _hidden(name: str) -> str:
     return hashlib.sha256(account(name).encode(errors="surrogatepass")).hexdigest()[:32]
 
 
+def _excused(name: str) -> str:
+    """The name by which is counted what `excuse` takes from a name."""
+    return f"excused {account(name)}"
+
+
 class Directory:
     """``view`` is replaced whole and may be read from any thread; everything else blocks, and raises Unavailable.
 
@@ -141,33 +146,46 @@ class Directory:
     # --- failures ---
 
     def locked(self, name: str, view: View) -> bool:
-        return view.failures.get(_hidden(name), (0, 0))[0] >= self.lockout_failures
+        return self.guessed(name, view) or view.failures.get(_hidden(name), (0, 0))[0] >= self.lockout_failures
+
+    def guessed(self, name: str, view: View) -> bool:
+        """Whether a password that is kept here has been guessed at too often while another server was away."""
+        return view.failures.get(_hidden(_excused(name)), (0, 0))[0] >= self.lockout_failures
 
     def attempt(self, name: str) -> bool:
         """Count a failure before the password is looked at, so that no two nodes take the last attempt; False when locked.
 
         Names that nobody has are counted, too: whether one is locked tells nothing.
         """
+        return self._step(name, 1)
+
+    def excuse(self, name: str) -> None:
+        """What was counted was no failure: another server was away. It was a guess here, though, and is counted as that alone."""
+        self._step(_excused(name), 1)
+        self._step(name, -1)
+
+    def _step(self, name: str, by: int) -> bool:
         key = _hidden(name)
         with self._lock:
             for _ in range(5):
                 count, revision = self._refresh().failures.get(key, (0, 0))
-                if count >= self.lockout_failures:
+                if by > 0 and count >= self.lockout_failures:
                     return False
                 lease = self._store.grant(self.lockout_seconds)
-                if self._store.swap(f"{FAILURES}/{key}", json.dumps({"count": count + 1}), revision, lease):
+                if self._store.swap(f"{FAILURES}/{key}", json.dumps({"count": max(0, count + by)}), revision, lease):
                     self._refresh()
                     return True
         raise Unavailable("too many sign-ins by one name at one time")
 
     def forgive(self, name: str) -> None:
         """Forget the failures."""
-        key = _hidden(name)
         with self._lock:
-            _, revision = self._refresh().failures.get(key, (0, 0))
-            if revision:
-                self._store.swap(f"{FAILURES}/{key}", None, revision)
-                self._refresh()
+            failures = self._refresh().failures
+            for key in (_hidden(name), _hidden(_excused(name))):
+                _, revision = failures.get(key, (0, 0))
+                if revision:
+                    self._store.swap(f"{FAILURES}/{key}", None, revision)
+                    self._refresh()
 
 
 def _count(value: bytes) -> int:

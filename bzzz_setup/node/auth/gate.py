@@ -25,7 +25,7 @@ from ..etcd import Unavailable
 from .audit import Audit
 from .directory import Directory
 from .outside import Away, Locked
-from .principals import ADMIN, CLUSTER, OIDC, ROLES, TOKEN, USER, Principal
+from .principals import ADMIN, CLUSTER, LDAP, OIDC, ROLES, TOKEN, USER, Principal
 from .records import PASSWORD_LENGTHS, account, token_id
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ SOURCES = 4096
 WAITING = 16
 # Of the threads for what blocks, so many may wait for an authority outside of the cluster.
 OUTSIDE = 3
+AWAY = "Who signs in cannot be looked up now: another server does not answer. This does not count as a failure; try again later."
 UNSURE = "Users and tokens cannot be looked up now: etcd does not answer. The cluster's own token works."
 
 
@@ -285,7 +286,7 @@ class Gate:
         """Where a browser goes to sign in by OpenID Connect, and what it keeps meanwhile; raises 404, 429 or 503."""
         oidc = self._provider()
         self._not_throttled(source, OIDC)
-        url, flow = await self._asked(oidc.begin, redirect_uri)
+        url, flow = await self._asked(OIDC, source, oidc.begin, redirect_uri)
         return url, self.seal(FLOW, dataclasses.astuple(flow))
 
     async def come_back(self, source: str, kept: str, query: Mapping[str, str]) -> Principal:
@@ -297,7 +298,7 @@ class Gate:
         if (fields := self.unseal(FLOW, kept)) is None:
             raise self._failed(source, OIDC, "This browser has not left from here to sign in, or long ago: begin again.", why="no flow")
         try:
-            who = await self._asked(oidc.finish, Flow(*fields), query)
+            who = await self._asked(OIDC, source, oidc.finish, Flow(*fields), query)
         except Refused as refused:
             raise self._failed(source, OIDC, f"Nobody was signed in: {refused}.", why=str(refused)) from None
         return self._admitted(who, source, OIDC)
@@ -307,7 +308,7 @@ class Gate:
             raise HTTPException(404)
         return self.oidc
 
-    async def _asked(self, ask: Callable[..., Any], *arguments: Any) -> Any:
+    async def _asked(self, method: str, source: str, ask: Callable[..., Any], *arguments: Any) -> Any:
         """The answer of an authority outside of the cluster; raises 503."""
         if self._waiting >= WAITING:
             raise HTTPException(503, "Too many sign in at this moment.", {"Retry-After": "5"})
@@ -316,10 +317,11 @@ class Gate:
             async with self._outside:
                 return await asyncio.to_thread(ask, *arguments)
         except Away:
+            # Nobody's failure.
+            self.sign_ins[method, "away"] += 1
+            self._refused("sign_in", source, "away", by=method)
             # Why, health and the journal tell: here it would say who is known there.
-            raise HTTPException(
-                503, "Who signs in cannot be looked up now: another server does not answer.", {"Retry-After": "15"}
-            ) from None
+            raise HTTPException(503, AWAY, {"Retry-After": "15"}) from None
         finally:
             self._waiting -= 1
 
@@ -354,15 +356,23 @@ class Gate:
             self._waiting += 1
             try:
                 async with self._turn:
-                    if not directory.view:
+                    if not (view := directory.view):
                         raise HTTPException(503, UNSURE, {"Retry-After": "5"})
                     if not await asyncio.to_thread(directory.attempt, name):
                         raise Locked
-                    who = await asyncio.to_thread(Local(directory).verify, name, password)
+                    # Who could not be looked up elsewhere is not locked out, but has no more guesses at a password that is kept here.
+                    guessed = directory.guessed(name, directory.view or view)
+                    who = None if guessed else await asyncio.to_thread(Local(directory).verify, name, password)
             finally:
                 self._waiting -= 1
             if who is None and self.ldap:
-                who = await self._asked(self.ldap.verify, name, password)
+                try:
+                    who = await self._asked(LDAP, source, self.ldap.verify, name, password)
+                except HTTPException:
+                    await asyncio.to_thread(directory.excuse, name)
+                    raise
+            if who is None and guessed:
+                raise Locked
             if who:
                 await asyncio.to_thread(directory.forgive, name)
             return who

@@ -86,10 +86,14 @@ class Ldap(Outside):
             counted = f"ldap {_normal(dn) if dn else name}"
             if not self.directory.attempt(counted):
                 raise Locked
-            right = self._binds(dn or f"cn={secrets.token_hex(8)},{self.settings.user_base}", password)
-            if not dn or not right:
-                return None
-            groups = self._groups(service, dn)
+            try:
+                right = self._binds(dn or f"cn={secrets.token_hex(8)},{self.settings.user_base}", password)
+                if not dn or not right:
+                    return None
+                groups = self._groups(service, dn)
+            except Away:
+                self.directory.excuse(counted)
+                raise
         self.directory.forgive(counted)
         role = highest(role for role, mapped in self._role_groups.items() if mapped & groups)
         return Principal(LDAP, account(name), role)

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 BZZZ cluster setup maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Who listens on which port, from /proc."""
+"""Who listens on which port, from /proc; and which of sshd's ports are ours."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 # net/tcp_states.h: TCP_LISTEN; an unconnected UDP socket is in TCP_CLOSE.
 LISTENING = {"tcp": "0A", "udp": "07"}
+SSHD, SSHD_OURS = "etc/ssh/sshd_config", "etc/ssh/sshd_config.d/20-bzzz.conf"
 _UNIT = re.compile(r"([^/\n]+\.(?:service|scope|socket))(?=/|$)", re.MULTILINE)
 
 
 def main(payload: dict[str, Any]) -> dict[str, Any]:
-    """``{listeners, reserved, ephemeral, unprivileged_start, problems}``."""
+    """``{listeners, reserved, ephemeral, unprivileged_start, sshd_ours, problems}``."""
     machine = Machine(payload)
     found = [
         (protocol, address, port, inode)
@@ -48,8 +49,24 @@ def main(payload: dict[str, Any]) -> dict[str, Any]:
         "reserved": [one for one in machine.read("proc/sys/net/ipv4/ip_local_reserved_ports").split(",") if one],
         "ephemeral": {"first": ephemeral[0], "last": ephemeral[1]} if len(ephemeral) == 2 else None,
         "unprivileged_start": machine.integer("proc/sys/net/ipv4/ip_unprivileged_port_start"),
+        "sshd_ours": sshd_ours(machine),
         "problems": machine.problems,
     }
+
+
+def sshd_ours(machine: Machine) -> list[int]:
+    """Ports that sshd has by the cluster's own file alone, and loses with it."""
+    ours, others = set(ports_of(machine.read(SSHD_OURS))), [machine.read(SSHD)]
+    if ours:
+        folder = SSHD_OURS.rpartition("/")[0]
+        names = [f"{folder}/{name}" for name in machine.names(folder) if name.endswith(".conf")]
+        others += [machine.read(name) for name in names if name != SSHD_OURS]
+    return sorted(ours - set([port for text in others for port in ports_of(text)] or [22]))
+
+
+def ports_of(text: str) -> list[int]:
+    """The ports that a configuration of sshd names."""
+    return [int(port) for port in re.findall(r"^[ \t]*Port[ \t=]+\"?([0-9]{1,5})\b", text, re.MULTILINE | re.IGNORECASE)]
 
 
 def numbers(text: str) -> list[int]:

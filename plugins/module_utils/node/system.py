@@ -334,8 +334,31 @@ def container_engine(machine: Machine) -> dict[str, Any] | None:
                 "version": dig(docker, "Version"),
                 "running": docker is not None if name == "docker" else None,
                 "compose": "plugin" if composed else machine.which(f"{name}-compose"),
+                "published": published(machine, http_json(str(socket_path), "/containers/json", 2)) if docker else [],
             }
     return None
+
+
+def published(machine: Machine, containers: Any) -> list[dict[str, Any]]:
+    """Ports of containers that Docker lets in past all rules for the node's own; filtered: rules of its users say who gets in."""
+    found: dict[tuple[str, int], str] = {}
+    for container in containers if isinstance(containers, list) else []:
+        for port in items(container, "Ports"):
+            number, protocol, address = dig(port, "PublicPort"), dig(port, "Type"), str(dig(port, "IP") or "")
+            if isinstance(number, int) and protocol in ("tcp", "udp") and not address.startswith("127.") and address != "::1":
+                found[protocol, number] = str(dig(container, "Names", 0) or "?").lstrip("/")
+    rules = machine.run("iptables", "-w", "-S") if found else None
+    filtered = rules is not None and _users_first(rules.out.splitlines())
+    return [
+        {"protocol": protocol, "port": port, "container": name, "filtered": filtered} for (protocol, port), name in sorted(found.items())
+    ]
+
+
+def _users_first(rules: list[str]) -> bool:
+    """Whether Docker's chain for its users has rules, and is asked before what lets in: firewalld's reload has changed that."""
+    own = [rule for rule in rules if rule.startswith("-A DOCKER-USER ") and rule != "-A DOCKER-USER -j RETURN"]
+    deciding = [rule for rule in rules if re.match(r"-A FORWARD (.* )?-j (DOCKER|DOCKER-USER|DOCKER-FORWARD|ACCEPT)$", rule)]
+    return bool(own) and deciding[:1] == ["-A FORWARD -j DOCKER-USER"]
 
 
 def ollama(machine: Machine, listeners: list[dict[str, Any]], port: int) -> dict[str, Any] | None:

@@ -112,8 +112,11 @@ def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping
             chosen = backend(roles, seen)
             yield from _others(chosen, _seen(seen).get("active") or [], roles["firewall"]["backend"], node)
             wanted = {("tcp", port) for port in (ssh[node], *own_ports(roles, node in cluster["coordinators"]).values())}
+            published = ((seen.get("bzzz_system") or {}).get("container_engine") or {}).get("published") or []
+            yield from _past(roles, published, node)
             if chosen != "firewalld":  # whose zones let in what they did before
                 wanted.update(DHCP_CLIENT, [MDNS] if roles["network"]["announce"] else [])
+                wanted.update((one["protocol"], one["port"]) for one in published)
                 yield from _closed(roles, wanted, seen, node)
 
 
@@ -142,13 +145,37 @@ def _admin(sources: list[str], admin: str | None, node: str) -> Iterator[Problem
     yield problem("firewall_ssh_sources", message, f"Add {address}/{address.max_prefixlen} or its network.", value=sources, node=node)
 
 
-def _closed(roles: Declared, wanted: Container[tuple[str, int]], seen: Mapping[str, Any], node: str) -> Iterator[Problem]:
+def _past(roles: Declared, published: Iterable[Mapping[str, Any]], node: str) -> Iterator[Problem]:
+    """Docker forwards what it publishes before any rule for the node's own ports is asked."""
+    spans = _spans(roles)
+    let_in = {
+        f"{one['port']}/{one['protocol']}": one["container"]
+        for one in published
+        if not one["filtered"] and not any(one["port"] in span and one["protocol"] == protocol for span, protocol in spans)
+    }
+    if let_in:
+        told = ", ".join(f"{port} (container {name})" for port, name in let_in.items())
+        message = f"Docker lets everybody in, past these rules, at what it publishes: {told}."
+        remedy = (
+            "Publish it on the loopback only (-p 127.0.0.1:PORT:PORT), or say who may in a rule of Docker's chain DOCKER-USER. "
+            f"If everybody is meant to: firewall_open_ports: [{', '.join(let_in)}]."
+        )
+        yield problem("firewall_open_ports", message, remedy, value=roles["firewall"]["open_ports"], node=node, severity="warning")
+
+
+def _spans(roles: Declared) -> list[tuple[range, str]]:
+    """firewall_open_ports; those that are none have a problem of their own."""
     spans = []
     for text in roles["firewall"]["open_ports"]:
         try:
             spans.append(open_port(text))
         except AddressError:
             continue
+    return spans
+
+
+def _closed(roles: Declared, wanted: Container[tuple[str, int]], seen: Mapping[str, Any], node: str) -> Iterator[Problem]:
+    spans = _spans(roles)
     closed: dict[str, str] = {}
     for one in (seen.get("bzzz_ports") or {}).get("listeners") or []:
         address, key = address_of(one["address"]), (one["protocol"], one["port"])
