@@ -80,9 +80,9 @@ def login(cluster: Tools, node: str, user: str, key: Path, command: str, **envir
 
 
 def key_line(pem: str) -> str:
-    """A line in the middle of a private key, by which it is recognised wherever it lies."""
+    """A line in the middle of a private key, by which it is recognised wherever it lies. Behind it comes what its certificate has, too."""
     lines = [line for line in pem.splitlines() if line and not line.startswith("-----")]
-    return lines[len(lines) // 2]
+    return lines[(len(lines) - 1) // 2]
 
 
 def read(cluster: Tools, node: str, path: str) -> str:
