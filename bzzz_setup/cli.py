@@ -399,6 +399,24 @@ def rotate_key(
         _finish(run.Job("rotate-key", folder, ["bzzz.cluster.rotate_ssh_key"], unlocks=unlocks, passwords=passwords), call.as_json)
 
 
+@app.command("rotate-ca")
+def rotate_ca(
+    announce: Annotated[
+        bool,
+        typer.Option("--announce", help="Only have it trusted beside the old one, so that clients can be given it; go on without."),
+    ] = False,
+    ask_pass: AskPassOption = False,
+    ask_become_pass: AskBecomePassOption = False,
+    inventory: InventoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give the cluster a new certificate authority; the old one leaves when every node has a new certificate. Interrupted, repeat it."""
+    with _command(inventory, as_json) as call:
+        folder, passwords = paths.inventory(call.inventory), _passwords(ask_pass, ask_become_pass)
+        variables = {"rotate_ca_announce": "true"} if announce else {}
+        _finish(run.Job("rotate-ca", folder, ["bzzz.cluster.rotate_ca"], passwords=passwords, variables=variables), call.as_json)
+
+
 def _find(search: discovery.Search, out: Console) -> dict[str, discovery.Machine]:
     """The machines by the names that they get. What is odd about them is told."""
     total = sum(network.num_addresses for network in discovery.to_sweep(search)) if not discovery.check(search) else 0

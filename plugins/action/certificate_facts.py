@@ -25,7 +25,7 @@ class ActionModule(ActionBase):
             }
         )
         answer = ask(self, "certificates", payload, task_vars or {})
-        result.update(authority=answer["authority"], leaf=answer["leaf"])
+        result.update({part: answer[part] for part in ("authority", "next", "held", "leaf")})
         problems = result["leaf"]["problems"]
         # In check mode nothing is issued: the plan must show here what would be.
         result["changed"] = bool(problems) and self._task.check_mode

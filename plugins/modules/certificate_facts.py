@@ -57,11 +57,21 @@ EXAMPLES = r"""
 
 RETURN = r"""
 authority:
-  description: The authority kept on this node; C(certificate) (PEM), C(fingerprint) (SHA-256), C(has_key).
+  description: The authority kept on this node, C(certificate) (PEM) and C(fingerprint) (SHA-256); nothing without its key.
   returned: always
   type: dict
+next:
+  description: The same of the authority that is to follow, during a rotation.
+  returned: always
+  type: dict
+held:
+  description: Whether that one has only been announced.
+  returned: always
+  type: bool
 leaf:
-  description: The certificate of this node; C(certificate) (PEM), C(authority_fingerprint), C(problems) (why a new one is needed, in words).
+  description:
+    - The certificate of this node; C(certificate) (PEM), C(trusted) (fingerprints of the authorities that the node trusts), C(issuer) (the one
+      of them that has issued it), C(problems) (why a new one is needed, in words).
   returned: always
   type: dict
 """

@@ -25,7 +25,9 @@ for path in glob.glob("/var/lib/bzzz/sets/*/state.json"):
 print(json.dumps(found))
 """
 # Made on the nodes, so that no export has them, or not as they are there.
-ONLY_THERE = re.compile(r"/etc/bzzz/(tls/.*|cluster-ca\.crt|config\.yaml)|/var/lib/bzzz/(ca|secrets)/.*")
+ONLY_THERE = re.compile(
+    r"/etc/bzzz/(tls/.*|cluster-ca\.crt|config\.yaml)|/usr/local/share/ca-certificates/bzzz_cluster\.crt|/var/lib/bzzz/(ca|secrets)/.*"
+)
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,7 @@ def test_a_fourth_node_joins_and_the_others_see_no_change(cluster: Tools, tmp_pa
         assert {check["status"] for check in document["checks"]} <= {"pass", "skip"}
         (members,) = {check["status"] for check in document["checks"] if check["id"] == "cluster-members"}
         assert members == "pass" and {node: started(cluster, node) for node in nodes} == before
+        assert not cluster.host(new).file("/var/lib/bzzz/ca").exists, "it is no coordinator, and has nothing of the authority"
         api = Api(cluster, tmp_path)
         told = api.agreed()
         assert {member["name"] for member in told["members"]} == {*nodes, new} and told["coordinators"] == nodes

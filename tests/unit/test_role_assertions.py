@@ -64,15 +64,25 @@ def test_an_authority_is_made_by_a_majority_only(tmp_path: Path) -> None:
     def case(present: list[str], keepers: list[str]) -> dict[str, Any]:
         return {
             "bzzz_cluster": {"coordinators": ["n1", "n2", "n3"]},
-            "__tls_coordinators": present,
-            "__tls_keepers": keepers,
-            "__tls_fingerprints": ["AA"] if keepers else [],
+            "__tls_ca": {"coordinators": present, "keepers": keepers, "differ": []},
         }
 
     good = [case(["n1", "n2", "n3"], []), case(["n1", "n2"], []), case(["n3"], ["n3"])]
     said = asserted("tls", "main.yml", "A coordinator to sign, and one authority only", [*good, case(["n3"], []), case([], [])], tmp_path)
     assert said[:3] == ["", "", ""]
     assert "majority" in said[3] and "--limit" in said[4]
+
+
+@pytest.mark.requirement("2.3.1", part="rotation: with all coordinators, and one authority only")
+def test_a_rotation_wants_all_coordinators(tmp_path: Path) -> None:
+    def case(missing: list[str], keepers: list[str], differ: list[str]) -> dict[str, Any]:
+        return {"__tls_ca": {"missing": missing, "keepers": keepers, "differ": differ}}
+
+    cases = [case([], ["n1"], []), case(["n2", "n3"], ["n1"], []), case([], [], []), case([], ["n1"], ["AA", "BB"])]
+    said = asserted("tls", "rotate.yml", "All coordinators are here, with their authority", cases, tmp_path)
+    assert said[0] == ""
+    assert "n2, n3 cannot be reached" in said[1] and "--limit" in said[1] and "Nothing was changed" in said[1]
+    assert "apply --only 3" in said[2] and "different certificate authorities (AA, BB)" in said[3]
 
 
 @pytest.mark.requirement("F7", part="a formed cluster keeps its coordinators")
