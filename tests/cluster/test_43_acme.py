@@ -169,7 +169,7 @@ def obtained(cluster: Tools, operator: Operator, failed: dict[str, Any]) -> Iter
         cluster.setup("apply", "--only", "2", "--only", "3")
 
 
-@pytest.mark.requirement("2.3.3", part="HTTP-01 and DNS-01, by any directory, shown to clients")
+@pytest.mark.requirement("2.3.3")
 def test_clients_are_shown_what_the_authority_has_issued(cluster: Tools, operator: Operator, obtained: Obtained) -> None:
     for node in cluster.nodes:
         for port in PORTS:
@@ -213,7 +213,7 @@ def near_its_end(operator: Operator, node: str) -> Issued:
     return old
 
 
-@pytest.mark.requirement("2.3.3", part="renewed by the timer's unit, and services reloaded")
+@pytest.mark.requirement("2.3.3")
 def test_the_timers_unit_renews_and_services_show_it_without_a_restart(cluster: Tools, operator: Operator, obtained: Obtained) -> None:
     before = {node: operator.shown(node) for node in cluster.nodes}
     for node in cluster.nodes:

@@ -36,6 +36,7 @@ def scan(cluster: Tools, auditor: Node, target: Node, port: int) -> dict[str, tu
     return {one["id"].split()[0]: (one["severity"], one["finding"]) for one in told}
 
 
+@pytest.mark.requirement("F3")
 @pytest.mark.requirement("2.3.1", "2.3.4", part="a scan of every listener is clean: protocols, ciphers, chain")
 def test_a_scan_of_every_listener_is_clean(cluster: Tools) -> None:
     first, auditor = cluster.lab.nodes[:2]

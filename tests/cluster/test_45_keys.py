@@ -78,7 +78,7 @@ def hardened(cluster: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     cluster.setup("apply", "--only", "3")
 
 
-@pytest.mark.requirement("F3", part="sshd, as ssh-audit sees it")
+@pytest.mark.requirement("F3")
 def test_an_outside_auditor_finds_no_failure(cluster: Tools, hardened: Hardened) -> None:
     assert {check["status"] for check in hardened.first["checks"] if check["id"] == "ssh-hardened"} == {"pass"}
     for node in cluster.nodes:

@@ -31,6 +31,7 @@ def audit(cluster: Tools, node: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.requirement("F3")
 @pytest.mark.requirement("2.4.1", part="on real nodes, kept by the next apply")
 @pytest.mark.requirement("2.4.4", part="on real nodes, kept by the next apply")
 def test_users_and_tokens_hold_on_every_node_and_the_next_apply_leaves_them(cluster: Tools, api: Api) -> None:
@@ -75,6 +76,7 @@ def test_users_and_tokens_hold_on_every_node_and_the_next_apply_leaves_them(clus
         assert not any(secret in journal for secret in (PASSWORD, token["token"], api.token))
 
 
+@pytest.mark.requirement("F3")
 @pytest.mark.requirement("2.4.2", part="declared, on real nodes")
 @pytest.mark.requirement("2.4.3", part="declared, on real nodes")
 def test_people_of_a_provider_and_a_directory_sign_in_on_every_node(cluster: Tools, api: Api, tmp_path: Path) -> None:
