@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What a careless operator could declare: refused before a machine is touched, or put back by the machine itself.
 
-A case is a line of REFUSED, of NODE_REFUSES or of what cuts off. Those of other roles belong here, too; those of certificates are in test_42.
+A case is a line of REFUSED, of NODE_REFUSES or of what cuts off; those of other roles belong here, too. Those of certificates are in
+test_42.
 None may need a console.
 """
 
