@@ -276,16 +276,16 @@ def _alone(output: Path) -> Iterator[None]:
 def _build(output: Path, channel: str, python: str, architecture: str) -> Path:
     inputs = _inputs(python, architecture)
     entries = _entries(output)
-    for entry in entries:
-        if entry["inputs"] == inputs and entry["channel"] == channel:
-            artifact = output / str(entry["url"])
-            if hashlib.sha256(artifact.read_bytes()).hexdigest() == entry["sha256"]:
-                return artifact
     artifact = output / f"bzzz-node-{version()}-py{python}-{architecture}.tar.gz"
-    with tempfile.TemporaryDirectory(prefix="bzzz-release-") as folder:
-        root = Path(folder) / "tree"
-        _tree(root, python, architecture)
-        _pack(root, artifact)
+    same = [entry for entry in entries if entry["inputs"] == inputs and entry["url"] == artifact.name]
+    there = bool(same) and hashlib.sha256(artifact.read_bytes()).hexdigest() == same[0]["sha256"]
+    if there and any(entry["channel"] == channel for entry in same):
+        return artifact
+    if not there:
+        with tempfile.TemporaryDirectory(prefix="bzzz-release-") as folder:
+            root = Path(folder) / "tree"
+            _tree(root, python, architecture)
+            _pack(root, artifact)
     content = artifact.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
     entry = {

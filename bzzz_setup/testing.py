@@ -63,8 +63,8 @@ def test(
     pytest = [*PYTEST, *(["--all"] if everything else [])]
     cluster = [*pytest, "tests/cluster", "-m"]
     # A browser's driver does not share a process with tests that use asyncio.
-    beside = LINTERS | {"unit": [*pytest, "tests/unit"], "browser": [*pytest, "tests/ui"], "labs": [*cluster, "own_lab"]}
-    lanes = [{"cluster": [*cluster, "not own_lab"]}, beside]
+    beside = LINTERS | {"unit": [*pytest, "tests/unit"], "browser": [*pytest, "tests/ui"], "labs": [*cluster, "beside"]}
+    lanes = [{"cluster": [*cluster, "not beside"]}, beside]
     if arguments:
         lanes = [{"pytest": [*pytest, *arguments]}]
         if any("tests/ui" in argument for argument in arguments):

@@ -20,7 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: runs only with --all")
-    config.addinivalue_line("markers", "own_lab: has lab nodes of its own, and can run beside those that share three")
+    config.addinivalue_line("markers", "beside: runs on other lab nodes than the rest, beside it")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -85,9 +85,12 @@ class Tools:
 
 
 @pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
-    """Three fresh nodes. Where no lab can be had, the tests are skipped with the reason; in CI that is a failure."""
-    lab = Lab(KEPT or "tests")
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """Three fresh nodes; others for the tests that run beside.
+
+    Where no lab can be had, the tests are skipped with the reason; in CI that is a failure.
+    """
+    lab = Lab(KEPT or ("beside" if request.config.getoption("markexpr") == "beside" else "tests"))
     try:
         prepare(print)
         if not KEPT:

@@ -81,7 +81,7 @@ for root in ("/etc/apt", "/usr/local/share/ca-certificates", "/etc/ssl/certs", "
 print(json.dumps(found))
 """
 
-pytestmark = pytest.mark.own_lab
+pytestmark = pytest.mark.beside
 
 
 @pytest.fixture(scope="module")

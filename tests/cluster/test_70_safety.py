@@ -16,6 +16,8 @@ from trouble import Run, eventually, gets_in, in_force, state, unfinished
 
 from bzzz_setup.lab import USER, Lab
 
+pytestmark = pytest.mark.beside
+
 SHORT = {"firewall_revert_seconds": 20}
 DROP = {"firewall_backend": "nftables", "firewall_extra_rules": ["tcp dport 22 drop"]}
 ELSEWHERE = {"ssh_allow_users": [f"{USER}@192.0.2.1", "bzzz-admin"]}

@@ -18,6 +18,8 @@ from trouble import Run, eventually, hold_before, hold_unpacked, kill_sessions, 
 
 from bzzz_setup.lab import Lab
 
+pytestmark = pytest.mark.beside
+
 
 def converges(cluster: Tools, *command: str, folder: Path | None = None) -> list[dict[str, Any]]:
     """The same command again, then once more. Returns what was still to be changed."""
@@ -172,7 +174,6 @@ def test_8_a_validation_is_killed(cluster: Tools) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.own_lab
 @pytest.mark.requirement("L2", part="the first set-up, killed in every step")
 def test_a_first_set_up_is_killed_in_every_step(tmp_path: Path) -> None:
     """On fresh nodes: the same command again and again, and each time killed one step further."""

@@ -23,6 +23,8 @@ from conftest import BIN, Tools
 from bzzz_setup.declaration import VAULT
 from bzzz_setup.lab import USER
 
+pytestmark = pytest.mark.beside
+
 PACKAGE = "prometheus-node-exporter"
 
 

@@ -18,7 +18,7 @@ from conftest import KEPT
 from bzzz_setup.lab import CHECKOUT, USER, Lab
 from bzzz_setup.machine import prepare
 
-pytestmark = pytest.mark.own_lab
+pytestmark = pytest.mark.beside
 # How this machine gets at a package index holds for the admin host inside the lab as well.
 PASSED = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 TRUSTED = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")

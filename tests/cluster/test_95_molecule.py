@@ -14,7 +14,12 @@ from conftest import BIN
 from bzzz_setup.lab import CHECKOUT
 from bzzz_setup.machine import prepare
 
-pytestmark = pytest.mark.own_lab
+pytestmark = pytest.mark.beside
+
+
+@pytest.fixture
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")  # short: sockets are in it
 
 
 def passes(scenario: str, home: Path) -> None:
@@ -28,20 +33,20 @@ def passes(scenario: str, home: Path) -> None:
 
 
 @pytest.mark.requirement("1.3.1", part="the role alone, in a playbook of somebody else's")
-def test_a_role_works_alone_on_hosts_of_another_group(tmp_path: Path) -> None:
-    passes("firewall", tmp_path)
+def test_a_role_works_alone_on_hosts_of_another_group(home: Path) -> None:
+    passes("firewall", home)
 
 
 @pytest.mark.slow
 @pytest.mark.requirement("F8", part="as Molecule runs it")
-def test_the_whole_set_up(tmp_path: Path) -> None:
-    passes("default", tmp_path)
+def test_the_whole_set_up(home: Path) -> None:
+    passes("default", home)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("release", ["bookworm", "trixie"])
-def test_the_whole_set_up_on_a_release(tmp_path: Path, release: str) -> None:
-    passes(release, tmp_path)
+def test_the_whole_set_up_on_a_release(home: Path, release: str) -> None:
+    passes(release, home)
 
 
 def test_every_scenario_has_its_test() -> None:

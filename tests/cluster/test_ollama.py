@@ -18,7 +18,7 @@ from bzzz_setup.declaration import MAIN, write
 from bzzz_setup.events import Refusal
 from bzzz_setup.lab import Lab
 
-pytestmark = pytest.mark.own_lab
+pytestmark = pytest.mark.beside
 WITH, WITHOUT = "bzzz-node1", "bzzz-node2"
 LOCAL = "http://127.0.0.1:11434"
 CHECK = "ollama-answers"
