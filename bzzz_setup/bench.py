@@ -24,7 +24,7 @@ from rich.table import Table
 
 from bzzz_setup import release, run, steps, terminal
 from bzzz_setup.events import ExitCode, Refusal
-from bzzz_setup.lab import CHECKOUT, Lab, System, tool
+from bzzz_setup.lab import CHECKOUT, Lab, System
 
 BENCH = CHECKOUT / "tests/bench"
 
@@ -71,7 +71,7 @@ def measure(lab: Lab, playbook: str) -> Run:
         }
         started = time.monotonic()
         done = subprocess.run(
-            [tool("ansible-playbook"), "-i", str(lab.inventory / "hosts.yml"), playbook],
+            [*run.PLAYBOOK, "-i", str(lab.inventory / "hosts.yml"), playbook],
             env=environment,
             capture_output=True,
             text=True,

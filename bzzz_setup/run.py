@@ -69,6 +69,7 @@ import gc, runpy
 gc.set_threshold(50_000, 20, 100)
 runpy.run_module("ansible", run_name="__main__", alter_sys=True)
 """
+PLAYBOOK = (sys.executable, "-c", _ANSIBLE, "playbook")
 
 
 # Options of ansible-playbook that ask, and the prompts that they ask with.
@@ -234,8 +235,7 @@ def _ansible(job: Job, declaration: Declaration, private: Path, emit: Callable[[
     config.pexpect_timeout = 0.2
     config.env = {**_runner_environment(config.env), **_environment(declaration.cluster, private, sockets)}
     pid_file = private / "pid"
-    playbook_command = [sys.executable, "-c", _ANSIBLE, "playbook", *config.command[1:]]
-    config.command = [sys.executable, "-c", _TETHER, str(os.getpid()), str(pid_file), *playbook_command]
+    config.command = [sys.executable, "-c", _TETHER, str(os.getpid()), str(pid_file), *PLAYBOOK, *config.command[1:]]
     if job.journal and (job.unlocks or "ansible_ssh_private_key" in declaration.options):
         # Ansible unlocks keys into this agent, which ends with it. One that Ansible starts itself has too long a path.
         agent = sockets.with_suffix(".agent")
