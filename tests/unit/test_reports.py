@@ -7,11 +7,13 @@ from __future__ import annotations
 import base64
 import copy
 import hashlib
+import io
 import json
 import re
 import time
 from html.parser import HTMLParser
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,8 +22,9 @@ from ansible_collections.bzzz.cluster.plugins.module_utils.node.gpu_device impor
 from ansible_collections.bzzz.cluster.plugins.module_utils.problems import problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
-from bzzz_setup import reports
+from bzzz_setup import reports, terminal
 from bzzz_setup.events import Event, RunFinished, RunStarted, StepStarted, TaskFinished
 from bzzz_setup.report import Report
 from bzzz_setup.reports.network import MATRIX_NODES, network
@@ -141,6 +144,48 @@ def test_what_is_wrong_stands_first_with_the_command_that_mends_it() -> None:
     assert declared["title"] == "resources_models_path"
     assert found["checks"][0]["name"] == "gpu02" and found["checks"][0]["rows"][0]["status"] == "fail"
     assert found["resume"] == "bzzz-setup apply -i /srv/inventories/atlas --from 5"
+
+
+def ended(folder: Path, status: str, severity: Any = "warning", returncode: int = 0) -> Report:
+    """An apply that ends in step 5, with one check and one problem."""
+    check = {"id": "c", "status": status, "remedy": "Run step 5 again: bzzz-setup apply --only 5."}
+    wrong = problem("gpu_x", "Odd.", "See bzzz-setup plan.", severity=severity)
+    failed = "failed" if returncode else "ok"
+    return Report.of(
+        [
+            RunStarted(run="r", command="apply", cluster="c", inventory=str(folder), steps=[5, 8]),
+            StepStarted(step=5),
+            TaskFinished(step=5, node="n1", role="resources", task="t", status=failed, checks=[check], problems=[wrong]),
+            RunFinished(returncode=returncode, failed=["n1"] if returncode else []),
+        ]
+    )
+
+
+@pytest.mark.requirement("L7", part="a remedy's command as it must be typed")
+def test_commands_name_the_inventory_where_they_must(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BZZZ_INVENTORY", raising=False)
+    report = ended(tmp_path, "fail", returncode=2)
+    assert report.checks[0]["remedy"] == f"Run step 5 again: bzzz-setup apply -i {tmp_path} --only 5."
+    assert (
+        report.problems[0]["remedy"] == f"See bzzz-setup plan -i {tmp_path}."
+        and report.resume() == f"bzzz-setup apply -i {tmp_path} --from 5"
+    )
+    monkeypatch.setenv("BZZZ_INVENTORY", str(tmp_path))
+    found = ended(tmp_path, "fail", returncode=2)
+    assert "bzzz-setup apply --only 5" in found.checks[0]["remedy"] and found.resume() == "bzzz-setup apply --from 5"
+
+
+def test_the_last_line_counts_warnings_and_a_refusal_begins_anew(tmp_path: Path) -> None:
+    def said(report: Report) -> str:
+        out = Console(record=True, width=200, file=io.StringIO())
+        terminal.show_report(out, report)
+        return out.export_text()
+
+    assert "Fine, with 2 warnings. apply of cluster c" in said(ended(tmp_path, "warn"))
+    refused = said(ended(tmp_path, "pass", "error", 2))
+    assert "Refused: the declaration needs correcting. apply" in refused and "Go on with" not in refused
 
 
 @pytest.mark.parametrize(
