@@ -255,10 +255,10 @@ class TestDisturbed:
         assert re.search(rf"^{node1} .*MTU 1400, clock \S+ s, name unknown *$", text, re.M)
 
 
-def announced(cluster: Tools, folder: Path) -> dict[str, Any]:
-    """Who is heard on the lab's network to announce a node of a cluster, and how."""
+def announced(cluster: Tools, folder: Path, seconds: int = 1) -> dict[str, Any]:
+    """Who is heard within that time on the lab's network to announce a node of a cluster, and how."""
     here = str(next(cluster.lab.subnet.hosts()))
-    ways = {"mdns": True, "mdns_interfaces": [here], "services": ["_bzzz._tcp"], "probe_timeout_seconds": 1}
+    ways = {"mdns": True, "mdns_interfaces": [here], "services": ["_bzzz._tcp"], "probe_timeout_seconds": seconds}
     source = folder / "discovery.yml"
     write(source, dump({"plugin": "bzzz.cluster.discovery", **ways}))
     done = subprocess.run(
@@ -283,7 +283,8 @@ def test_a_node_announces_itself_while_that_is_wanted(cluster: Tools, tmp_path: 
     folder = cluster.declare(tmp_path / "announced", nodes={node1: {"network_announce": True}})
     document = cluster.document(*steps, folder=folder)
     assert {change["name"] for change in document["changes"]} >= {"avahi-daemon.service", "/etc/avahi/services/bzzz.service"}
-    ((name, found),) = announced(cluster, tmp_path).items()
+    # Avahi asks the network for a second or two whether its name is free before it answers to it.
+    ((name, found),) = announced(cluster, tmp_path, seconds=8).items()
     assert name == node1 and "mdns" in str(found["bzzz_discovered_by"]) and address in str(found["ansible_host"])
     rule = f"ip saddr {lab.subnet} udp dport 5353 accept"
     assert rule in shell(cluster, node1, "nft -n list table inet bzzz")

@@ -171,7 +171,8 @@ def test_listener_is_told_with_its_program() -> None:
         listening.listen()
         port = listening.getsockname()[1]
         program = Path("/proc/self/comm").read_text().strip()
-        assert look("listener", {"port": port, "address": "127.0.0.1"})["status"] == "pass"
+        told = look("listener", {"port": port, "address": "127.0.0.1"}, within=5)
+        assert told["status"] == "pass", told
         wrong = look("listener", {"port": port, "program": "sshd"})
         assert wrong["status"] == "fail"
         assert wrong["seen"].startswith(program) and "on 127.0.0.1" in wrong["seen"]
