@@ -298,7 +298,22 @@ def test_a_node_announces_itself_while_that_is_wanted(cluster: Tools, tmp_path: 
     ]
 
 
+@pytest.mark.requirement("1.3.1", part="beside services that load rules of their own")
+def test_a_service_that_throws_all_rules_away_leaves_ours(cluster: Tools) -> None:
+    """Debian's own begins by that, whoever starts it, and whenever."""
+    node = cluster.nodes[-1]
+    rules = "nft --stateless list table inet bzzz"
+    before = shell(cluster, node, rules)
+    assert "flush ruleset" in shell(
+        cluster, node, "cat /etc/nftables.conf; nft add table ip somebody; systemctl is-active nftables || true"
+    )
+    for verb in ("start", "reload", "restart"):
+        assert shell(cluster, node, f"systemctl {verb} nftables; {rules}") == before, verb
+    assert "somebody" not in shell(cluster, node, "nft list tables")
+    assert shell(cluster, node, f"systemctl stop nftables; systemctl start bzzz-firewall; {rules}") == before
+
+
 def test_all_is_well_again(cluster: Tools) -> None:
-    document = cluster.document("apply")
+    document = cluster.document("apply", "--only", "2", "--only", "6")
     assert document["changes"] == [] and {check["status"] for check in document["checks"]} <= {"pass", "skip"}
     assert json.dumps(document["matrix"]).count('"open"') == len(PORTS) * len(ways(cluster))
