@@ -93,13 +93,17 @@ def _run(command: list[str], cwd: Path | None = None) -> None:
         raise _refusal(f"'{' '.join(command)}' failed: {said}", "Run it by hand to see more.")
 
 
-def unpacked(tools: dict[str, str], folder: Path, say: Callable[[str], None]) -> list[Path]:
-    """Directories with programs (name to Debian packages), unpacked beside the system: no service of theirs is started.
+def places(folder: Path) -> list[Path]:
+    """Where the programs are that are unpacked below a folder."""
+    return [folder / "usr/bin", folder / "usr/sbin"]
 
-    They hold only those that the system has not. Raises Refusal where apt cannot fetch them.
+
+def unpacked(tools: dict[str, str], folder: Path, say: Callable[[str], None]) -> None:
+    """Have programs (name to Debian packages) below a folder, beside the system: no service of theirs is started.
+
+    They are only those that the system has not. Raises Refusal where apt cannot fetch them.
     """
-    places = [folder / "usr/bin", folder / "usr/sbin"]
-    here = os.pathsep.join(map(str, [*places, os.environ["PATH"], SBIN]))
+    here = os.pathsep.join(map(str, [*places(folder), os.environ["PATH"], SBIN]))
     packages = sorted({package for tool, names in tools.items() if not shutil.which(tool, path=here) for package in names.split()})
     if packages:
         if not shutil.which("apt-get"):
@@ -111,7 +115,6 @@ def unpacked(tools: dict[str, str], folder: Path, say: Callable[[str], None]) ->
             _run([*APT, "download", *packages], Path(fetched))
             for package in Path(fetched).glob("*.deb"):
                 _run(["dpkg-deb", "--extract", str(package), str(folder)])
-    return places
 
 
 def _docker_says() -> str | None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -11,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -43,6 +45,7 @@ TOOLS = {
     "ssh-keygen": "openssh-client",
     "slapd": "slapd libltdl7 libwrap0 libnsl2 libodbc2",
 }
+UNPACKED = CHECKOUT / ".cache/tools"
 PYTEST = [sys.executable, "-m", "pytest", "--durations=10"]
 # What hangs is named while CI still listens, which it does for 90 minutes; a single test has its own limit (pyproject.toml).
 BUDGET_SECONDS = 4800
@@ -59,7 +62,6 @@ def test(
     fast: Annotated[bool, typer.Option("--fast", help="Linters and unit tests only, without lab nodes.")] = False,
 ) -> None:
     """Run linters, unit tests and, on lab nodes, the cluster tests."""
-    path = _prepare(lab=not fast)
     pytest = [*PYTEST, *(["--all"] if everything else [])]
     cluster = [*pytest, "tests/cluster", "-m"]
     # A browser's driver does not share a process with tests that use asyncio.
@@ -67,27 +69,20 @@ def test(
     lanes = [{"cluster": [*cluster, "not beside"]}, beside]
     if arguments:
         lanes = [{"pytest": [*pytest, *arguments]}]
-        if any("tests/ui" in argument for argument in arguments):
-            _prepare_browser()
     elif fast:
         del beside["browser"], beside["labs"], lanes[0]
-    else:
-        _prepare_browser()
-        # Minutes of compiling in a fresh home; the tests that want it wait for it.
-        subprocess.Popen(
-            [sys.executable, "tests/cluster/ollama.py"],
-            cwd=CHECKOUT,
-            env=os.environ | {"PATH": path},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], *map(str, machine.places(UNPACKED))])
     os.environ |= {"PATH": path, "BZZZ_TEST_OS": system, "BZZZ_REQUIREMENTS": str(RESULTS)}
     RESULTS.unlink(missing_ok=True)
+    browser = any("tests/ui" in argument for argument in arguments) if arguments else not fast
+    _fetch("test", *(["ui"] if browser else []), *([] if shutil.which("npm") else ["node-js"]))
     # Tests on nodes wait most of their time, and leave a core to the rest, which prints a stage when it has ended.
     deadline = time.monotonic() + BUDGET_SECONDS * (3 if everything else 1)
-    with ThreadPoolExecutor(len(lanes)) as pool:
-        failed = [name for names in pool.map(_failing, lanes, [True, False], [deadline] * 2) for name in names]
+    with ThreadPoolExecutor(len(lanes) + 1) as pool:
+        # Linters need nothing of it, and fill the time.
+        prepared = pool.submit(_prepare, lab=not fast, browser=browser, ollama=not arguments and not fast)
+        ends = pool.map(_failing, lanes, [True, False], [deadline] * 2, [prepared] * 2)
+        failed = [name for names in ends for name in names]
     outcomes: dict[str, str] = json.loads(RESULTS.read_text(encoding="utf-8"))["outcomes"] if RESULTS.exists() else {}
     bad = [test for test, outcome in outcomes.items() if outcome == "failed"] + [name for name in failed if name in LINTERS]
     passed, skipped = (list(outcomes.values()).count(outcome) for outcome in ("passed", "skipped"))
@@ -98,45 +93,55 @@ def test(
     raise typer.Exit(1 if failed else 0)
 
 
-def _prepare(*, lab: bool) -> str:
-    """Have what tests run beside Python, as far as it can be had here; tests say themselves what they lack. Returns PATH."""
-    path = [str(Path(sys.executable).parent), os.environ["PATH"]]
-    try:
-        path += map(str, machine.unpacked(TOOLS, CHECKOUT / ".cache/tools", typer.echo))
-        if lab:
-            machine.prepare(typer.echo)
-    except Refusal as refused:
-        terminal.show_problems(terminal.console(stderr=True), refused.problems)
-    if not shutil.which("npm"):
-        _fetch("node-js")
+def _prepare(*, lab: bool, browser: bool, ollama: bool) -> None:
+    """Have what tests run beside Python, as far as it can be had here; tests say themselves what they lack."""
+    with ThreadPoolExecutor(1) as pool:
+        release_made = pool.submit(_build_releases)
+        wanted: list[Callable[[], object]] = [functools.partial(machine.unpacked, TOOLS, UNPACKED, typer.echo)]
+        wanted += [functools.partial(machine.prepare, typer.echo)] if lab else []
+        wanted += [functools.partial(machine.browser, typer.echo)] if browser else []
+        for have in wanted:  # apt does one thing at a time
+            try:
+                have()
+            except Refusal as refused:
+                terminal.show_problems(terminal.console(stderr=True), refused.problems)
+        release_made.result()
+    if ollama:
+        # Minutes of compiling in a fresh home; the tests that want it wait for it.
+        subprocess.Popen(
+            [sys.executable, "tests/cluster/ollama.py"],
+            cwd=CHECKOUT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+
+def _build_releases() -> None:
     try:
         release.build_all()  # once, with pip's own settings, which tests of the front take away
     except release.ReleaseError as error:
         typer.echo(error, err=True)
-    return os.pathsep.join(path)
 
 
-def _prepare_browser() -> None:
-    """Have what tests/ui runs; what lacks is told by the tests themselves."""
-    try:
-        machine.browser(typer.echo)
-    except Refusal as refused:
-        terminal.show_problems(terminal.console(stderr=True), refused.problems)
-    _fetch("ui")
-
-
-def _fetch(extra: str) -> None:
-    """Have the Python packages of one of pyproject's extras, by its pins."""
-    pins = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"][extra]
+def _fetch(*extras: str) -> None:
+    """Have the Python packages of some of pyproject's extras, by their pins. What lacks is told by the tests themselves."""
+    optional = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     have = {f"{found.name.lower()}=={found.version}" for found in metadata.distributions()}
-    if missing := [pin for pin in pins if pin not in have]:
+    if missing := [pin for extra in extras for pin in optional[extra] if pin not in have]:
         typer.echo(f"fetching {', '.join(missing)} (pip)…")
         subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-input", "--disable-pip-version-check", *missing], check=False)
 
 
-def _failing(stages: dict[str, list[str]], live: bool, deadline: float) -> list[str]:
-    """Run stages one after the other and return the names of those that failed."""
-    return [name for name, command in stages.items() if not _passes(name, command, live, deadline)]
+def _failing(stages: dict[str, list[str]], live: bool, deadline: float, prepared: Future[None]) -> list[str]:
+    """Run stages one after the other and return the names of those that failed. All but the linters wait for what they run."""
+    failed = []
+    for name, command in stages.items():
+        if name not in LINTERS:
+            prepared.result()
+        if not _passes(name, command, live, deadline):
+            failed.append(name)
+    return failed
 
 
 def _passes(name: str, command: list[str], live: bool, deadline: float) -> bool:

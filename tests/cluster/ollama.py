@@ -7,7 +7,7 @@ beside the program is needed. Found to work with the tiny model: version, create
 embed (a model of 0.8 million parameters answers eight tokens in well under a second; what it says is noise). Once a
 model is loaded, a second process named ollama listens on a port of its own: the runner, which has no /api.
 
-Built from nothing it takes four minutes of processor time; `python tests/cluster/ollama.py` does so beforehand.
+Built from nothing it takes two minutes of processor time; `python tests/cluster/ollama.py` does so beforehand.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def _build(program: Path, say: Callable[[str], None]) -> None:
         "GOFLAGS": "-modcacherw",  # else the folder could not be removed
         "CGO_ENABLED": "1",
         # The compiler's time counts here, not the model's.
-        "CGO_CFLAGS": "-O1",
-        "CGO_CXXFLAGS": "-O1",
+        "CGO_CFLAGS": "-O0",
+        "CGO_CXXFLAGS": "-O0",
     }
     command = ["nice", "-n", "19", "go", "install", "-trimpath", f"-ldflags=-s -w -X={PACKAGE}/version.Version={VERSION}"]
     try:
