@@ -27,12 +27,12 @@ from typing import Any
 
 import httpx2
 import pytest
+import sockets
 import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from websockets.sync.client import ClientConnection, connect
 
 TOKEN = "canary-token-5fd1c0f0b7"
 PASSWORD = "canary correct horse battery"
@@ -284,10 +284,10 @@ class Node:
     def tls(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=str(self.cluster.authority.ca))
 
-    def events(self, last: str = "", token: str = TOKEN) -> ClientConnection:
+    def events(self, last: str = "", token: str = TOKEN) -> sockets.Client:
         """A client of the event port."""
         url = f"wss://127.0.0.1:{self.events_port}/events?last={last}"
-        return connect(url, ssl=self.tls(), additional_headers={"Authorization": f"Bearer {token}"}, proxy=None)
+        return sockets.Client(url, ssl=self.tls(), additional_headers={"Authorization": f"Bearer {token}"})
 
     def get(self, path: str, timeout: float = 5) -> dict[str, Any] | None:
         """A JSON answer, whatever its status; None when there is none."""

@@ -15,12 +15,12 @@ from typing import Any
 import httpx2
 import pytest
 import requests
+import sockets
 from conftest import Tools
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from rest import Api, wait_for
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
 
 EVENTS, MCP = 8081, 3000
 SERVICE = "bzzz.service"
@@ -31,13 +31,13 @@ def api(cluster: Tools, tmp_path_factory: pytest.TempPathFactory) -> Api:
     return Api(cluster, tmp_path_factory.mktemp("api"))
 
 
-def subscribe(api: Api, node: str, last: str = "", token: str | None = None) -> ClientConnection:
+def subscribe(api: Api, node: str, last: str = "", token: str | None = None) -> sockets.Client:
     url = f"wss://{api.addresses[node]}:{EVENTS}/events?last={last}"
     headers = {"Authorization": f"Bearer {api.token if token is None else token}"}
-    return connect(url, ssl=ssl.create_default_context(cafile=str(api.ca)), additional_headers=headers, proxy=None)
+    return sockets.Client(url, ssl=ssl.create_default_context(cafile=str(api.ca)), additional_headers=headers)
 
 
-def until(client: ClientConnection, what: str, is_it: Callable[[dict[str, Any]], bool], seconds: float = 60) -> list[dict[str, Any]]:
+def until(client: sockets.Client, what: str, is_it: Callable[[dict[str, Any]], bool], seconds: float = 60) -> list[dict[str, Any]]:
     """Every message up to this one."""
     heard: list[dict[str, Any]] = []
     deadline = time.monotonic() + seconds
@@ -198,9 +198,8 @@ def test_the_page_is_allowed_its_own_event_port_and_a_session_opens_it(cluster: 
     context = ssl.create_default_context(cafile=str(api.ca))
     for origin, status in ((f"https://{address}:8080", 101), ("https://evil.example", 403)):
         try:
-            with connect(
-                f"wss://{address}:{EVENTS}/events", ssl=context, additional_headers={"Cookie": cookie, "Origin": origin}, proxy=None
-            ) as client:
+            headers = {"Cookie": cookie, "Origin": origin}
+            with sockets.Client(f"wss://{address}:{EVENTS}/events", ssl=context, additional_headers=headers) as client:
                 assert json.loads(client.recv(10))["type"] == "snapshot" and status == 101
         except InvalidStatus as refused:
             assert refused.response.status_code == status

@@ -18,12 +18,12 @@ from typing import Any
 
 import httpx2
 import pytest
+import sockets
 from ansible_collections.bzzz.cluster.plugins.module_utils.node import run_record
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from node_cluster import TOKEN, Cluster, Node, Watch, etcd_program, wait_for
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection
 
 from bzzz_setup import release
 
@@ -286,7 +286,7 @@ def test_a_wrong_configuration_ends_with_78_and_names_key_and_remedy(cluster: Cl
     assert "ss -ltnp" in node.log.read_text()
 
 
-def until(client: ClientConnection, event: str, node: str | None = None) -> list[dict[str, Any]]:
+def until(client: sockets.Client, event: str, node: str | None = None) -> list[dict[str, Any]]:
     """Every message up to the one that tells of this event."""
     heard: list[dict[str, Any]] = []
     while not heard or heard[-1].get("event") != event or node not in (None, heard[-1]["node"]):
