@@ -127,7 +127,8 @@ def test_a_validated_run_is_an_event_with_its_checks(cluster: Tools, api: Api) -
     record, statuses = heard["data"], [check["status"] for check in document["checks"]]
     assert (record["outcome"], record["nodes"], record["lost"]) == ("passed", cluster.nodes, [])
     assert record["checks"] == {status: statuses.count(status) for status in ("pass", "warn", "fail", "skip")}
-    assert {json.dumps(api.cluster(node)["last_run"]) for node in cluster.nodes} == {json.dumps(record)}
+    for node in cluster.nodes:  # each looks about once a second
+        wait_for(f"the record on {node}", lambda node=node: api.cluster(node)["last_run"] == record, 10)
     assert document["changes"] == []
 
 
