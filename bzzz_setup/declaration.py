@@ -83,6 +83,15 @@ def typed(value: Any) -> Any:
     return Unsafe(value) if isinstance(value, str) and not _PLAIN.fullmatch(value) else value
 
 
+def is_template(value: Any) -> bool:
+    """Whether only Ansible can tell what it is."""
+    if isinstance(value, dict):
+        return any(map(is_template, value.values()))
+    if isinstance(value, list):
+        return any(map(is_template, value))
+    return isinstance(value, str) and not isinstance(value, Unsafe) and ("{{" in value or "{%" in value)
+
+
 def write(file: Path, text: str, mode: int = 0o644) -> None:
     """Write a file whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -121,10 +130,21 @@ def decrypted(text: str, cluster: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else {}
 
 
-def _encrypt(text: str, key: str) -> str:
+def encrypted(text: str, cluster: str) -> str:
+    """The text as a vault file, by the cluster's key, which is made on first use."""
     from ansible.parsing.vault import VaultLib, VaultSecret  # noqa: PLC0415 - slow to import, and seldom needed
 
-    return str(VaultLib([("default", VaultSecret(key.encode()))]).encrypt(text).decode())
+    return str(VaultLib([("default", VaultSecret(vault_key(cluster).encode()))]).encrypt(text).decode())
+
+
+def _mapping(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        data = load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Refusal(f"{file} is not YAML: {error}", "Correct the file at the place named.") from error
+    return data if isinstance(data, dict) else {}
 
 
 @dataclass
@@ -144,20 +164,15 @@ class Declaration:
     @classmethod
     def read(cls, source: Path) -> Declaration:
         """`source` is an inventory folder or a file in one. Raises Refusal where YAML is broken."""
-        folder = source if source.is_dir() else source.parent
-
-        def part(name: str) -> dict[str, Any]:
-            file = folder / name
-            if not file.is_file():
-                return {}
-            try:
-                data = load(file.read_text(encoding="utf-8"))
-            except (yaml.YAMLError, UnicodeDecodeError) as error:
-                raise Refusal(f"{file} is not YAML: {error}", "Correct the file at the place named.") from error
-            return data if isinstance(data, dict) else {}
+        folder = source.parent if source.is_file() else source
 
         known_hosts = folder / KNOWN_HOSTS
-        return cls(folder, part(HOSTS), part(MAIN), known_hosts.read_text(encoding="utf-8") if known_hosts.is_file() else "")
+        pinned = known_hosts.read_text(encoding="utf-8") if known_hosts.is_file() else ""
+        return cls(folder, _mapping(folder / HOSTS), _mapping(folder / MAIN), pinned)
+
+    def of_node(self, name: str) -> dict[str, Any]:
+        """The variables of a node's own file. Raises Refusal where it is no YAML."""
+        return _mapping(self.folder / f"host_vars/{name}.yml")
 
     @property
     def cluster(self) -> str:
@@ -208,7 +223,7 @@ class Declaration:
             for name, content in self.variables.items():
                 write(new / name, dump(content))
             if self.secrets:
-                write(new / VAULT, _encrypt(dump(typed(self.secrets)), vault_key(self.cluster)), 0o600)
+                write(new / VAULT, encrypted(dump(typed(self.secrets)), self.cluster), 0o600)
             if os.path.lexists(self.folder):
                 if not force:
                     raise Refusal(
