@@ -24,7 +24,7 @@ from .auth.principals import Principal
 from .checks import FAIL
 from .mcp_server import McpServer
 from .stream import Stream
-from .web import application, body_of, problem
+from .web import application, body_of, from_here, problem
 
 SIGN_IN_BYTES = 4096
 # Comes back with a browser from the provider's pages, unlike a session.
@@ -140,6 +140,6 @@ def build(gate: Gate, stream: Stream, mcp: McpServer) -> Starlette:
             Route("/metrics", guarded(metrics_text, "metrics")),
             Route("/api/v1/node", guarded(node)),
             Route("/api/v1/cluster", guarded(cluster)),
-            *api.routes(gate, (listen.port, listen.web_port)),
+            *api.routes(gate, lambda request: from_here(request, (listen.port, listen.web_port))),
         ]
     )

@@ -19,21 +19,9 @@ import requests
 from etcd3gw import Etcd3Client
 from etcd3gw.exceptions import Etcd3Exception
 
+from .store import Entry, Unavailable
+
 log = logging.getLogger(__name__)
-
-
-class Unavailable(Exception):
-    """No endpoint could serve the operation; the message is the reason, fit to be shown."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """A key's value; ``created`` is the revision of its creation, which a key keeps until it is deleted."""
-
-    value: bytes
-    created: int
-    modified: int
-    lease: int
 
 
 @dataclasses.dataclass(frozen=True)

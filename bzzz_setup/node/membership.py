@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from .etcd import Entry, Unavailable
+from .store import Entry, Unavailable
 
 log = logging.getLogger(__name__)
 

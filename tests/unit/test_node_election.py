@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bzzz_setup.node.etcd import Entry, Unavailable
 from bzzz_setup.node.membership import Membership, eligible
+from bzzz_setup.node.store import Entry, Unavailable
 
 TTL = 6
 NAMES = ("a", "b", "c")

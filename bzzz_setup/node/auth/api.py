@@ -17,8 +17,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ..etcd import Unavailable
-from ..web import body_of, from_here, problem
+from ..store import Unavailable
+from ..web import body_of, problem
 from .directory import Directory, View
 from .gate import UNSURE, Gate, address
 from .principals import SCOPES, USER, Principal
@@ -45,8 +45,8 @@ def _token(token: Token) -> dict[str, Any]:
     return {**fields, **times, "by": token.by, "expired": token.expired}
 
 
-def routes(gate: Gate, ports: tuple[int, ...]) -> list[Route]:
-    """ports: where a page may come from that asks for a change with its session."""
+def routes(gate: Gate, is_own: Callable[[Request], bool]) -> list[Route]:
+    """is_own: whether a browser asks from a page that may ask for a change with its session."""
 
     def managed(handler: Handler, scope: str | None = "auth") -> Callable[[Request], Awaitable[Response]]:
         """scope: None for whoever is somebody."""
@@ -54,7 +54,7 @@ def routes(gate: Gate, ports: tuple[int, ...]) -> list[Route]:
         async def answer(request: Request) -> Response:
             who = known(request) if scope is None else gate.require(request, scope)
             # A session's cookie goes with any page's request.
-            if request.method not in ("GET", "HEAD") and not gate.bears(request) and not from_here(request, ports):
+            if request.method not in ("GET", "HEAD") and not gate.bears(request) and not is_own(request):
                 return problem(403, "Browsers may change something from this node's own page only")
             if gate.directory is None:
                 return problem(503, "The cluster is not formed yet: there is no place to keep users and tokens")

@@ -16,8 +16,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from ..etcd import Entry, Unavailable
 from ..membership import clock
+from ..store import Entry, Unavailable
 from .records import Token, User, account, dump, load_token, load_user
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from ..config import Auth
-from ..etcd import Unavailable
+from ..store import Unavailable
 from .audit import Audit
 from .directory import Directory
 from .outside import Away, Locked
@@ -121,7 +121,9 @@ class Gate:
         now: Callable[[], float] = time.monotonic,
         ldap: Backend | None = None,
         oidc: Oidc | None = None,
+        cookie: str = COOKIE,
     ) -> None:
+        self.cookie = cookie
         self.token_sha256 = auth.token_sha256
         self.session_seconds = auth.session_seconds
         self.directory = directory
@@ -227,7 +229,7 @@ class Gate:
         """Who asks. cookies: whether a session counts."""
         if self.bears(connection):
             return self._by_bearer(connection.headers["authorization"].partition(" ")[2].strip())
-        return self._by_session(connection.cookies.get(COOKIE, "")) if cookies else None
+        return self._by_session(connection.cookies.get(self.cookie, "")) if cookies else None
 
     # --- whether they may ---
 
@@ -302,6 +304,12 @@ class Gate:
         except Refused as refused:
             raise self._failed(source, OIDC, f"Nobody was signed in: {refused}.", why=str(refused)) from None
         return self._admitted(who, source, OIDC)
+
+    def attempt_claim(self, source: str, right: bool) -> None:
+        """Who shows the token for a first account; raises 401 or 429."""
+        self._not_throttled(source, "claim")
+        if not right:
+            raise self._failed(source, "claim", "That is not the token that the terminal showed.")
 
     def _provider(self) -> Oidc:
         if self.oidc is None:
