@@ -16,8 +16,7 @@ from ansible_collections.bzzz.cluster.plugins.module_utils import rules
 from ansible_collections.bzzz.cluster.plugins.module_utils.cluster import Cluster, Node, resolve
 from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import Declared, declare, load_specs, options_of, unknown
 from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem, errors, merged, problem, readable
-from ansible_collections.bzzz.cluster.plugins.module_utils.rules import auth, downloads, firewall, ssh, tls
-from ansible_collections.bzzz.cluster.plugins.module_utils.rules.network import places
+from ansible_collections.bzzz.cluster.plugins.module_utils.rules import auth, downloads, ssh, tls
 from ansible_collections.bzzz.cluster.plugins.plugin_utils.run import run_id
 
 if TYPE_CHECKING:
@@ -150,18 +149,7 @@ class ActionModule(ActionBase):
         problems = rules.effective(declared, cluster, facts)
         if not refuse:
             problems = [{**found, "severity": "warning"} for found in problems]
-        settled: dict[str, Declared] = dict(declared)
-        found = places(declared, cluster, facts)
-        for name, place in found.items():
-            settled[name] = {**declared[name], "network": {**declared[name]["network"], **place}}
-        nodes: list[Node] = [
-            {**node, "address": found[node["name"]]["address"]} if node["name"] in found else node for node in cluster["nodes"]
-        ]
-        for node in nodes:
-            if node["name"] in found:
-                node["firewall"] = firewall.backend(declared[node["name"]], facts[node["name"]])
-                node["sources"] = firewall.sources(found[node["name"]]["subnet"], nodes)
-        return _answer(settled, {**cluster, "nodes": nodes, "settled": sorted(facts)}, problems)
+        return _answer(*rules.settled(declared, cluster, facts), problems)
 
 
 def _reader(given: Mapping[str, Any], option: str) -> Any:

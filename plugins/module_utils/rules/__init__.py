@@ -21,7 +21,7 @@ from . import cluster as cluster_rules
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..cluster import Cluster
+    from ..cluster import Cluster, Node
     from ..declaration import Declared
 
 LITERAL = (cluster_rules, ranges, downloads, network, ports, firewall, ssh, tls, ollama, resources, auth, service, coordination)
@@ -36,3 +36,21 @@ def literal(declared: Mapping[str, Declared], cluster: Cluster) -> list[Problem]
 def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
     """What is wrong with it on these nodes."""
     return [found for rules in EFFECTIVE for found in rules.effective(declared, cluster, facts)]
+
+
+def settled(
+    declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, Declared], Cluster]:
+    """Declaration and cluster with what depends on facts filled in, for the nodes whose facts there are."""
+    filled: dict[str, Declared] = dict(declared)
+    found = network.places(declared, cluster, facts)
+    for name, place in found.items():
+        filled[name] = {**declared[name], "network": {**declared[name]["network"], **place}}
+    nodes: list[Node] = [
+        {**node, "address": found[node["name"]]["address"]} if node["name"] in found else node for node in cluster["nodes"]
+    ]
+    for node in nodes:
+        if node["name"] in found:
+            node["firewall"] = firewall.backend(declared[node["name"]], facts[node["name"]])
+            node["sources"] = firewall.sources(found[node["name"]]["subnet"], nodes)
+    return filled, {**cluster, "nodes": nodes, "settled": sorted(facts)}
