@@ -16,6 +16,8 @@ from bzzz_setup.events import Refusal
 
 # Documentation and trial inventories that ship with the collection: never what a command means by default.
 SHIPPED = {"example", "single"}
+# Names the folder that commands in remedies are for, where a run is over a passing copy of it.
+TOLD_INVENTORY = "BZZZ_TOLD_INVENTORY"
 
 
 def _base(variable: str, default: str) -> Path:
@@ -66,6 +68,17 @@ def collection() -> Path:
     )
 
 
+def inventories() -> list[Path]:
+    """The inventory folders that a command may mean where none is named."""
+    found = [
+        f.parent
+        for f in Path("inventories").glob("*/hosts.yml")
+        if f.parent.name not in SHIPPED and not re.match(r"\.|.*\.bak$", f.parent.name)
+    ]
+    found += [f.parent for f in config("*").parent.glob("*/inventory/hosts.yml")]
+    return found
+
+
 def inventory(named: Path | None) -> Path:
     """The inventory a command means: the one named, else the only one there is.
 
@@ -76,12 +89,7 @@ def inventory(named: Path | None) -> Path:
         if not named.exists():
             raise Refusal(f"there is no inventory at {named}", f"Make one with: bzzz-setup init -i {named}", option="inventory")
         return named.resolve()
-    found = [
-        f.parent
-        for f in Path("inventories").glob("*/hosts.yml")
-        if f.parent.name not in SHIPPED and not re.match(r"\.|.*\.bak$", f.parent.name)
-    ]
-    found += [f.parent for f in config("*").parent.glob("*/inventory/hosts.yml")]
+    found = inventories()
     if len(found) == 1:
         return found[0].resolve()
     if not found:

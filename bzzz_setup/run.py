@@ -209,7 +209,8 @@ def execute(job: Job, on_event: Callable[[Event], None]) -> Path | None:
             journal.flush()
             on_event(event)
 
-        emit(RunStarted(run=identity, command=job.command, cluster=cluster, inventory=str(job.inventory), steps=job.steps))
+        told = os.environ.get(paths.TOLD_INVENTORY) or str(job.inventory)
+        emit(RunStarted(run=identity, command=job.command, cluster=cluster, inventory=told, steps=job.steps))
         emit(_ansible(job, declaration, private, emit))
         return folder if job.journal else None
 
