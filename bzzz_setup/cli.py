@@ -40,6 +40,7 @@ PASSPHRASE = "ansible_ssh_private_key_passphrase"  # noqa: S105 - an option's na
 ELSEWHERE = {
     "export": ("portable", "export"),
     "import": ("portable", "import_"),
+    "web": ("web.command", "web"),
     "lab": ("lab", "app"),
     "demo": ("lab", "demo"),
     "test": ("testing", "test"),

@@ -1,0 +1,414 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The wizard's REST interface, `/api/v1`, described by `/api/v1/openapi.json`, and its page.
+
+Errors are problem details (RFC 9457); what is wrong with what was sent is in `problems`, each with option, message and remedy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem, errors
+from fastapi import Depends, FastAPI, Query, Request, Response, WebSocket
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from pydantic import Field, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+from starlette.websockets import WebSocketDisconnect
+
+from bzzz_setup import portable, reports, run, steps
+from bzzz_setup.events import ExitCode, Refusal
+from bzzz_setup.node.auth import api
+from bzzz_setup.node.auth.gate import Gate, address
+from bzzz_setup.node.auth.passwords import hashed
+from bzzz_setup.node.auth.principals import ADMIN, SCOPES, USER, Principal
+from bzzz_setup.node.auth.records import NEW_USER, Invalid, User, asked
+from bzzz_setup.node.web import SecurityHeaders, problem, refusal
+from bzzz_setup.report import Report
+from bzzz_setup.web import beginning, form
+from bzzz_setup.web.accounts import Claim
+from bzzz_setup.web.draft import Conflict, Draft
+from bzzz_setup.web.guard import Guard, same_site
+from bzzz_setup.web.runs import Runs
+from bzzz_setup.web.shapes import API, Body, Machine, Operator, Viewer, own_page, secret
+
+LINES = 500
+# How often a socket looks at a journal that grows.
+LOOK_SECONDS = 0.1
+STATUS = {ExitCode.BUSY: 409, ExitCode.NODES_FAILED: 502}
+
+
+class ClaimBody(Body):
+    token: str = Field(max_length=200, description="As the terminal showed it when the wizard was started.")
+    name: str = Field(max_length=64)
+    password: str = secret("At least 12 characters.", ...)
+
+
+class SignInBody(Body):
+    user: str = Field(max_length=256)
+    password: str = secret("The account's.", ...)
+
+
+class ChangesBody(Body):
+    base: int = Field(ge=0, description="The draft's revision that was seen.")
+    changes: dict[str, Any] = Field(
+        min_length=1,
+        max_length=1000,
+        description="Path, as options/service_port or nodes/node1/network_address, to value; null takes it away.",
+    )
+
+
+class RunBody(Body):
+    command: Literal["detect", "plan", "apply", "verify"]
+    steps: list[int] = Field([], max_length=8, description="Only these; all when empty. For plan and apply.")
+    limit: str | None = Field(None, max_length=1000, pattern=r"^[A-Za-z0-9_.:,*!&\[\]-]+$", description="Only these nodes.")
+    base: int | None = Field(None, ge=0, description="Refuse when the draft is of another revision.")
+    ssh_password: str | None = secret("Asked for by machines that know no key yet.")
+    become_password: str | None = secret("Sudo's, where it asks for one.")
+
+
+class Wizard:
+    """Everything that the routes share."""
+
+    def __init__(self, draft: Draft, gate: Gate, claim: Claim) -> None:
+        self.draft, self.gate, self.claim = draft, gate, claim
+        self.runs = Runs(draft.source, lambda: str(draft.view()["cluster"]))
+
+    def facts(self) -> tuple[dict[str, dict[str, Any]], str | None]:
+        """What the last runs have seen of each node, and when."""
+        return portable.remembered_facts(str(self.draft.view()["cluster"]))
+
+
+def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> FastAPI:
+    """The application. hosts: the names that it is called by; page: the folder of the built frontend."""
+    gate, draft, runs = wizard.gate, wizard.draft, wizard.runs
+    app = FastAPI(
+        title="BZZZ cluster setup",
+        version="1",
+        description=__doc__,
+        openapi_url=f"{API}/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        # Who asks is known by it; the schema is told to nobody else.
+        responses={401: {"description": "Sign in first"}, 429: {"description": "Too many requests"}},
+    )
+    app.state.gate = gate
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(Guard, hosts=hosts)
+
+    @app.exception_handler(Refusal)
+    async def _refused(_request: Request, error: Refusal) -> Response:
+        return problem(STATUS.get(error.code, 422), str(error), problems=error.problems)
+
+    @app.exception_handler(Conflict)
+    async def _conflict(_request: Request, error: Conflict) -> Response:
+        changes = {
+            path: {
+                "revision": change.revision,
+                "by": change.by,
+                "at": change.at,
+                **({} if path.startswith("secrets/") else {"value": change.value}),
+            }
+            for path, change in error.changes.items()
+        }
+        return problem(409, "Somebody else has changed this meanwhile: look at it, and change it again", changes=changes)
+
+    @app.exception_handler(HTTPException)
+    async def _http(_request: Request, error: HTTPException) -> Response:
+        return refusal(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_request: Request, error: RequestValidationError) -> Response:
+        found = [
+            {
+                "option": ".".join(map(str, one["loc"][1:])),
+                "message": one["msg"],
+                "remedy": "See /api/v1/openapi.json for what is read here.",
+            }
+            for one in error.errors()
+        ]
+        return problem(422, "; ".join(f"{one['option']}: {one['message']}" for one in found), problems=found)
+
+    def signed_in(request: Request, who: Principal) -> Response:
+        secure = request.url.scheme == "https"
+        response = JSONResponse(about(who), 201)
+        response.set_cookie(gate.cookie, gate.session(who), max_age=gate.session_seconds, secure=secure, httponly=True, samesite="strict")
+        return response
+
+    def about(who: Principal) -> dict[str, Any]:
+        return {"name": who.name, "kind": who.kind, "role": who.role, "scopes": [scope for scope in SCOPES if who.may(scope)]}
+
+    # --- who ---
+
+    @app.get(f"{API}/welcome", tags=["auth"])
+    async def welcome(request: Request) -> dict[str, Any]:
+        """Whether there is an account yet, and who asks. Needs no sign-in."""
+        who = gate.identify(request)
+        return {"claimed": not wizard.claim.open, "me": about(who) if who else None}
+
+    @app.post(f"{API}/claim", tags=["auth"], status_code=201, dependencies=[Depends(own_page)], responses={409: {"description": "Claimed"}})
+    async def claim(request: Request, body: ClaimBody) -> Response:
+        """Make the first account, an administrator's, with the token that the terminal showed; once."""
+        source = address(request)
+        if not wizard.claim.open:
+            raise HTTPException(409, "This wizard has been claimed already: sign in")
+        gate.attempt_claim(source, wizard.claim.fits(body.token))
+        try:
+            fields = asked(json.dumps({"name": body.name, "role": ADMIN, "password": body.password}).encode(), NEW_USER)
+        except Invalid as invalid:
+            found = [{"option": one.key, "message": one.message, "remedy": one.remedy} for one in invalid.problems]
+            return problem(422, str(invalid), problems=found)
+        assert gate.directory
+        now = int(time.time())
+        user = User(fields["name"], ADMIN, await asyncio.to_thread(hashed, fields["password"]), now, now, "claim")
+        wizard.claim.use()
+        if not await asyncio.to_thread(gate.directory.write, None, user):
+            raise HTTPException(409, f"There is a user {user.name} already")
+        gate.audit("user.add", None, source, user=user.name, role=ADMIN, by="claim")
+        view = await asyncio.to_thread(gate.directory.refresh)
+        return signed_in(request, Principal(USER, user.name, ADMIN, since=str(view.users[user.name].revision)))
+
+    @app.post(f"{API}/session", tags=["auth"], status_code=201, dependencies=[Depends(own_page)])
+    async def sign_in(request: Request, body: SignInBody) -> Response:
+        return signed_in(request, await gate.sign_in(address(request), body.user, body.password))
+
+    @app.delete(f"{API}/session", tags=["auth"], status_code=204, dependencies=[Depends(own_page)])
+    async def sign_out() -> Response:
+        response = Response(status_code=204)
+        response.delete_cookie(gate.cookie, httponly=True, samesite="strict")
+        return response
+
+    # --- what is wanted ---
+
+    @app.get(f"{API}/schema", tags=["declaration"])
+    def schema(_who: Viewer) -> dict[str, Any]:
+        """Steps, roles and options, as the roles' argument specs declare them."""
+        return form.form()
+
+    @app.get(f"{API}/draft", tags=["declaration"])
+    def read_draft(_who: Viewer) -> dict[str, Any]:
+        """The declaration as it is to become, and what the rules say of it. Of secrets only whether they are set."""
+        return judged()
+
+    def judged() -> dict[str, Any]:
+        view = draft.view()
+        facts, when = wizard.facts()
+        return {**view, **form.judged(view, facts), "facts_of": when}
+
+    @app.patch(f"{API}/draft", tags=["declaration"], responses={409: {"description": "Changed by somebody else meanwhile"}})
+    def change_draft(who: Operator, body: ChangesBody) -> dict[str, Any]:
+        """Change values. Somebody else's newer ones are not overwritten: 409 tells them."""
+        for path, value in body.changes.items():
+            if path.count("/") == 1 and path.startswith("nodes/") and value is not None:
+                try:
+                    body.changes[path] = Machine.model_validate(value).model_dump()
+                except ValidationError as wrong:
+                    raise RequestValidationError([{**one, "loc": ("body", path, *one["loc"])} for one in wrong.errors()]) from None
+        draft.change(body.base, body.changes, str(who))
+        return judged()
+
+    @app.delete(f"{API}/draft", tags=["declaration"])
+    def discard_draft(who: Operator, base: Annotated[int, Query(ge=0)]) -> dict[str, Any]:
+        """Forget all changes that are not applied."""
+        unchanged(base)
+        draft.discard()
+        return judged()
+
+    def unchanged(base: int | None) -> None:
+        if base is not None and base != draft.revision:
+            newer = {path: change for path, change in draft.changes.items() if change.revision > base}
+            raise Conflict(newer)
+
+    @app.get(f"{API}/export", tags=["declaration"])
+    def export(_who: Viewer) -> Response:
+        """The declaration as one YAML file without its secrets, as `bzzz-setup export yaml` writes it."""
+        with draft.folder() as folder:
+            found = portable.document(folder)
+        cluster = str(draft.view()["cluster"])
+        headers = {"Content-Disposition": f'attachment; filename="{cluster}.yml"'}
+        return Response(portable.text_of(found, cluster), media_type="application/yaml", headers=headers)
+
+    @app.get(f"{API}/nodes", tags=["cluster"])
+    def nodes(_who: Viewer) -> dict[str, Any]:
+        """What the last runs have seen of each machine."""
+        facts, when = wizard.facts()
+        report = Report(facts=facts)
+        return {"seen": when, "nodes": {name: {"hardware": report.hardware(name), **_seen(found)} for name, found in facts.items()}}
+
+    # --- runs ---
+
+    @app.post(f"{API}/runs", tags=["runs"], status_code=202, responses={409: {"description": "Another run, or another draft"}})
+    def start(who: Operator, request: Request, body: RunBody) -> dict[str, Any]:
+        """Begin a run: detect, plan and verify over the draft, apply over the inventory folder, into which the draft goes first."""
+        unchanged(body.base)
+        known = {step.number for step in steps.steps()}
+        if unknown := sorted(set(body.steps) - known):
+            raise Refusal(f"there is no step {unknown[0]}", f"Name some of {', '.join(map(str, sorted(known)))}.", option="steps")
+        passwords = {name: given for name, given in (("ssh", body.ssh_password), ("become", body.become_password)) if given}
+        with contextlib.ExitStack() as stack:
+            if body.command == "apply":
+                if wrong := errors(form.judged(draft.view())["problems"]):
+                    refused = Refusal("the declaration has problems", "Correct them first.")
+                    refused.problems = [Problem(**{key: one[key] for key in Problem.__annotations__}) for one in wrong]
+                    raise refused
+                draft.publish()
+                folder = draft.source
+            else:
+                folder = stack.enter_context(draft.folder())
+            later = stack.pop_all()
+        try:
+            name = runs.start(body.command, folder, sorted(body.steps), body.limit, passwords, later.close)
+        except Refusal:
+            later.close()
+            raise
+        gate.audit("run.start", who, address(request), run=name, steps=body.steps, limit=body.limit)
+        return {"run": name}
+
+    @app.get(f"{API}/runs", tags=["runs"])
+    def list_runs(_who: Viewer) -> dict[str, Any]:
+        """The runs that are kept, newest first, and the one that holds the cluster now."""
+        parts = ("run", "command", "started", "seconds", "exit_code", "outcome")
+        kept = [runs.report(folder.name).as_dict() for folder in reversed(runs.folders())]
+        return {"running": run.holder(str(draft.view()["cluster"])), "runs": [{part: one[part] for part in parts} for one in kept]}
+
+    @app.get(f"{API}/runs/{{name}}", tags=["runs"], responses={404: {"description": "No such run"}})
+    def one_run(_who: Viewer, name: str) -> dict[str, Any]:
+        """What a run did so far. `last` is the id of the last event that is in it."""
+        folder = kept(name)
+        lines = runs.lines(name, 0, 10**9)
+        report = runs.report(folder.name)
+        return {**report.as_dict(), "diffs": report.diffs, "running": report.finished is None and held_by(report.run), "last": len(lines)}
+
+    def held_by(name: str) -> bool:
+        held = run.holder(str(draft.view()["cluster"]))
+        return bool(held) and f"-{held['pid']}-" in name if held else False
+
+    def kept(name: str) -> Path:
+        try:
+            return runs.folder(name)
+        except Refusal as refused:
+            raise HTTPException(404, str(refused)) from None
+
+    @app.get(f"{API}/runs/{{name}}/events", tags=["runs"], responses={404: {"description": "No such run"}})
+    def some_events(
+        _who: Viewer, name: str, after: Annotated[int, Query(ge=0)] = 0, most: Annotated[int, Query(ge=1, le=LINES)] = LINES
+    ) -> dict[str, Any]:
+        """Events behind the one of id `after`, a page of them."""
+        kept(name)
+        lines = runs.lines(name, after, most)
+        return {"events": [_short(after + place, line) for place, line in enumerate(lines, 1)]}
+
+    @app.get(f"{API}/runs/{{name}}/report", tags=["runs"], response_class=HTMLResponse, responses={404: {"description": "No such run"}})
+    def page_of(_who: Viewer, name: str) -> Response:
+        """The report as one page."""
+        kept(name)
+        # A page by itself: it gets at nothing of this server's.
+        policy = (
+            "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'unsafe-inline'; "
+            "frame-ancestors 'none'; sandbox allow-scripts"
+        )
+        return HTMLResponse(reports.html(runs.report(name)), headers={"content-security-policy": policy})
+
+    @app.delete(f"{API}/runs/{{name}}", tags=["runs"], status_code=202, responses={404: {"description": "No such run"}})
+    def cancel(who: Operator, request: Request, name: str) -> dict[str, Any]:
+        """Ask a run to end. Nodes finish what they are at; the next run goes on from there."""
+        kept(name)
+        asked_to = held_by(name) and runs.cancel()
+        gate.audit("run.cancel", who, address(request), run=name)
+        return {"asked": asked_to}
+
+    @app.websocket(f"{API}/runs/{{name}}/socket")
+    async def follow(websocket: WebSocket, name: str, after: int = 0) -> None:
+        """Events as they come, from behind the id `after` on; the socket ends with the run."""
+        if not gate.allows(websocket, "events") or not (gate.bears(websocket) or same_site(websocket)):
+            await websocket.close(1008)
+            return
+        try:
+            await asyncio.to_thread(runs.folder, name)
+        except Refusal:
+            await websocket.close(1008)
+            return
+        await websocket.accept()
+        gone = asyncio.create_task(_until_gone(websocket))
+        try:
+            await _follow(websocket, name, max(0, after), gone)
+        finally:
+            gone.cancel()
+
+    async def _follow(websocket: WebSocket, name: str, place: int, gone: asyncio.Task[None]) -> None:
+        idle = 0.0
+        while not gone.done():
+            lines = await asyncio.to_thread(runs.lines, name, place, LINES)
+            for line in lines:
+                place += 1
+                await websocket.send_json(_short(place, line))
+                if '"event": "RunFinished"' in line[:40]:
+                    await websocket.close(1000)
+                    return
+            if lines:
+                idle = 0.0
+                continue
+            idle += LOOK_SECONDS
+            if idle > 2:  # a run that was killed says nothing any more
+                idle = 0.0
+                if not gate.allows(websocket, "events") or not await asyncio.to_thread(held_by, name):
+                    await websocket.close(1000)
+                    return
+            await asyncio.sleep(LOOK_SECONDS)
+
+    beginning.routes(app, draft)
+    # Users and tokens, as on the nodes: docs/node-service.md describes them.
+    app.router.routes += api.routes(gate, same_site)
+    if page:
+        _serve(app, page)
+    return app
+
+
+async def _until_gone(websocket: WebSocket) -> None:
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+        while True:
+            await websocket.receive_text()
+
+
+def _short(number: int, line: str) -> dict[str, Any]:
+    """An event for a screen: facts and differences are read from the run itself, when it is looked at."""
+    event: dict[str, Any] = json.loads(line)
+    event.pop("facts", None)
+    event.pop("diff", None)
+    return {"id": number, **event}
+
+
+def _seen(facts: dict[str, Any]) -> dict[str, Any]:
+    """Interfaces that the cluster could use, and GPUs."""
+    wanted = ("name", "state", "speed_mbps", "mtu", "addresses")
+    interfaces = [{part: one.get(part) for part in wanted} for one in facts["bzzz_network"]["interfaces"] if one.get("addresses")]
+    return {"interfaces": interfaces, "gpus": facts["bzzz_gpu"].get("devices", [])}
+
+
+def _serve(app: FastAPI, page: Path) -> None:
+    """The built frontend. Its page is answered for every address that is none of the interface's: the browser knows which it shows."""
+    document = (page / "index.html").read_text(encoding="utf-8")
+    app.mount("/assets", StaticFiles(directory=page / "assets"))
+    files = {file.name: file for file in page.iterdir() if file.is_file() and file.suffix in (".js", ".svg", ".webmanifest")}
+
+    @app.get("/{path:path}", include_in_schema=False)
+    async def shell(path: str) -> Response:
+        if path.startswith("api/"):
+            raise HTTPException(404)
+        if path in files:
+            return FileResponse(files[path], headers={"cache-control": "no-cache"})
+        nonce = secrets.token_urlsafe(16)
+        policy = (
+            f"default-src 'none'; script-src 'self'; style-src 'self' 'nonce-{nonce}'; img-src 'self' data:; font-src 'self'; "
+            "connect-src 'self'; manifest-src 'self'; worker-src 'self'; "
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+        return HTMLResponse(document.replace("NONCE", nonce), headers={"content-security-policy": policy})

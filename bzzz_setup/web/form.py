@@ -1,0 +1,108 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a form is made of, and what is wrong with what is in it: all from the roles' argument specs and the collection's rules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible_collections.bzzz.cluster.plugins.module_utils import rules
+from ansible_collections.bzzz.cluster.plugins.module_utils.cluster import Cluster, Node
+from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import Declared, Specs, declare, load_specs
+from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem, merged
+
+from bzzz_setup import schema, steps
+from bzzz_setup.declaration import is_template
+
+# A role's argument spec names first what most people decide; the rest has defaults that fit.
+ESSENTIAL = 4
+_STEP = re.compile(r"Step (\d+), (.+)")
+
+
+def form() -> dict[str, Any]:
+    """`{steps: [{number, slug, title, roles: [{name, title, description, essential, schema}]}]}`; roles of no step belong to the first."""
+    definitions = schema.json_schema()["$defs"]
+    found: list[dict[str, Any]] = [{"number": step.number, "slug": step.slug, "title": step.title, "roles": []} for step in steps.steps()]
+    for name, definition in definitions.items():
+        if not definition["properties"]:
+            continue
+        match = _STEP.fullmatch(definition["title"])
+        number, title = (int(match[1]), match[2]) if match else (found[0]["number"], definition["title"])
+        role = {
+            "name": name,
+            "title": title[:1].upper() + title[1:],
+            "description": definition["description"],
+            "essential": [*definition["properties"]][:ESSENTIAL],
+            "schema": {key: definition[key] for key in ("type", "properties", "required")},
+        }
+        next(step for step in found if step["number"] == number)["roles"].append(role)
+    for step in found:
+        step["roles"].sort(key=lambda role: (role["name"] != step["slug"], role["name"]))
+    return {"steps": found}
+
+
+def step_of(option: str, specs: Specs | None = None) -> int:
+    """The number of the step that an option belongs to; 1 for one that is no role's."""
+    for description in (specs or load_specs()).values():
+        if option in description["options"]:
+            match = _STEP.fullmatch(str(description["short_description"]))
+            return int(match[1]) if match else 1
+    return 1
+
+
+def judged(view: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+    """`{problems, detected}` of a draft's view on nodes with these facts.
+
+    problems: what the rules say, each with the `step` to mend it in. detected: option -> node -> what it is where it is not set.
+    Options that hold templates are left out: `bzzz-setup check` has Ansible work them out.
+    """
+    specs = load_specs()
+    declared: dict[str, Declared] = {}
+    told: list[Problem] = []
+    for name, machine in view["nodes"].items():
+        given = {
+            **view["options"],
+            **machine["options"],
+            **dict.fromkeys((key for key, is_set in view["secrets"].items() if is_set), "********"),
+        }
+        readers = {option: _reader(value) for option, value in given.items() if not is_template(value)}
+        declared[name], found = declare(specs, readers, name)
+        told += [one for one in found if not view["secrets"].get(one["option"])]
+    cluster = _cluster(view, declared)
+    told += rules.literal(declared, cluster)
+    known = {name: seen for name, seen in (facts or {}).items() if name in declared}
+    detected: dict[str, dict[str, Any]] = {}
+    if known and not any(one["severity"] == "error" for one in told):
+        told += rules.effective(declared, cluster, known)
+        filled, _ = rules.settled(declared, cluster, known)
+        for node in known:
+            for option, value in filled[node]["network"].items():
+                if value is not None and declared[node]["network"][option] is None:
+                    detected.setdefault(f"network_{option}", {})[node] = value
+    return {"problems": [{**one, "step": step_of(one["option"], specs)} for one in merged(told, list(declared))], "detected": detected}
+
+
+def _reader(value: Any) -> Callable[[], Any]:
+    return lambda: value
+
+
+def _cluster(view: Mapping[str, Any], declared: Mapping[str, Declared]) -> Cluster:
+    nodes: list[Node] = [
+        {
+            "name": name,
+            "address": declared[name]["network"]["address"] or machine["address"],
+            "groups": sorted(machine["groups"]),
+            "ssh_port": machine["port"],
+            "ssh_user": "root",
+            "ssh_password": False,
+            "become": True,
+            "become_password": False,
+            "firewall": None,
+            "sources": [],
+        }
+        for name, machine in view["nodes"].items()
+    ]
+    coordinators = [name for name, machine in view["nodes"].items() if "coordinators" in machine["groups"]]
+    return {"name": str(view["cluster"]), "run_id": "", "nodes": nodes, "coordinators": coordinators, "settled": []}

@@ -1,0 +1,131 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Runs that the wizard starts: the terminal's own command in a process of its own, followed by its journal.
+
+Neither a closed browser nor a stopped wizard touches one. The number of a line in the journal is the event's id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bzzz_setup import paths, run
+from bzzz_setup.events import ExitCode, Refusal
+from bzzz_setup.report import Report
+
+COMMANDS = ("detect", "plan", "apply", "verify")
+START_SECONDS = 60
+
+
+@dataclasses.dataclass
+class Started:
+    """A command on its way to being a run. `document` is what it printed, once it has ended."""
+
+    process: subprocess.Popen[str]
+    document: dict[str, Any] | None = None
+
+
+class Runs:
+    """The runs of one cluster. Methods may be called from any thread."""
+
+    def __init__(self, inventory: Path, cluster: Callable[[], str]) -> None:
+        self._inventory, self._cluster = inventory, cluster
+
+    def folders(self) -> list[Path]:
+        return run.runs(self._cluster())
+
+    def folder(self, name: str) -> Path:
+        """Raises Refusal for a run that there is not."""
+        found = next((folder for folder in self.folders() if folder.name == name), None)
+        if found is None:
+            raise Refusal(f"there is no run {name}", "The last 20 are kept: see /api/v1/runs.", option="run")
+        return found
+
+    def lines(self, name: str, after: int, most: int) -> list[str]:
+        """Whole lines of a run's journal behind the first `after`, at most so many."""
+        journal = self.folder(name) / "events.jsonl"
+        found: list[str] = []
+        with contextlib.suppress(FileNotFoundError), journal.open(encoding="utf-8") as stream:
+            for number, line in enumerate(stream):
+                if number >= after + most or not line.endswith("\n"):
+                    break
+                if number >= after:
+                    found.append(line.rstrip("\n"))
+        return found
+
+    def report(self, name: str) -> Report:
+        return Report.of(run.events(self.folder(name)))
+
+    def start(
+        self,
+        command: str,
+        folder: Path,
+        steps: list[int],
+        limit: str | None,
+        passwords: dict[str, str],
+        ended: Callable[[], None] = lambda: None,
+    ) -> str:
+        """Have a command run over an inventory folder; returns the run's name once it has begun.
+
+        passwords: `ssh` and `become`, handed on by standard input. ended: called when it is over. Raises Refusal where it does not begin.
+        """
+        asked = [option for name, option in (("ssh", "--ask-pass"), ("become", "--ask-become-pass")) if name in passwords]
+        given = [part for number in steps for part in ("--only", str(number))] if command in ("plan", "apply") else []
+        arguments = [command, "-i", str(folder), "--json", *given, *(["--limit", limit] if limit else []), *asked]
+        before = {found.name for found in self.folders()}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bzzz_setup", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "BZZZ_INVENTORY": "", paths.TOLD_INVENTORY: str(self._inventory)},
+        )
+        started = Started(process)
+        words = "".join(f"{passwords[name]}\n" for name in ("ssh", "become") if name in passwords)
+        threading.Thread(target=_follow, args=(started, words, ended), daemon=True).start()
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until:
+            new = [found.name for found in self.folders() if found.name not in before and found.name.endswith(f"-{process.pid}-{command}")]
+            if new and self.lines(new[0], 0, 1):
+                return new[0]
+            if started.document is not None:
+                break
+            time.sleep(0.05)
+        said = started.document or {}
+        refused = Refusal(
+            f"{command} did not begin", "Try it on the terminal: it says more.", ExitCode(said.get("exit_code", ExitCode.REFUSED))
+        )
+        refused.problems = said.get("problems") or refused.problems
+        raise refused
+
+    def cancel(self) -> bool:
+        """Ask the run that holds the cluster to end, whoever has started it; False where there is none."""
+        held = run.holder(self._cluster())
+        if not held or not held["pid"]:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(held["pid"]), signal.SIGINT)
+            return True
+        return False
+
+
+def _follow(started: Started, words: str, ended: Callable[[], None]) -> None:
+    out, _ = started.process.communicate(words)
+    try:
+        started.document = json.loads(out)
+    except ValueError:
+        started.document = {}
+    ended()

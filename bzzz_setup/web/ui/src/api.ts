@@ -1,0 +1,194 @@
+/** The wizard's REST interface, `/api/v1`: shapes as its OpenAPI description tells them. */
+export interface Problem {
+  severity?: "error" | "warning";
+  option: string;
+  value?: unknown;
+  node?: string | null;
+  message: string;
+  remedy: string;
+  step?: number;
+}
+
+export interface OptionSchema {
+  type: string;
+  description: string;
+  default?: unknown;
+  enum?: unknown[];
+  format?: string;
+  items?: OptionSchema;
+  properties?: Record<string, OptionSchema>;
+  minimum?: number;
+  maximum?: number;
+  writeOnly?: boolean;
+}
+
+export interface Role {
+  name: string;
+  title: string;
+  description: string;
+  essential: string[];
+  schema: { type: "object"; properties: Record<string, OptionSchema>; required: string[] };
+}
+
+export interface Step {
+  number: number;
+  slug: string;
+  title: string;
+  roles: Role[];
+}
+
+export interface Machine {
+  address: string;
+  port: number;
+  groups: string[];
+  options: Record<string, unknown>;
+}
+
+export interface Draft {
+  revision: number;
+  cluster: string;
+  nodes: Record<string, Machine>;
+  options: Record<string, unknown>;
+  secrets: Record<string, boolean>;
+  changed: Record<string, { revision: number; by: string; at: number }>;
+  problems: Problem[];
+  /** Option to node to what it is where it is not set. */
+  detected: Record<string, Record<string, unknown>>;
+  facts_of: string | null;
+  /** Paths of values that only Ansible can work out. */
+  templates: string[];
+}
+
+export interface Check {
+  id: string;
+  title: string;
+  node: string;
+  status: "pass" | "fail" | "warn" | "skip";
+  seen?: string;
+  expected?: string;
+  remedy?: string;
+  step: number;
+}
+
+export interface Tally {
+  changed: number;
+  failed: boolean;
+  seconds: number;
+  hardware?: string;
+}
+
+export interface Report {
+  run: string;
+  command: string;
+  cluster: string;
+  started: number;
+  seconds: number;
+  exit_code: number;
+  outcome: string;
+  steps: { number: number; title: string; state: string; seconds: number; started: number; changed: number; nodes: Record<string, Tally> }[];
+  nodes: Record<string, Tally>;
+  changes: { step: number; node: string; role: string; kind: string; name: string; what: string }[];
+  diffs: { step: number; node: string; role: string; before_header?: string; after_header?: string; before?: unknown; after?: unknown }[];
+  checks: Check[];
+  problems: Problem[];
+  failures: { step: number; node: string; role: string; task: string; message: string; remedy: string | null }[];
+  messages: { level: string; text: string }[];
+  running: boolean;
+  last: number;
+}
+
+export interface RunSummary {
+  run: string;
+  command: string;
+  started: number;
+  seconds: number;
+  exit_code: number;
+  outcome: string;
+}
+
+export interface RunEvent {
+  id: number;
+  at: number;
+  event: "RunStarted" | "StepStarted" | "TaskStarted" | "TaskFinished" | "Message" | "RunFinished";
+  step?: number;
+  node?: string;
+  role?: string;
+  task?: string;
+  status?: string;
+  seconds?: number;
+  message?: string;
+  text?: string;
+  level?: string;
+  changes?: { kind: string; name: string; what: string }[];
+  checks?: Check[];
+  steps?: number[];
+  interrupted?: boolean;
+  returncode?: number;
+}
+
+export interface FoundMachines {
+  machines: { name: string; address: string; port: number; keys: { kind: string; fingerprint: string }[] }[];
+  known: number;
+  known_hosts: string;
+  warnings: Problem[];
+}
+
+export interface Me {
+  name: string;
+  kind: string;
+  role: string;
+  scopes: string[];
+}
+
+export interface Seen {
+  hardware: string;
+  interfaces: { name: string; addresses: string[]; up: boolean; speed_mbps: number | null; mtu: number | null }[];
+}
+
+/** An answer that is none of success: problem details, RFC 9457. */
+export class Refused extends Error {
+  constructor(
+    readonly status: number,
+    readonly detail: string,
+    readonly problems: Problem[] = [],
+    readonly changes: Record<string, { by: string; value?: unknown }> = {},
+  ) {
+    super(detail);
+  }
+}
+
+async function ask<T>(method: string, path: string, body?: unknown): Promise<T> {
+  const answer = await fetch(`/api/v1${path}`, {
+    method,
+    headers: body === undefined ? {} : { "Content-Type": "application/json" },
+    body: body === undefined ? null : JSON.stringify(body),
+  });
+  const text = await answer.text();
+  const found = text ? JSON.parse(text) : null;
+  if (!answer.ok) throw new Refused(answer.status, found?.detail ?? answer.statusText, found?.problems, found?.changes);
+  return found as T;
+}
+
+export const api = {
+  welcome: () => ask<{ claimed: boolean; me: Me | null }>("GET", "/welcome"),
+  claim: (token: string, name: string, password: string) => ask<Me>("POST", "/claim", { token, name, password }),
+  signIn: (user: string, password: string) => ask<Me>("POST", "/session", { user, password }),
+  signOut: () => ask<null>("DELETE", "/session"),
+  schema: () => ask<{ steps: Step[] }>("GET", "/schema"),
+  draft: () => ask<Draft>("GET", "/draft"),
+  change: (base: number, changes: Record<string, unknown>) => ask<Draft>("PATCH", "/draft", { base, changes }),
+  discard: (base: number) => ask<Draft>("DELETE", `/draft?base=${base}`),
+  nodes: () => ask<{ seen: string | null; nodes: Record<string, Seen> }>("GET", "/nodes"),
+  users: () => ask<{ users: { name: string; role: string; created: string; locked: boolean }[] }>("GET", "/users"),
+  addUser: (name: string, role: string, password: string) => ask<unknown>("POST", "/users", { name, role, password }),
+  removeUser: (name: string) => ask<null>("DELETE", `/users/${encodeURIComponent(name)}`),
+  unlockUser: (name: string) => ask<unknown>("PATCH", `/users/${encodeURIComponent(name)}`, { locked: false }),
+  keys: () => ask<{ user: string; keys: { name: string; kind: string; comment: string; fingerprint: string; agent: boolean; locked: boolean }[] }>("GET", "/keys"),
+  find: (nodes: string, announced: boolean, port: number) => ask<FoundMachines>("POST", "/find", { nodes, announced, port }),
+  take: (body: unknown) => ask<unknown>("POST", "/machines", body),
+  start: (command: string, steps: number[] = [], base?: number) => ask<{ run: string }>("POST", "/runs", { command, steps, base: base ?? null }),
+  runs: () => ask<{ running: { pid: number; command: string } | null; runs: RunSummary[] }>("GET", "/runs"),
+  run: (name: string) => ask<Report>("GET", `/runs/${name}`),
+  events: (name: string, after: number, most: number) => ask<{ events: RunEvent[] }>("GET", `/runs/${name}/events?after=${after}&most=${most}`),
+  stop: (name: string) => ask<{ asked: boolean }>("DELETE", `/runs/${name}`),
+};

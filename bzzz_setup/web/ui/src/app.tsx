@@ -1,0 +1,57 @@
+import { Alert, CircularProgress } from "@mui/material";
+import { Component, lazy, type ReactNode, Suspense } from "react";
+import { Frame } from "./frame";
+import { usePath, useWelcome } from "./hooks";
+import { Enter } from "./enter";
+import { t } from "./texts";
+
+const StepPage = lazy(() => import("./step"));
+const Review = lazy(() => import("./review"));
+const RunPage = lazy(() => import("./run"));
+const People = lazy(() => import("./people"));
+const Cluster = lazy(() => import("./cluster"));
+
+export function App() {
+  const welcome = useWelcome();
+  const path = usePath();
+  if (!welcome.data) return <CircularProgress aria-label={t.loading} sx={{ m: 4 }} />;
+  if (!welcome.data.me) return <Enter claimed={welcome.data.claimed} />;
+  return (
+    <Frame me={welcome.data.me}>
+      <Suspense fallback={<CircularProgress aria-label={t.loading} />}>
+        <Fence key={path}>
+          <Page path={path} />
+        </Fence>
+      </Suspense>
+    </Frame>
+  );
+}
+
+function Page({ path }: { path: string }) {
+  const [, kind, which = ""] = path.split("/");
+  if (kind === "step") return <StepPage key={which} number={Number(which)} />;
+  if (kind === "review") return <Review />;
+  if (kind === "run") return <RunPage key={which} name={which} />;
+  if (kind === "people") return <People />;
+  if (kind === "cluster") return <Cluster />;
+  return <StepPage key="1" number={1} />;
+}
+
+/** A part of the page that cannot be shown takes nothing else with it. */
+class Fence extends Component<{ children: ReactNode }, { error: Error | null }> {
+  override state = { error: null as Error | null };
+
+  static getDerivedStateFromError(error: Error) {
+    return { error };
+  }
+
+  override render() {
+    return this.state.error ? (
+      <Alert severity="error">
+        {t.error}: {this.state.error.message}
+      </Alert>
+    ) : (
+      this.props.children
+    );
+  }
+}

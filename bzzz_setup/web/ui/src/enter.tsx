@@ -1,0 +1,54 @@
+import { Alert, Box, Button, Container, Paper, Stack, TextField, Typography } from "@mui/material";
+import { useMutation, useQueryClient } from "@tanstack/react-query";
+import { type FormEvent, useState } from "react";
+import { api } from "./api";
+import { t } from "./texts";
+
+// Told by the link's fragment, which no server is sent; it does not stay in the address.
+const told = new URLSearchParams(location.hash.slice(1)).get("claim") ?? "";
+if (told) history.replaceState(null, "", location.pathname);
+
+/** The way in: the first account, or signing in. */
+export function Enter({ claimed }: { claimed: boolean }) {
+  const queries = useQueryClient();
+  const [token, setToken] = useState(told);
+  const [name, setName] = useState("");
+  const [password, setPassword] = useState("");
+  const entering = useMutation({
+    mutationFn: () => (claimed ? api.signIn(name, password) : api.claim(token, name, password)),
+    onSuccess: () => queries.invalidateQueries(),
+    onError: () => queries.invalidateQueries({ queryKey: ["welcome"] }),
+  });
+  const submit = (event: FormEvent) => {
+    event.preventDefault();
+    entering.mutate();
+  };
+  return (
+    <Container component="main" maxWidth="xs" sx={{ pt: 8 }}>
+      <Paper sx={{ p: 3 }}>
+        <Stack component="form" spacing={2} onSubmit={submit}>
+          <Box component="img" src="/icon.svg" alt="" sx={{ width: 48 }} />
+          <Typography variant="h1">{claimed ? t.signIn : t.claimTitle}</Typography>
+          {!claimed && <Typography>{t.claimText}</Typography>}
+          {!claimed && !told && (
+            <TextField label={t.claimToken} value={token} onChange={(event) => setToken(event.target.value)} required autoComplete="off" autoFocus />
+          )}
+          <TextField label={t.user} value={name} onChange={(event) => setName(event.target.value)} required autoComplete="username" autoFocus={claimed || !!told} />
+          <TextField
+            label={t.password}
+            type="password"
+            value={password}
+            onChange={(event) => setPassword(event.target.value)}
+            required
+            autoComplete={claimed ? "current-password" : "new-password"}
+            helperText={claimed ? undefined : t.passwordRule}
+          />
+          {entering.error && <Alert severity="error">{entering.error.message}</Alert>}
+          <Button type="submit" variant="contained" loading={entering.isPending}>
+            {claimed ? t.signIn : t.claim}
+          </Button>
+        </Stack>
+      </Paper>
+    </Container>
+  );
+}

@@ -1,0 +1,194 @@
+import {
+  Alert,
+  AppBar,
+  Box,
+  Button,
+  Chip,
+  Link,
+  List,
+  ListItem,
+  ListItemButton,
+  ListItemText,
+  MenuItem,
+  Paper,
+  Select,
+  Stack,
+  Toolbar,
+  Typography,
+  useColorScheme,
+} from "@mui/material";
+import { useQueryClient } from "@tanstack/react-query";
+import { type MouseEvent, type ReactNode, useEffect, useRef } from "react";
+import { api, type Draft, type Me, type Step } from "./api";
+import { go, useDraft, usePath, useRuns, useSchema } from "./hooks";
+import { t } from "./texts";
+
+function follow(path: string) {
+  return (event: MouseEvent) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    go(path);
+  };
+}
+
+/** Left the steps, in the middle the page, right the cluster as it is. */
+export function Frame({ me, children }: { me: Me; children: ReactNode }) {
+  const schema = useSchema();
+  const draft = useDraft();
+  const queries = useQueryClient();
+  const path = usePath();
+  const main = useRef<HTMLElement>(null);
+  const first = useRef(true);
+  // Whoever goes on by keyboard or hears the page is taken to the new heading.
+  useEffect(() => {
+    if (first.current) first.current = false;
+    else main.current?.focus();
+  }, [path]);
+  const leave = async () => {
+    await api.signOut().catch(() => undefined);
+    await queries.invalidateQueries({ queryKey: ["welcome"] });
+  };
+  return (
+    <Box sx={{ minHeight: "100vh", display: "flex", flexDirection: "column" }}>
+      <Link href="#content" sx={{ position: "absolute", left: -9999, "&:focus": { left: 8, top: 8, zIndex: 2000, bgcolor: "background.paper", p: 1 } }}>
+        {t.skip}
+      </Link>
+      <AppBar position="sticky" color="default" elevation={0} sx={{ borderBottom: 1, borderColor: "divider" }}>
+        <Toolbar variant="dense" sx={{ gap: 1, flexWrap: "wrap" }}>
+          <Box component="img" src="/icon.svg" alt="" sx={{ width: 24 }} />
+          <Typography component="span" sx={{ fontWeight: 600, flexGrow: 1 }}>
+            {t.title}
+            {draft.data && ` · ${draft.data.cluster}`}
+          </Typography>
+          <Scheme />
+          <Typography component="span">{me.name}</Typography>
+          <Button onClick={() => void leave()}>{t.signOut}</Button>
+        </Toolbar>
+      </AppBar>
+      {draft.isError && <Alert severity="warning">{t.disconnected}</Alert>}
+      <Box sx={{ display: "flex", flexGrow: 1, flexDirection: { xs: "column", md: "row" }, alignItems: "flex-start" }}>
+        <Box component="nav" aria-label={t.steps} sx={{ width: { xs: "100%", md: 232 }, flexShrink: 0, position: { md: "sticky" }, top: { md: 48 } }}>
+          {schema.data && <Steps steps={schema.data.steps} draft={draft.data} path={path} admin={me.scopes.includes("auth")} />}
+        </Box>
+        <Box component="main" id="content" ref={main} tabIndex={-1} sx={{ flexGrow: 1, minWidth: 0, p: 2, width: "100%", outline: "none" }}>
+          {children}
+        </Box>
+        <Box component="aside" aria-label={t.cluster} sx={{ width: { xs: "100%", lg: 280 }, flexShrink: 0, p: 2, display: { xs: "none", lg: "block" }, position: "sticky", top: 48 }}>
+          <Beside draft={draft.data} />
+        </Box>
+      </Box>
+    </Box>
+  );
+}
+
+function Scheme() {
+  const { mode, setMode } = useColorScheme();
+  return (
+    <Select
+      size="small"
+      variant="standard"
+      disableUnderline
+      value={mode ?? "system"}
+      onChange={(event) => setMode(event.target.value as "light" | "dark" | "system")}
+      inputProps={{ "aria-label": t.colours }}
+    >
+      {(["system", "light", "dark"] as const).map((one) => (
+        <MenuItem key={one} value={one}>
+          {t.theme[one]}
+        </MenuItem>
+      ))}
+    </Select>
+  );
+}
+
+function Steps({ steps, draft, path, admin }: { steps: Step[]; draft: Draft | undefined; path: string; admin: boolean }) {
+  const places = [
+    ...steps.map((step) => ({ path: `/step/${step.number}`, label: `${step.number}. ${step.title}`, step: step.number })),
+    { path: "/review", label: t.reviewTitle, step: 0 },
+  ];
+  const current = path === "/" ? "/step/1" : path.startsWith("/run/") ? "/review" : path;
+  return (
+    <>
+      <List component="ol" dense disablePadding sx={{ py: 1 }}>
+        {places.map((place) => {
+          const here = place.path === current;
+          return (
+            <ListItem key={place.path} disablePadding>
+              <ListItemButton component="a" href={place.path} selected={here} aria-current={here ? "step" : undefined} onClick={follow(place.path)}>
+                <ListItemText primary={place.label} />
+                {place.step > 0 && <Count draft={draft} step={place.step} />}
+              </ListItemButton>
+            </ListItem>
+          );
+        })}
+      </List>
+      <List dense disablePadding sx={{ borderTop: 1, borderColor: "divider" }}>
+        {[["/cluster", t.cluster] as const, ...(admin ? [["/people", t.people] as const] : [])].map(([to, label]) => (
+          <ListItem key={to} disablePadding>
+            <ListItemButton component="a" href={to} selected={current === to} aria-current={current === to ? "page" : undefined} onClick={follow(to)}>
+              <ListItemText primary={label} />
+            </ListItemButton>
+          </ListItem>
+        ))}
+      </List>
+    </>
+  );
+}
+
+function Count({ draft, step }: { draft: Draft | undefined; step: number }) {
+  const found = draft?.problems.filter((problem) => problem.step === step) ?? [];
+  const errors = found.filter((problem) => problem.severity !== "warning").length;
+  const warnings = found.length - errors;
+  if (errors) return <Chip size="small" color="error" label={errors} aria-label={t.problems(errors)} />;
+  if (warnings) return <Chip size="small" color="warning" variant="outlined" label={warnings} aria-label={t.warnings(warnings)} />;
+  return null;
+}
+
+/** The cluster as it is now, and what is wrong with what is typed, each with the way to its field. */
+function Beside({ draft }: { draft: Draft | undefined }) {
+  const runs = useRuns();
+  const newest = runs.data?.runs[0];
+  if (!draft) return null;
+  const typed = Object.keys(draft.changed).length;
+  return (
+    <Stack spacing={2}>
+      <Paper sx={{ p: 1.500 }}>
+        <Typography variant="h2" gutterBottom>
+          {t.machines}
+        </Typography>
+        <Stack component="ul" spacing={0.500} sx={{ listStyle: "none", p: 0, m: 0 }}>
+          {Object.entries(draft.nodes).map(([name, node]) => (
+            <Box component="li" key={name}>
+              <Typography sx={{ fontWeight: 600 }} noWrap>
+                {name}
+              </Typography>
+              <Typography color="text.secondary">
+                {node.address}
+                {node.groups.includes("coordinators") && `, ${t.coordinator}`}
+              </Typography>
+            </Box>
+          ))}
+        </Stack>
+      </Paper>
+      {newest && (
+        <Paper sx={{ p: 1.500 }}>
+          <Typography variant="h2" gutterBottom>
+            {t.runs}
+          </Typography>
+          <Link href={`/run/${newest.run}`} onClick={follow(`/run/${newest.run}`)}>
+            {t.commands[newest.command] ?? newest.command} · {new Date(newest.started * 1000).toLocaleString()}
+          </Link>
+        </Paper>
+      )}
+      {typed > 0 && <Alert severity="info">{t.unapplied(typed)}</Alert>}
+      {draft.problems.map((problem) => (
+        <Alert key={`${problem.option} ${problem.node ?? ""} ${problem.message}`} severity={problem.severity ?? "error"}>
+          <Link href={`/step/${problem.step}#${problem.option}`} onClick={follow(`/step/${problem.step}`)}>
+            {problem.option}
+          </Link>
+          {problem.node && ` (${problem.node})`}: {problem.message}
+        </Alert>
+      ))}
+    </Stack>
+  );
+}

@@ -1,0 +1,127 @@
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useCallback, useEffect, useReducer, useRef, useState, useSyncExternalStore } from "react";
+import { api, type Draft, Refused, type RunEvent } from "./api";
+import { begun, type Live, take } from "./live";
+
+// --- where one is: the address's path ---
+
+const moved = new EventTarget();
+window.addEventListener("popstate", () => moved.dispatchEvent(new Event("move")));
+
+export function go(path: string): void {
+  if (path === location.pathname) return;
+  history.pushState(null, "", path);
+  moved.dispatchEvent(new Event("move"));
+}
+
+export function usePath(): string {
+  return useSyncExternalStore(
+    (told) => {
+      moved.addEventListener("move", told);
+      return () => moved.removeEventListener("move", told);
+    },
+    () => location.pathname,
+  );
+}
+
+// --- what is on the server ---
+
+export const useWelcome = () => useQuery({ queryKey: ["welcome"], queryFn: api.welcome });
+export const useSchema = () => useQuery({ queryKey: ["schema"], queryFn: api.schema, staleTime: Infinity });
+export const useDraft = () => useQuery({ queryKey: ["draft"], queryFn: api.draft, refetchInterval: 10_000 });
+export const useNodes = () => useQuery({ queryKey: ["nodes"], queryFn: api.nodes });
+export const useRuns = () => useQuery({ queryKey: ["runs"], queryFn: api.runs, refetchInterval: 5_000 });
+
+/** Values that were typed go to the server after a moment, together; `conflict` names who was first where somebody else has changed the same. */
+export function useChange() {
+  const queries = useQueryClient();
+  const waiting = useRef<Record<string, unknown>>({});
+  const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
+  const [conflict, setConflict] = useState<string | null>(null);
+  const sending = useMutation({
+    mutationFn: async (changes: Record<string, unknown>) => {
+      const base = queries.getQueryData<Draft>(["draft"])?.revision ?? 0;
+      return api.change(base, changes);
+    },
+    onSuccess: (draft) => {
+      setConflict(null);
+      queries.setQueryData(["draft"], draft);
+    },
+    onError: async (error) => {
+      if (error instanceof Refused && error.status === 409) setConflict(Object.values(error.changes)[0]?.by ?? "");
+      await queries.invalidateQueries({ queryKey: ["draft"] });
+    },
+  });
+  const { mutate } = sending;
+  const flush = useCallback(() => {
+    clearTimeout(timer.current);
+    const changes = waiting.current;
+    waiting.current = {};
+    if (Object.keys(changes).length) mutate(changes);
+  }, [mutate]);
+  const change = useCallback(
+    (changes: Record<string, unknown>) => {
+      Object.assign(waiting.current, changes);
+      clearTimeout(timer.current);
+      timer.current = setTimeout(flush, 250);
+    },
+    [flush],
+  );
+  // Nothing that was typed is lost by going elsewhere.
+  useEffect(() => flush, [flush]);
+  return { change, flush, conflict, error: sending.error, pending: sending.isPending };
+}
+
+// --- a run ---
+
+/** A run as it goes: what has been up to now, and then each event as it comes, whatever happens to the connection. */
+export function useRun(name: string): { live: Live | null; connected: boolean } {
+  const queries = useQueryClient();
+  const [live, tell] = useReducer((state: Live | null, news: Live | RunEvent) => ("event" in news ? state && take(state, news) : news), null);
+  const [connected, setConnected] = useState(true);
+  useEffect(() => {
+    let socket: WebSocket | null = null;
+    let timer: ReturnType<typeof setTimeout>;
+    let last = 0;
+    let over = false;
+    const connect = async () => {
+      try {
+        const report = await api.run(name);
+        if (over) return;
+        last = report.last;
+        tell(begun(report));
+        setConnected(true);
+        if (!report.running) return;
+        const scheme = location.protocol === "https:" ? "wss" : "ws";
+        socket = new WebSocket(`${scheme}://${location.host}/api/v1/runs/${name}/socket?after=${last}`);
+        socket.onmessage = (message) => {
+          const event = JSON.parse(message.data as string) as RunEvent;
+          last = event.id;
+          tell(event);
+        };
+        socket.onclose = (closed) => {
+          if (over) return;
+          if (closed.code === 1000) {
+            void queries.invalidateQueries();
+            void api.run(name).then((end) => !over && tell(begun(end)));
+          } else {
+            setConnected(false);
+            timer = setTimeout(() => void connect(), 1000);
+          }
+        };
+      } catch (error) {
+        if (over) return;
+        setConnected(false);
+        if (error instanceof Refused && error.status === 401) void queries.invalidateQueries({ queryKey: ["welcome"] });
+        timer = setTimeout(() => void connect(), 2000);
+      }
+    };
+    void connect();
+    return () => {
+      over = true;
+      clearTimeout(timer);
+      socket?.close();
+    };
+  }, [name, queries]);
+  return { live, connected };
+}

@@ -1,0 +1,51 @@
+import { Alert, Button, Card, CardContent, Stack, Table, TableBody, TableCell, TableContainer, TableHead, TableRow, Typography } from "@mui/material";
+import type { Draft } from "./api";
+import { useNodes } from "./hooks";
+import { useStart } from "./start";
+import { t } from "./texts";
+
+/** The machines of the inventory, and what the last look at each has found. */
+export function Machines({ draft }: { draft: Draft }) {
+  const nodes = useNodes();
+  const detecting = useStart("detect");
+  return (
+    <Card variant="outlined" component="section" aria-labelledby="machines">
+      <CardContent>
+        <Stack direction="row" sx={{ alignItems: "center", gap: 2, mb: 1 }}>
+          <Typography variant="h2" id="machines" sx={{ flexGrow: 1 }}>
+            {t.machines}
+          </Typography>
+          <Typography color="text.secondary">{nodes.data?.seen ? t.seen(nodes.data.seen) : t.notSeen}</Typography>
+          <Button variant="outlined" loading={detecting.isPending} onClick={() => detecting.mutate([])}>
+            {nodes.data?.seen ? t.detectAgain : t.detect}
+          </Button>
+        </Stack>
+        {detecting.error && <Alert severity="error">{detecting.error.message}</Alert>}
+        <TableContainer tabIndex={0} aria-labelledby="machines">
+          <Table>
+            <TableHead>
+              <TableRow>
+                {[t.name, t.address, t.sshPort, t.roles, t.hardware].map((head) => (
+                  <TableCell key={head}>{head}</TableCell>
+                ))}
+              </TableRow>
+            </TableHead>
+            <TableBody>
+              {Object.entries(draft.nodes).map(([name, node]) => (
+                <TableRow key={name}>
+                  <TableCell component="th" scope="row" sx={{ fontWeight: 600 }}>
+                    {name}
+                  </TableCell>
+                  <TableCell>{node.address}</TableCell>
+                  <TableCell>{node.port}</TableCell>
+                  <TableCell>{node.groups.join(", ")}</TableCell>
+                  <TableCell>{nodes.data?.nodes[name]?.hardware ?? ""}</TableCell>
+                </TableRow>
+              ))}
+            </TableBody>
+          </Table>
+        </TableContainer>
+      </CardContent>
+    </Card>
+  );
+}

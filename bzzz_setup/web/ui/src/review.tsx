@@ -1,0 +1,82 @@
+import { Alert, Box, Button, Card, CardContent, Stack, Typography } from "@mui/material";
+import { useMutation, useQueryClient } from "@tanstack/react-query";
+import { api, Refused } from "./api";
+import { Changed, Diffs } from "./changed";
+import { useDraft, useRun, useRuns } from "./hooks";
+import { useStart } from "./start";
+import { t } from "./texts";
+
+/** What is typed, what it would change, and the button that makes it so. */
+export default function Review() {
+  const draft = useDraft();
+  const runs = useRuns();
+  const queries = useQueryClient();
+  const planning = useStart("plan");
+  const applying = useStart("apply");
+  const discarding = useMutation({
+    mutationFn: () => api.discard(draft.data?.revision ?? 0),
+    onSuccess: (found) => queries.setQueryData(["draft"], found),
+  });
+  if (!draft.data || !runs.data) return null;
+  const typed = Object.keys(draft.data.changed);
+  const errors = draft.data.problems.filter((problem) => problem.severity !== "warning");
+  const newest = runs.data.runs[0];
+  const refused = applying.error ?? planning.error;
+  return (
+    <Stack spacing={2}>
+      <Typography variant="h1">{t.reviewTitle}</Typography>
+      <Typography>{t.planNote}</Typography>
+      {refused && (
+        <Alert severity="error">
+          {refused.message}
+          {refused instanceof Refused && refused.problems.map((problem) => <div key={problem.message}>{`${problem.option} ${problem.message} ${problem.remedy}`}</div>)}
+        </Alert>
+      )}
+      {errors.length > 0 && <Alert severity="error">{t.problems(errors.length)}</Alert>}
+      {typed.length > 0 && (
+        <Card variant="outlined">
+          <CardContent>
+            <Typography variant="h2">{t.unapplied(typed.length)}</Typography>
+            <Box component="ul" sx={{ my: 1 }}>
+              {typed.map((path) => (
+                <li key={path}>
+                  <code>{path.split("/").slice(1).join(" ")}</code> <Value draft={draft.data} path={path} />
+                </li>
+              ))}
+            </Box>
+            <Button color="inherit" onClick={() => confirm(t.discardQuestion) && discarding.mutate()}>
+              {t.discard}
+            </Button>
+          </CardContent>
+        </Card>
+      )}
+      <Stack direction="row" spacing={1}>
+        <Button variant="outlined" loading={planning.isPending} onClick={() => planning.mutate([])}>
+          {newest?.command === "plan" ? t.planAgain : t.plan}
+        </Button>
+        <Button variant="contained" loading={applying.isPending} disabled={errors.length > 0} onClick={() => applying.mutate([])}>
+          {t.apply}
+        </Button>
+      </Stack>
+      {newest?.command === "plan" && <Planned name={newest.run} />}
+    </Stack>
+  );
+}
+
+function Value({ draft, path }: { draft: import("./api").Draft; path: string }) {
+  const [kind, first = "", second = ""] = path.split("/");
+  if (kind === "secrets") return <>: {t.secretSet.split(";")[0]}</>;
+  const value = kind === "options" ? draft.options[first] : second ? draft.nodes[first]?.options[second] : draft.nodes[first];
+  return <>: {value === undefined ? "—" : JSON.stringify(value)}</>;
+}
+
+function Planned({ name }: { name: string }) {
+  const { live } = useRun(name);
+  if (!live) return null;
+  return (
+    <>
+      <Changed report={live.report} />
+      <Diffs report={live.report} />
+    </>
+  );
+}

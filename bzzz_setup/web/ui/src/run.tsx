@@ -1,0 +1,214 @@
+import { Alert, Box, Button, Card, CardContent, Chip, LinearProgress, Stack, TextField, Typography } from "@mui/material";
+import { useMutation } from "@tanstack/react-query";
+import { useDeferredValue, useEffect, useMemo, useState } from "react";
+import { api, type Report } from "./api";
+import { Changed, Diffs } from "./changed";
+import { useRun } from "./hooks";
+import type { Line, Live } from "./live";
+import { useStart } from "./start";
+import { t } from "./texts";
+
+/** Lines of the log that are in the page at a time. */
+const PAGE = 300;
+
+/** A run as it goes: steps × machines, what is happening in words, what went wrong, and the log. */
+export default function RunPage({ name }: { name: string }) {
+  const { live, connected } = useRun(name);
+  const stopping = useMutation({ mutationFn: () => api.stop(name) });
+  const applying = useStart("apply");
+  if (!live) return <LinearProgress aria-label={t.loading} />;
+  const { report } = live;
+  const failed = report.steps.find((step) => step.state === "failed" || (!report.running && step.state === "running"));
+  return (
+    <Stack spacing={2}>
+      <Stack direction="row" sx={{ gap: 2, alignItems: "center", flexWrap: "wrap" }}>
+        <Typography variant="h1" sx={{ flexGrow: 1 }}>
+          {t.commands[report.command] ?? report.command} · {new Date(report.started * 1000).toLocaleString()}
+        </Typography>
+        <Outcome report={report} />
+        {report.running ? (
+          <Button color="error" variant="outlined" loading={stopping.isPending} disabled={stopping.isSuccess} onClick={() => stopping.mutate()}>
+            {stopping.isSuccess ? t.stopping : t.stop}
+          </Button>
+        ) : (
+          <Button component="a" href={`/api/v1/runs/${name}/report`} target="_blank" rel="noopener">
+            {t.report}
+          </Button>
+        )}
+      </Stack>
+      {!connected && <Alert severity="warning">{t.disconnected}</Alert>}
+      <Strip report={report} />
+      <Box aria-live="polite" aria-atomic="true">
+        <Doing live={live} />
+      </Box>
+      {report.problems.map((problem) => (
+        <Alert key={`${problem.option} ${problem.node ?? ""} ${problem.message}`} severity={problem.severity ?? "error"}>
+          <strong>{problem.option}</strong>
+          {problem.node && ` (${problem.node})`}: {problem.message} {problem.remedy}
+        </Alert>
+      ))}
+      {report.failures.map((failure) => (
+        <Alert key={`${failure.node} ${failure.task}`} severity="error">
+          <strong>{failure.node}</strong> ({failure.role}: {failure.task}): {failure.message}
+          {failure.remedy && (
+            <div>
+              {t.remedy}: {failure.remedy}
+            </div>
+          )}
+        </Alert>
+      ))}
+      {!report.running && failed && report.command === "apply" && (
+        <Box>
+          <Button variant="contained" loading={applying.isPending} onClick={() => applying.mutate(report.steps.map((step) => step.number).filter((number) => number >= failed.number))}>
+            {t.applyFrom(failed.number)}
+          </Button>
+        </Box>
+      )}
+      {!report.running && report.command !== "plan" && <Checks report={report} />}
+      {!report.running && <Changed report={report} />}
+      {!report.running && report.command === "plan" && <Diffs report={report} />}
+      <Log name={name} live={live} />
+    </Stack>
+  );
+}
+
+function Outcome({ report }: { report: Report }) {
+  if (report.running) return <Chip color="primary" label={t.running} />;
+  return report.exit_code === 0 ? <Chip color="success" label={t.fine} /> : <Chip color="error" label={report.outcome.replace("_", " ")} />;
+}
+
+const STATES = { waiting: t.waiting, running: t.running, done: t.done, failed: t.failed } as Record<string, string>;
+
+/** Steps × machines: a strip that fills. */
+function Strip({ report }: { report: Report }) {
+  const nodes = Object.keys(report.nodes);
+  return (
+    <Box tabIndex={0} role="region" aria-label={t.steps} sx={{ overflowX: "auto" }}>
+      <Box component="table" sx={{ borderCollapse: "separate", borderSpacing: "3px", width: "100%", minWidth: 480, tableLayout: "fixed" }}>
+        <thead>
+          <tr>
+            <Box component="td" sx={{ width: 110 }} />
+            {report.steps.map((step) => (
+              <Box component="th" scope="col" key={step.number} sx={{ fontWeight: 500, fontSize: 12, textAlign: "left", verticalAlign: "bottom" }}>
+                {step.number}. {step.title}
+              </Box>
+            ))}
+          </tr>
+        </thead>
+        <tbody>
+          {nodes.map((node) => (
+            <tr key={node}>
+              <Box component="th" scope="row" sx={{ textAlign: "left", fontWeight: 600, overflow: "hidden", textOverflow: "ellipsis" }}>
+                {node}
+              </Box>
+              {report.steps.map((step) => (
+                <Cell key={step.number} state={step.state} tally={step.nodes[node]} />
+              ))}
+            </tr>
+          ))}
+        </tbody>
+      </Box>
+    </Box>
+  );
+}
+
+function Cell({ state, tally }: { state: string; tally: { changed: number; failed: boolean } | undefined }) {
+  const shown = tally?.failed ? "failed" : !tally && state !== "running" ? "waiting" : state;
+  const colours: Record<string, string> = { waiting: "action.disabledBackground", running: "primary.main", done: "success.main", failed: "error.main" };
+  const text = tally?.failed ? t.failed : tally?.changed ? t.changes(tally.changed) : STATES[shown];
+  return (
+    <Box component="td" sx={{ p: 0.500, fontSize: 12, borderLeft: 4, borderColor: colours[shown], bgcolor: "background.paper", color: shown === "waiting" ? "text.secondary" : "text.primary" }}>
+      {text}
+    </Box>
+  );
+}
+
+function Doing({ live }: { live: Live }) {
+  if (!live.report.running) return null;
+  const doing = Object.entries(live.working);
+  const tasks = new Map<string, string[]>();
+  for (const [node, what] of doing) tasks.set(what.task, [...(tasks.get(what.task) ?? []), node]);
+  return (
+    <Typography>
+      {[...tasks].slice(0, 3).map(([task, nodes]) => (
+        <span key={task}>
+          {task} ({nodes.length > 4 ? `${nodes.length} ${t.machines.toLowerCase()}` : nodes.join(", ")}){" "}
+        </span>
+      ))}
+    </Typography>
+  );
+}
+
+function Checks({ report }: { report: Report }) {
+  const bad = report.checks.filter((check) => check.status === "fail" || check.status === "warn");
+  if (!report.checks.length) return null;
+  const good = report.checks.filter((check) => check.status === "pass").length;
+  return (
+    <Card variant="outlined" component="section" aria-label={t.checks}>
+      <CardContent>
+        <Typography variant="h2" gutterBottom>
+          {t.checks}: {good} / {report.checks.length}
+        </Typography>
+        {bad.map((check) => (
+          <Alert key={`${check.node} ${check.id}`} severity={check.status === "fail" ? "error" : "warning"} sx={{ mb: 1 }}>
+            <strong>{check.node}</strong>: {check.title}. {check.seen} {check.remedy}
+          </Alert>
+        ))}
+      </CardContent>
+    </Card>
+  );
+}
+
+const COLOURS = { ok: "text.secondary", changed: "success.main", failed: "error.main", note: "primary.main" };
+
+function Log({ name, live }: { name: string; live: Live }) {
+  const [search, setSearch] = useState("");
+  const [pages, setPages] = useState(1);
+  const [older, setOlder] = useState<Line[]>([]);
+  const wanted = useDeferredValue(search.toLowerCase());
+  const all = useMemo(() => [...older, ...live.lines], [older, live.lines]);
+  const found = useMemo(() => (wanted ? all.filter((one) => `${one.node} ${one.text}`.toLowerCase().includes(wanted)) : all), [all, wanted]);
+  const shown = found.slice(-PAGE * pages);
+  const first = all[0]?.id ?? live.report.last + 1;
+  // A run that was over before the page came shows its end at once.
+  const quiet = !live.report.running && !all.length && live.report.last > 0;
+  useEffect(() => {
+    if (quiet) void before(name, live.report.last + 1).then(({ events, line }) => setOlder(events.flatMap((event) => line(event) ?? [])));
+  }, [quiet, name, live.report.last]);
+  const more = async () => {
+    if (found.length > shown.length) {
+      setPages(pages + 1);
+      return;
+    }
+    const { events, line } = await before(name, first);
+    setOlder((known) => [...events.flatMap((event) => line(event) ?? []), ...known]);
+    setPages(pages + 1);
+  };
+  return (
+    <Card variant="outlined" component="section" aria-labelledby="log">
+      <CardContent>
+        <Stack direction="row" sx={{ gap: 2, alignItems: "center", mb: 1 }}>
+          <Typography variant="h2" id="log" sx={{ flexGrow: 1 }}>
+            {t.log}
+          </Typography>
+          <TextField label={t.search} value={search} onChange={(event) => setSearch(event.target.value)} />
+        </Stack>
+        {(first > 1 || found.length > shown.length) && <Button onClick={() => void more()}>{t.older}</Button>}
+        <Box component="ol" tabIndex={0} aria-labelledby="log" sx={{ listStyle: "none", m: 0, p: 0, maxHeight: 420, overflow: "auto", fontFamily: "monospace", fontSize: 12 }}>
+          {shown.map((one) => (
+            <Box component="li" key={one.id} sx={{ color: COLOURS[one.kind], whiteSpace: "pre-wrap", overflowWrap: "anywhere" }}>
+              {new Date(one.at * 1000).toLocaleTimeString()} {one.node} {one.text}
+            </Box>
+          ))}
+        </Box>
+      </CardContent>
+    </Card>
+  );
+}
+
+async function before(name: string, first: number) {
+  const { line } = await import("./live");
+  const after = Math.max(0, first - 1 - 500);
+  const { events } = await api.events(name, after, Math.min(500, first - 1 - after));
+  return { events, line };
+}

@@ -1,0 +1,327 @@
+import {
+  Accordion,
+  AccordionDetails,
+  AccordionSummary,
+  Alert,
+  Box,
+  Button,
+  Card,
+  CardContent,
+  MenuItem,
+  Stack,
+  TextField,
+  Typography,
+} from "@mui/material";
+import { generateForm } from "@rjsf/mui";
+import type { DescriptionFieldProps, ErrorSchema, FieldProps, RJSFSchema, UiSchema, WidgetProps } from "@rjsf/utils";
+import { useEffect, useMemo, useRef, useState } from "react";
+import type { Draft, OptionSchema, Problem, Role } from "./api";
+import { go, useChange, useDraft, useSchema } from "./hooks";
+import { Begin } from "./begin";
+import { Machines } from "./machines";
+import { t } from "./texts";
+import unjudged from "./unjudged";
+import { title } from "./words";
+
+type Values = Record<string, unknown>;
+
+const Form = generateForm<Values>();
+const templates = { DescriptionFieldTemplate: ({ description, id }: DescriptionFieldProps<Values>) => (
+  <Typography id={id} variant="caption" color="text.secondary" component="div">
+    {typeof description === "string" ? <Told text={description} /> : description}
+  </Typography>
+) };
+
+/** A list of words, one a line. */
+function Lines({ schema, uiSchema, formData, onChange, fieldPathId, disabled, readonly, rawErrors }: FieldProps) {
+  const [text, setText] = useState<string | null>(null);
+  const shown = text ?? (Array.isArray(formData) ? formData.join("\n") : "");
+  const numbers = (schema.items as { type?: string } | undefined)?.type === "integer";
+  const read = (typed: string) => {
+    const words = typed.split("\n").map((word) => word.trim()).filter(Boolean);
+    return words.length ? words.map((word) => (numbers && /^\d+$/.test(word) ? Number(word) : word)) : undefined;
+  };
+  return (
+    <TextField
+      id={fieldPathId.$id}
+      label={schema.title}
+      placeholder={uiSchema?.["ui:placeholder"]}
+      multiline
+      fullWidth
+      minRows={1}
+      value={shown}
+      disabled={disabled || readonly}
+      error={!!rawErrors?.length}
+      onChange={(event) => {
+        setText(event.target.value);
+        onChange(read(event.target.value), fieldPathId.path);
+      }}
+      onBlur={() => setText(null)}
+      helperText={<Told text={[schema.description, ...(rawErrors ?? [])].join(" ")} />}
+      slotProps={{ htmlInput: { "aria-describedby": `${fieldPathId.$id}__help` }, formHelperText: { id: `${fieldPathId.$id}__help` }, inputLabel: { shrink: true } }}
+    />
+  );
+}
+
+/** One of a few; what holds where none is chosen is the first of the list. */
+function Choice({ id, options, value, placeholder, label, disabled, readonly, rawErrors, onChange }: WidgetProps) {
+  return (
+    <TextField
+      select
+      fullWidth
+      id={id}
+      label={label}
+      value={value ?? ""}
+      disabled={disabled || readonly}
+      error={!!rawErrors?.length}
+      onChange={(event) => onChange(event.target.value === "" ? undefined : event.target.value)}
+      slotProps={{ select: { displayEmpty: true }, inputLabel: { shrink: true, htmlFor: id }, htmlInput: { "aria-describedby": `${id}__help` } }}
+    >
+      <MenuItem value="">{t.byDefault(placeholder ?? "")}</MenuItem>
+      {(options.enumOptions ?? []).map((one) => (
+        <MenuItem key={String(one.value)} value={one.value}>
+          {one.label}
+        </MenuItem>
+      ))}
+    </TextField>
+  );
+}
+
+/** Yes, no, or what holds where neither is chosen. */
+function YesNo({ id, value, placeholder, label, disabled, readonly, onChange }: WidgetProps) {
+  return (
+    <TextField
+      select
+      fullWidth
+      id={id}
+      label={label}
+      value={value === undefined || value === null ? "" : value ? "yes" : "no"}
+      disabled={disabled || readonly}
+      onChange={(event) => onChange(event.target.value === "" ? undefined : event.target.value === "yes")}
+      slotProps={{ select: { displayEmpty: true }, inputLabel: { shrink: true, htmlFor: id }, htmlInput: { "aria-describedby": `${id}__help` } }}
+    >
+      <MenuItem value="">{t.byDefault(placeholder ?? "")}</MenuItem>
+      <MenuItem value="yes">{t.yes}</MenuItem>
+      <MenuItem value="no">{t.no}</MenuItem>
+    </TextField>
+  );
+}
+
+/** A description: what is in back quotes is code. */
+export function Told({ text }: { text: string }) {
+  return (
+    <>
+      {text.split("`").map((part, place) => (place % 2 ? <code key={place}>{part}</code> : part))}
+    </>
+  );
+}
+
+export default function StepPage({ number }: { number: number }) {
+  const schema = useSchema();
+  const draft = useDraft();
+  const changing = useChange();
+  const [node, setNode] = useState("");
+  const steps = schema.data?.steps;
+  const step = steps?.find((one) => one.number === number);
+  useEffect(() => {
+    const wanted = location.hash.slice(1);
+    if (wanted && step) document.getElementById(`root_${wanted}`)?.focus();
+  }, [step]);
+  if (!steps || !step || !draft.data) return null;
+  const last = number === steps.length;
+  const problems = draft.data.problems.filter((problem) => problem.step === number);
+  return (
+    <Stack spacing={2}>
+      <Typography variant="h1">{t.step(number, steps.length, step.title)}</Typography>
+      {changing.conflict !== null && <Alert severity="warning">{t.conflict(changing.conflict)}</Alert>}
+      {changing.error && changing.conflict === null && <Alert severity="error">{changing.error.message}</Alert>}
+      <Box aria-live="polite">
+        {problems.map((problem) => (
+          <Alert key={`${problem.option} ${problem.node ?? ""} ${problem.message}`} severity={problem.severity ?? "error"} sx={{ mb: 1 }}>
+            <strong>{problem.option}</strong>
+            {problem.node && ` (${problem.node})`}: {problem.message} {problem.remedy}
+          </Alert>
+        ))}
+      </Box>
+      {number === 1 && Object.keys(draft.data.nodes).length > 0 && <Machines draft={draft.data} />}
+      {number === 1 && <Begin first={!Object.keys(draft.data.nodes).length} />}
+      {Object.keys(draft.data.nodes).length > 1 && step.roles.length > 0 && (
+        <TextField select label={t.forWhom} value={node} onChange={(event) => setNode(event.target.value)} sx={{ maxWidth: 360 }} helperText={node && t.overridden} slotProps={{ select: { displayEmpty: true }, inputLabel: { shrink: true } }}>
+          <MenuItem value="">{t.allMachines}</MenuItem>
+          {Object.keys(draft.data.nodes).map((name) => (
+            <MenuItem key={name} value={name}>
+              {t.only(name)}
+            </MenuItem>
+          ))}
+        </TextField>
+      )}
+      {step.roles.map((role) => (
+        <RoleCard key={`${role.name} ${node}`} role={role} draft={draft.data} node={node} onChange={changing.change} />
+      ))}
+      <Stack direction="row" spacing={1} sx={{ justifyContent: "space-between" }}>
+        <Button variant="outlined" disabled={number === 1} onClick={() => go(`/step/${number - 1}`)}>
+          {t.back}
+        </Button>
+        <Button variant="contained" onClick={() => go(last ? "/review" : `/step/${number + 1}`)}>
+          {last ? t.review : t.next}
+        </Button>
+      </Stack>
+    </Stack>
+  );
+}
+
+interface RoleProps {
+  role: Role;
+  draft: Draft;
+  node: string;
+  onChange: (changes: Record<string, unknown>) => void;
+}
+
+function RoleCard({ role, draft, node, onChange }: RoleProps) {
+  const properties = Object.entries(role.schema.properties);
+  const own = (node ? draft.nodes[node]?.options : draft.options) ?? {};
+  const about = draft.problems.filter((problem) => problem.option in role.schema.properties);
+  const wanted = new Set([...role.essential, ...Object.keys(own), ...about.map((problem) => problem.option)]);
+  const plain = properties.filter(([, option]) => !option.writeOnly);
+  const secret = node ? [] : properties.filter(([, option]) => option.writeOnly);
+  const first = plain.filter(([name]) => wanted.has(name)).map(([name]) => name);
+  const rest = plain.filter(([name]) => !wanted.has(name)).map(([name]) => name);
+  // What was folded when the page came stays so: a field must not jump away while somebody types in it.
+  const [shown] = useState({ first, rest });
+  return (
+    <Card variant="outlined" component="section" aria-labelledby={`role-${role.name}`}>
+      <CardContent>
+        <Typography variant="h2" id={`role-${role.name}`}>
+          {role.title}
+        </Typography>
+        <Typography color="text.secondary" sx={{ mb: 1 }}>
+          <Told text={role.description} />
+        </Typography>
+        <Options role={role} names={shown.first} own={own} draft={draft} node={node} problems={about} onChange={onChange} />
+        {secret.map(([name, option]) => (
+          <Secret key={name} label={title(role.name, name)} name={name} option={option} isSet={!!draft.secrets[name]} onChange={onChange} />
+        ))}
+        {shown.rest.length > 0 && (
+          <Accordion disableGutters elevation={0} slotProps={{ transition: { unmountOnExit: true } }} sx={{ mt: 1, "&::before": { display: "none" } }}>
+            <AccordionSummary expandIcon={<span aria-hidden>▾</span>} sx={{ px: 0 }}>
+              {t.advanced(shown.rest.length)}
+            </AccordionSummary>
+            <AccordionDetails sx={{ px: 0 }}>
+              <Options role={role} names={shown.rest} own={own} draft={draft} node={node} problems={about} onChange={onChange} />
+            </AccordionDetails>
+          </Accordion>
+        )}
+      </CardContent>
+    </Card>
+  );
+}
+
+interface OptionsProps extends RoleProps {
+  names: string[];
+  own: Values;
+  problems: Problem[];
+}
+
+function Options({ role, names, own, draft, node, problems, onChange }: OptionsProps) {
+  const schema = useMemo(() => {
+    const chosen = names.map((name) => [name, forForm(role.name, role.schema.properties[name]!, name)] as const);
+    return { type: "object", properties: Object.fromEntries(chosen) } as RJSFSchema;
+  }, [role, names]);
+  const ui = useMemo(() => {
+    const found: UiSchema<Values> = { "ui:submitButtonOptions": { norender: true }, "ui:label": false };
+    for (const name of names) {
+      const option = role.schema.properties[name]!;
+      found[name] = {
+        "ui:placeholder": otherwise(option, draft, node, name),
+        ...(option.enum ? { "ui:widget": Choice } : option.type === "boolean" ? { "ui:widget": YesNo } : {}),
+        ...(option.type === "array" && option.items?.type !== "object" ? { "ui:field": Lines } : {}),
+        ...(draft.templates.includes(node ? `nodes/${node}/${name}` : `options/${name}`) ? { "ui:readonly": true, "ui:help": t.template } : {}),
+      };
+    }
+    return found;
+  }, [role, names, draft, node]);
+  const extra = useMemo(() => {
+    const found: Record<string, { __errors: string[] }> = {};
+    for (const problem of problems) {
+      if (problem.severity !== "warning" && names.includes(problem.option)) {
+        (found[problem.option] ??= { __errors: [] }).__errors.push(`${problem.message} ${problem.remedy}`);
+      }
+    }
+    return found as ErrorSchema<Values>;
+  }, [problems, names]);
+  // What is being typed stands, until the server has it.
+  const [typed, setTyped] = useState<Values>({});
+  const latest = useRef(typed);
+  latest.current = typed;
+  useEffect(() => setTyped({}), [draft.revision]);
+  const data = useMemo(() => Object.fromEntries(names.map((name) => [name, name in typed ? typed[name] : own[name]])), [names, own, typed]);
+  return (
+    <Form
+      tagName="div"
+      templates={templates}
+      schema={schema}
+      uiSchema={ui}
+      formData={data}
+      validator={unjudged}
+      extraErrors={extra}
+      showErrorList={false}
+      noHtml5Validate
+      experimental_defaultFormStateBehavior={{ emptyObjectFields: "skipDefaults" }}
+      onChange={({ formData }) => {
+        const changes: Record<string, unknown> = {};
+        for (const name of names) {
+          const value = formData?.[name];
+          if (JSON.stringify(value) !== JSON.stringify(data[name])) changes[name] = value;
+        }
+        if (!Object.keys(changes).length) return;
+        setTyped({ ...latest.current, ...changes });
+        const prefix = node ? `nodes/${node}/` : "options/";
+        onChange(Object.fromEntries(Object.entries(changes).map(([name, value]) => [prefix + name, value === "" ? null : (value ?? null)])));
+      }}
+    />
+  );
+}
+
+function inWords(value: unknown): string {
+  if (typeof value === "boolean") return value ? t.yes : t.no;
+  if (value === undefined || value === null || (Array.isArray(value) && !value.length)) return "";
+  return Array.isArray(value) ? value.join(", ") : String(value);
+}
+
+/** What holds where nothing is set: what all machines have, what was detected, or else the default. */
+function otherwise(option: OptionSchema, draft: Draft, node: string, name: string): string {
+  if (node && draft.options[name] !== undefined) return inWords(draft.options[name]);
+  const found = draft.detected[name];
+  if (found) return node ? inWords(found[node]) : [...new Set(Object.values(found).map(inWords))].join(" / ");
+  return inWords(option.default);
+}
+
+/** An option as a form shows it; the default is not filled in, so that only what somebody has decided is kept. */
+function forForm(role: string, option: OptionSchema, name: string): RJSFSchema {
+  const { default: _default, ...rest } = option;
+  return { ...rest, title: title(role, name), description: `${option.description} \`${name}\`` } as RJSFSchema;
+}
+
+function Secret({ name, label, option, isSet, onChange }: { name: string; label: string; option: OptionSchema; isSet: boolean; onChange: (changes: Record<string, unknown>) => void }) {
+  const [typed, setTyped] = useState("");
+  const send = () => {
+    if (typed) onChange({ [`secrets/${name}`]: typed });
+    setTyped("");
+  };
+  return (
+    <TextField
+      id={`root_${name}`}
+      fullWidth
+      type="password"
+      label={label}
+      placeholder={isSet ? t.secretSet : t.secretUnset}
+      slotProps={{ inputLabel: { shrink: true } }}
+      value={typed}
+      autoComplete="off"
+      onChange={(event) => setTyped(event.target.value)}
+      onBlur={send}
+      helperText={<Told text={`${option.description} \`${name}\``} />}
+      sx={{ mt: 2 }}
+    />
+  );
+}

@@ -1,0 +1,314 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The wizard's REST interface: who may do what, what it refuses, and runs followed to their end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from front import Front
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
+
+from bzzz_setup import init
+from bzzz_setup.declaration import HOSTS, dump
+from bzzz_setup.node.auth.passwords import hashed
+from bzzz_setup.node.auth.records import User
+from bzzz_setup.web import command, guard
+from bzzz_setup.web.app import API, Wizard, build
+
+PASSWORD = "correct horse battery"
+ORIGIN = {"Origin": "http://testserver"}
+
+
+@pytest.fixture
+def front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Front:
+    front = Front(tmp_path)
+    hosts = init.hosts({"n1": "192.0.2.1", "n2": "192.0.2.2"}, ["n1"], {})
+    (front.inventory / HOSTS).write_text(dump(hosts))
+    for name, value in front.environment.items():
+        monkeypatch.setenv(name, value)
+    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    return front
+
+
+@pytest.fixture
+def wizard(front: Front) -> Iterator[Wizard]:
+    wizard = command._wizard(front.inventory, secure=False)
+    yield wizard
+    assert wizard.gate.directory
+    wizard.gate.directory.stop()
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    folder = tmp_path / "page"
+    (folder / "assets").mkdir(parents=True)
+    (folder / "index.html").write_text('<meta property="csp-nonce" nonce="NONCE">')
+    (folder / "sw.js").write_text("self")
+    (folder / "assets/index.js").write_text("page")
+    return folder
+
+
+@pytest.fixture
+def client(wizard: Wizard, page: Path) -> Iterator[TestClient]:
+    with TestClient(build(wizard, frozenset({"testserver"}), page)) as client:
+        yield client
+
+
+@pytest.fixture
+def admin(client: TestClient, wizard: Wizard) -> TestClient:
+    done = client.post(f"{API}/claim", json={"token": wizard.claim.token, "name": "anna", "password": PASSWORD}, headers=ORIGIN)
+    assert done.status_code == 201, done.text
+    client.headers.update(ORIGIN)
+    return client
+
+
+def refused(answer: Any, status: int) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    found: dict[str, Any] = answer.json()
+    assert found["status"] == status and found["detail"]
+    return found
+
+
+@pytest.mark.requirement("T1", part="the first account is made with a token that the terminal shows, once")
+def test_the_first_account_is_made_once_by_whoever_has_the_token(
+    client: TestClient, wizard: Wizard, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "bzzz.audit")
+    assert client.get(f"{API}/welcome").json() == {"claimed": False, "me": None}
+    body = {"token": wizard.claim.token, "name": "anna", "password": PASSWORD}
+    refused(client.post(f"{API}/claim", json={**body, "token": "another"}), 401)
+    short = refused(client.post(f"{API}/claim", json={**body, "password": "short"}), 422)
+    assert short["problems"][0]["option"] == "password" and "short" not in json.dumps(short).replace("shorter", "")
+    refused(client.post(f"{API}/claim", json=body, headers={"Origin": "http://evil.example"}), 403)
+    done = client.post(f"{API}/claim", json=body, headers=ORIGIN)
+    assert done.status_code == 201 and (done.json()["name"], done.json()["role"]) == ("anna", "admin")
+    cookie = done.headers["set-cookie"]
+    assert "HttpOnly" in cookie and "SameSite=strict" in cookie and "Path=/" in cookie
+    assert client.get(f"{API}/welcome").json()["claimed"] and client.get(f"{API}/welcome").json()["me"]["name"] == "anna"
+    refused(client.post(f"{API}/claim", json={**body, "name": "bert"}), 409)
+    # So it is for the next process, which knows her, too.
+    again = command._wizard(wizard.draft.source, secure=False)
+    assert not again.claim.open
+    again.gate.directory.stop()
+    assert client.delete(f"{API}/session", headers=ORIGIN).status_code == 204
+    refused(client.get(f"{API}/draft"), 401)
+    refused(client.post(f"{API}/session", json={"user": "anna", "password": "not this one"}), 401)
+    assert client.post(f"{API}/session", json={"user": "anna", "password": PASSWORD}).status_code == 201
+    assert client.get(f"{API}/draft").status_code == 200
+    said = [json.loads(record.message) for record in caplog.records]
+    assert [(one["audit"], one["outcome"]) for one in said] == [
+        ("sign_in", "refused"),
+        ("user.add", "ok"),
+        ("sign_in", "refused"),
+        ("sign_in", "ok"),
+    ]
+    assert wizard.claim.token not in caplog.text and PASSWORD not in caplog.text
+
+
+@pytest.mark.requirement("2.4.4", part="the wizard locks out who guesses")
+def test_who_guesses_has_to_wait(client: TestClient, wizard: Wizard) -> None:
+    tries = [client.post(f"{API}/claim", json={"token": f"guess{number}", "name": "eve", "password": PASSWORD}) for number in range(30)]
+    assert (
+        [one.status_code for one in tries[:5]] == [401] * 5 and tries[-1].status_code == 429 and int(tries[-1].headers["retry-after"]) > 0
+    )
+    refused(client.post(f"{API}/claim", json={"token": wizard.claim.token, "name": "eve", "password": PASSWORD}), 429)
+
+
+@pytest.mark.requirement("2.4.0", part="the wizard")
+def test_nothing_is_told_or_done_without_a_right_to_it(client: TestClient, admin: TestClient, wizard: Wizard) -> None:
+    described = admin.get(f"{API}/openapi.json").json()["paths"]
+    open_ones = {("get", f"{API}/welcome"), ("post", f"{API}/claim"), ("post", f"{API}/session"), ("delete", f"{API}/session")}
+    known = {(method, path) for path, methods in described.items() for method in methods}
+    assert open_ones < known and len(known) >= 14
+    assert wizard.gate.directory
+    now = int(time.time())
+    wizard.gate.directory.write(None, User("vera", "viewer", hashed(PASSWORD), now, now, "test"))
+    viewer = TestClient(client.app, headers=ORIGIN)
+    assert viewer.post(f"{API}/session", json={"user": "vera", "password": PASSWORD}).status_code == 201
+    stranger = TestClient(client.app, headers=ORIGIN)
+    for method, path in sorted(known - open_ones):
+        url = path.replace("{name}", "x")
+        refused(stranger.request(method, url), 401)
+        if method != "get":
+            assert "setup" in refused(viewer.request(method, url), 403)["detail"]
+            for origin in ("http://evil.example", "null", "http://testserver.evil.example", "https://other"):
+                assert "own page" in refused(admin.request(method, url, headers={"Origin": origin}), 403)["detail"]
+    assert viewer.get(f"{API}/draft").status_code == 200
+    with pytest.raises(WebSocketDisconnect), stranger.websocket_connect(f"{API}/runs/x/socket"):
+        pass
+
+
+@pytest.mark.requirement("T2", part="requests are bounded, and from this server's own page only")
+def test_what_stands_before_every_request(client: TestClient, wizard: Wizard, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "testserver" in refused(client.get(f"{API}/welcome", headers={"Host": "evil.example"}), 403)["hosts"]
+    refused(client.post(f"{API}/claim", content=b"x" * (guard.BODY_BYTES + 1)), 413)
+
+    def pieces() -> Iterator[bytes]:
+        for _ in range(5):
+            yield b"x" * (guard.BODY_BYTES // 2)
+
+    refused(client.post(f"{API}/claim", content=pieces()), 400)
+    shell = client.get("/step/3")
+    policy = shell.headers["content-security-policy"]
+    nonce = policy.split("'nonce-")[1].split("'")[0]
+    assert "default-src 'none'" in policy and "unsafe" not in policy and f'nonce="{nonce}"' in shell.text
+    assert client.get("/step/3").headers["content-security-policy"] != policy and shell.headers["x-frame-options"] == "DENY"
+    assert client.get("/sw.js").text == "self" and client.get("/assets/index.js").text == "page"
+    refused(client.get(f"{API}/nothing"), 404)
+    monkeypatch.setattr(guard, "PER_SECOND", 0)
+    answers = [client.get(f"{API}/welcome").status_code for _ in range(guard.BURST + 5)]
+    assert answers[0] == 200 and answers[-1] == 429
+
+
+@pytest.mark.requirement("T2", part="bad input is refused with its remedy")
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PATCH", "/draft", {"base": 0, "changes": {"options/service_prot": 1}}),
+        ("PATCH", "/draft", {"base": -1, "changes": {"options/service_port": 1}}),
+        ("PATCH", "/draft", {"base": 0, "changes": {}}),
+        ("PATCH", "/draft", {"base": 0, "changes": {"nodes/n3": {"address": "192.0.2.1", "groups": ["kings"]}}}),
+        ("PATCH", "/draft", {"base": 0, "changes": {"options/service_port": 1}, "also": 1}),
+        ("POST", "/runs", {"command": "destroy"}),
+        ("POST", "/runs", {"command": "plan", "steps": [9]}),
+        ("POST", "/runs", {"command": "plan", "limit": "n1; id"}),
+        ("POST", "/runs", "{"),
+    ],
+)
+def test_what_is_wrong_is_refused_and_changes_nothing(admin: TestClient, wizard: Wizard, method: str, path: str, body: Any) -> None:
+    content = body if isinstance(body, str) else json.dumps(body)
+    found = refused(admin.request(method, API + path, content=content, headers={"Content-Type": "application/json"}), 422)
+    assert found["problems"] and all(one["message"] and one["remedy"] for one in found["problems"])
+    assert wizard.draft.revision == 0 and wizard.runs.folders() == []
+
+
+@pytest.mark.requirement("T2", part="secrets are in no answer")
+def test_a_canary_in_every_secret_field_is_in_no_answer(
+    admin: TestClient, wizard: Wizard, front: Front, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    secrets = list(admin.get(f"{API}/draft").json()["secrets"])
+    assert len(secrets) >= 8
+    canaries = {name: f"c4nary-{number}-of-a-secret-that-is-long-enough" for number, name in enumerate(secrets)}
+    told = [admin.patch(f"{API}/draft", json={"base": 0, "changes": {f"secrets/{name}": canary}}).text for name, canary in canaries.items()]
+    told.append(admin.patch(f"{API}/draft", json={"base": 0, "changes": {f"secrets/{secrets[0]}": "other-c4nary"}}).text)
+    told += [admin.get(API + path).text for path in ("/draft", "/schema", "/export", "/runs", "/nodes", "/openapi.json")]
+    assert '"revision":' in told[0] and all(admin.get(f"{API}/draft").json()["secrets"].values())
+    assert "c4nary" not in "".join(told) + caplog.text
+    files = [path for path in front.home.rglob("*") if path.is_file()]
+    assert files and not any(b"c4nary" in path.read_bytes() for path in files)
+
+
+@pytest.mark.requirement("T2", part="somebody else's change is not overwritten")
+def test_the_last_writer_is_told_who_was_first(admin: TestClient) -> None:
+    assert admin.patch(f"{API}/draft", json={"base": 0, "changes": {"options/service_port": 9090}}).status_code == 200
+    found = refused(admin.patch(f"{API}/draft", json={"base": 0, "changes": {"options/service_port": 9191}}), 409)
+    assert found["changes"]["options/service_port"]["by"] == "user:anna" and found["changes"]["options/service_port"]["value"] == 9090
+    refused(admin.post(f"{API}/runs", json={"command": "apply", "base": 0}), 409)
+    refused(admin.delete(f"{API}/draft", params={"base": 0}), 409)
+    assert admin.delete(f"{API}/draft", params={"base": 1}).json()["changed"] == {}
+
+
+def ended(client: TestClient, name: str) -> dict[str, Any]:
+    """The run when it is over."""
+    until = time.monotonic() + 60
+    while (found := client.get(f"{API}/runs/{name}").json())["running"] or found["seconds"] == 0:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    return found
+
+
+@pytest.mark.requirement("T1", part="apply, watched from the first event to the last, again from any, and the draft in the inventory")
+def test_a_run_is_followed_from_its_first_event_to_its_last(admin: TestClient, wizard: Wizard, front: Front) -> None:
+    admin.patch(f"{API}/draft", json={"base": 0, "changes": {"options/service_port": 9090}})
+    front.step(
+        2, [{"bzzz.cluster.answer": {"result": {"changed": True, "changes": [{"kind": "file", "name": "/etc/x", "what": "create"}]}}}]
+    )
+    plan = admin.post(f"{API}/runs", json={"command": "plan", "base": 1})
+    assert plan.status_code == 202, plan.text
+    planned = ended(admin, plan.json()["run"])
+    assert planned["inventory"] == str(front.inventory), "remedies name the folder that stays"
+    assert planned["changes"] and "service_port" not in (front.inventory / "group_vars/bzzz/main.yml").read_text()
+    name = admin.post(f"{API}/runs", json={"command": "apply", "steps": [2, 3], "base": 1}).json()["run"]
+    assert "service_port: 9090" in (front.inventory / "group_vars/bzzz/main.yml").read_text()
+    with admin.websocket_connect(f"{API}/runs/{name}/socket?after=0") as socket:
+        events = []
+        while not events or events[-1]["event"] != "RunFinished":
+            events.append(socket.receive_json())
+    assert [event["id"] for event in events] == list(range(1, len(events) + 1))
+    assert events[0]["event"] == "RunStarted" and [event["step"] for event in events if event["event"] == "StepStarted"] == [2, 3]
+    assert not any("facts" in event or "diff" in event for event in events)
+    with admin.websocket_connect(f"{API}/runs/{name}/socket?after={events[-3]['id']}") as socket:
+        assert [socket.receive_json() for _ in range(2)] == events[-2:]
+    run = ended(admin, name)
+    assert (run["exit_code"], run["last"], [step["state"] for step in run["steps"]]) == (0, len(events), ["done", "done"])
+    assert admin.get(f"{API}/runs/{name}/events?after=1&most=2").json()["events"] == events[1:3]
+    listed = admin.get(f"{API}/runs").json()
+    assert [one["command"] for one in listed["runs"]] == ["apply", "plan"] and listed["running"] is None
+    page = admin.get(f"{API}/runs/{name}/report")
+    assert page.status_code == 200 and "sandbox" in page.headers["content-security-policy"] and "trial" in page.text
+    refused(admin.get(f"{API}/runs/nothing"), 404)
+
+
+@pytest.mark.requirement("T1", part="a run is stopped, and another is not begun beside it")
+def test_a_run_is_stopped_and_holds_the_cluster_until_then(admin: TestClient, front: Front, tmp_path: Path) -> None:
+    marker = tmp_path / "began"
+    front.step(1, [{"ansible.builtin.command": {"argv": ["/bin/sh", "-c", f"echo > {marker}; exec sleep 300"]}}])
+    name = admin.post(f"{API}/runs", json={"command": "detect"}).json()["run"]
+    until = time.monotonic() + 30
+    while not marker.exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    busy = refused(admin.post(f"{API}/runs", json={"command": "verify"}), 409)
+    assert busy["problems"][0]["remedy"]
+    assert admin.get(f"{API}/runs").json()["running"]["command"] == "detect"
+    assert admin.delete(f"{API}/runs/{name}").json() == {"asked": True}
+    assert ended(admin, name)["outcome"] == "interrupted"
+
+
+@pytest.mark.requirement("T2", part="a declaration with problems is not applied")
+def test_a_declaration_with_problems_is_not_applied(admin: TestClient, wizard: Wizard) -> None:
+    admin.patch(f"{API}/draft", json={"base": 0, "changes": {"options/service_port": 3000}})
+    found = refused(admin.post(f"{API}/runs", json={"command": "apply"}), 422)
+    assert [one["option"] for one in found["problems"]] == ["service_mcp_port"] and found["problems"][0]["remedy"]
+    assert wizard.draft.view()["changed"] and wizard.runs.folders() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["--host", "0.0.0.0"], "host"),
+        (["--certificate", "CERT"], "certificate"),
+        (["--host", "0.0.0.0", "--certificate", "CERT", "--key", "CERT"], "host"),
+        (["--port", "TAKEN"], "port"),
+    ],
+)
+@pytest.mark.requirement("T1", part="loopback only unless there are TLS and an account")
+def test_nobody_listens_in_or_comes_first(
+    front: Front, tmp_path: Path, arguments: list[str], option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+
+    from typer.testing import CliRunner
+
+    from bzzz_setup import cli
+    from bzzz_setup.web import frontend
+
+    monkeypatch.setattr(frontend, "built", lambda say: tmp_path)
+    certificate = tmp_path / "cert.pem"
+    certificate.write_text("x")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        words = {"CERT": str(certificate), "TAKEN": str(taken.getsockname()[1])}
+        done = CliRunner().invoke(cli.app, ["web", "-i", str(front.inventory), *(words.get(word, word) for word in arguments)])
+    assert done.exit_code == 2 and option in done.output, done.output
