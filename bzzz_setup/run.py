@@ -218,7 +218,9 @@ def execute(job: Job, on_event: Callable[[Event], None]) -> Path | None:
 def _ansible(job: Job, declaration: Declaration, private: Path, emit: Callable[[Event], None]) -> RunFinished:
     from ansible_runner import Runner, RunnerConfig  # noqa: PLC0415 - slow to import, and seldom needed
 
-    sockets = paths.control_sockets(declaration.cluster)
+    # What touches no node runs beside a run that does, whose connections are none of its business.
+    sockets = paths.control_sockets(declaration.cluster) if job.journal else private / "sockets"
+    sockets.mkdir(exist_ok=True)
     _close_masters(sockets)
     config = RunnerConfig(
         private_data_dir=str(private),

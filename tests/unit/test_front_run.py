@@ -424,3 +424,22 @@ def test_the_report_of_a_run_is_kept_listed_and_handed_out(front: Front, tmp_pat
         assert refused.returncode == 2 and said in refused.stdout + refused.stderr
     browserless = front.run("report", "--open", PATH=str(tmp_path), BROWSER="")
     assert browserless.returncode == 2 and str(page) in browserless.stdout
+
+
+@pytest.mark.requirement("L2", part="a check beside a run leaves its connections alone")
+def test_a_check_beside_a_run_leaves_its_connections_alone(front: Front, tmp_path: Path) -> None:
+    marker = tmp_path / "began"
+    front.step(1, [held_open(front, marker)])
+    front.playbook("check", [{"name": "Check", "hosts": "bzzz", "gather_facts": False, "tasks": [{"bzzz.cluster.answer": {"result": {}}}]}])
+    runtime = tmp_path / "runtime"
+    runtime.mkdir(mode=0o700)
+    run = front.start("detect", XDG_RUNTIME_DIR=str(runtime))
+    try:
+        wait_for(marker.exists)
+        before = sorted(runtime.rglob("*"))
+        assert front.run("check", XDG_RUNTIME_DIR=str(runtime)).returncode == 0
+        assert sorted(runtime.rglob("*")) == before and before
+    finally:
+        run.send_signal(signal.SIGINT)
+        run.communicate(timeout=60)
+    assert run.returncode == 130
