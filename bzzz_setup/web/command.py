@@ -49,7 +49,7 @@ def web(
         wizard, names = _wizard(folder, secure=certificate is not None), {host, *(name or [])}
         if _is_loopback(host):
             names |= {"127.0.0.1", "localhost", "::1"}
-        _serve(wizard, page, frozenset(names), host, port, certificate, key)
+        _serve(wizard, page, frozenset(names), (name or [host])[0], host, port, certificate, key)
 
 
 def _folder(named: Path | None) -> Path:
@@ -111,7 +111,9 @@ def _wizard(folder: Path, *, secure: bool) -> Wizard:
     return Wizard(Draft(folder, paths.state(".web") / mark / "draft.json"), gate, claim)
 
 
-def _serve(wizard: Wizard, page: Path, names: frozenset[str], host: str, port: int, certificate: Path | None, key: Path | None) -> None:
+def _serve(
+    wizard: Wizard, page: Path, names: frozenset[str], called: str, host: str, port: int, certificate: Path | None, key: Path | None
+) -> None:
     import uvicorn  # noqa: PLC0415 - slow to import
 
     out = terminal.console(stderr=True)
@@ -127,7 +129,7 @@ def _serve(wizard: Wizard, page: Path, names: frozenset[str], host: str, port: i
             "Stop what listens there, or choose another with --port.",
             option="port",
         ) from error
-    shown = f"[{host}]" if ":" in host else host
+    shown = f"[{called}]" if ":" in called else called
     url = f"{'https' if certificate else 'http'}://{shown}:{listening.getsockname()[1]}/"
     audit.configure()
     # The token is in the fragment, which browsers keep to themselves: it reaches no log.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 import shutil
 import threading
 import time
@@ -28,12 +29,13 @@ from bzzz_setup.events import ExitCode, Refusal
 OPTIONS, NODES, SECRETS = "options", "nodes", "secrets"
 # A run over a copy is over by then.
 COPY_SECONDS = 24 * 3600
+NODE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
 GROUPS = ("coordinators", "workers", "storage")
 
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """value: None takes it away; of a secret it is the vault's text. was: the folder's value when the change was made."""
+    """value: None takes it away; of a secret it is the vault's text. at: seconds since the epoch."""
 
     value: Any
     revision: int
@@ -80,8 +82,8 @@ class Draft:
             newer = {path: self.changes[path] for path in wanted if path in self.changes and self.changes[path].revision > base}
             if newer := {path: change for path, change in newer.items() if change.value != wanted[path]}:
                 raise Conflict(newer)
-            for path in wanted:
-                _check(path)
+            for path, value in wanted.items():
+                _check(path, value)
             self.revision += 1
             for path, value in wanted.items():
                 kept = self._sealed(value) if path.startswith(f"{SECRETS}/") and value is not None else value
@@ -293,8 +295,8 @@ def _put(mapping: dict[str, Any], key: str, value: Any) -> None:
         mapping[key] = value
 
 
-def _check(path: str) -> None:
-    """Raises Refusal for a path that leads nowhere."""
+def _check(path: str, value: Any) -> None:
+    """Raises Refusal for a path that leads nowhere, and for host keys that are another's."""
     kind, _, rest = path.partition("/")
     node, _, option = rest.partition("/")
     specs: dict[str, Spec] = options_of(load_specs())
@@ -303,8 +305,9 @@ def _check(path: str) -> None:
     known = {
         OPTIONS: name in specs and not secret,
         SECRETS: secret,
-        NODES: bool(node) and (not option or (name in specs and not secret)),
-        KNOWN_HOSTS: bool(rest),
+        # Files are called by it.
+        NODES: bool(NODE.fullmatch(node)) and (not option or (name in specs and not secret)),
+        KNOWN_HOSTS: bool(rest) and isinstance(value, str) and all(line.startswith(f"{rest} ") for line in value.splitlines()),
     }
     if not known.get(kind):
         remedy = "Write options/<option>, nodes/<node>, nodes/<node>/<option> or secrets/<option>; the schema lists the options."

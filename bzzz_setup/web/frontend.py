@@ -35,6 +35,8 @@ def sources() -> str:
 def built(say: Callable[[str], None]) -> Path:
     """The folder with the page. In a checkout it is made where it is missing or outdated. Raises Refusal."""
     if not (UI / "package.json").is_file():
+        if not (DIST / "index.html").is_file():
+            raise _refusal("this installation carries no page", "Start ./bzzz web in a checkout, or install a wheel built after that.")
         return DIST
     stamp = DIST / ".sources"
     wanted = sources()

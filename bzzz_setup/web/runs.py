@@ -24,7 +24,6 @@ from bzzz_setup import paths, run
 from bzzz_setup.events import ExitCode, Refusal
 from bzzz_setup.report import Report
 
-COMMANDS = ("detect", "plan", "apply", "verify")
 START_SECONDS = 60
 
 

@@ -17,16 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import labs
 import pytest
 import testinfra
+from labs import KEPT
 
 from bzzz_setup.declaration import MAIN, dump, load, write
-from bzzz_setup.events import Refusal
 from bzzz_setup.lab import Lab
-from bzzz_setup.machine import prepare
 
 BIN = Path(sys.executable).parent
-KEPT = os.environ.get("BZZZ_TEST_LAB")
 SYSTEM = os.environ.get("BZZZ_TEST_OS", "mixed")
 
 
@@ -86,27 +85,9 @@ class Tools:
 
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """Three fresh nodes; others for the tests that run beside.
-
-    Where no lab can be had, the tests are skipped with the reason; in CI that is a failure.
-    """
-    lab = Lab(KEPT or ("beside" if request.config.getoption("markexpr") == "beside" else "tests"))
-    try:
-        prepare(print)
-        if not KEPT:
-            lab.down()  # what a killed run left
-        if not (KEPT and lab.nodes):
-            lab.up(3, system=SYSTEM)
-            # A mirror that is slow for a moment would be a warning in every test; test_30 looks for itself.
-            options = load((lab.inventory / MAIN).read_text(encoding="utf-8"))
-            write(lab.inventory / MAIN, dump({**options, "network_egress": []}))
-    except Refusal as refusal:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(f"no lab: {refusal}")
-    yield lab
-    if not KEPT:
-        lab.down()
+    """Three fresh nodes; others for the tests that run beside."""
+    with labs.three_nodes("beside" if request.config.getoption("markexpr") == "beside" else "tests", SYSTEM) as lab:
+        yield lab
 
 
 @pytest.fixture(scope="session")

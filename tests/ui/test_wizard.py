@@ -17,16 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import labs
 import pytest
 from front import Front
 
 from bzzz_setup import init
-from bzzz_setup.declaration import HOSTS, MAIN, dump, load, write
-from bzzz_setup.events import Refusal
+from bzzz_setup.declaration import HOSTS, MAIN, dump
 from bzzz_setup.lab import Lab
-from bzzz_setup.machine import prepare
 
-KEPT = os.environ.get("BZZZ_TEST_LAB")
 PASSWORD = "correct horse battery"
 WIDTHS = (375, 900, 1400)
 
@@ -84,22 +82,8 @@ def own_home(base: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    lab = Lab(KEPT or "wizard")
-    try:
-        prepare(print)
-        if not KEPT:
-            lab.down()
-        if not (KEPT and lab.nodes):
-            lab.up(3, system="mixed")
-            options = load((lab.inventory / MAIN).read_text(encoding="utf-8"))
-            write(lab.inventory / MAIN, dump({**options, "network_egress": []}))
-    except Refusal as refusal:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(f"no lab: {refusal}")
-    yield lab
-    if not KEPT:
-        lab.down()
+    with labs.three_nodes("wizard", "mixed") as lab:
+        yield lab
 
 
 @pytest.fixture(scope="module")

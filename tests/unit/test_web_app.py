@@ -5,17 +5,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.bzzz.cluster.plugins.module_utils import discovery
 from front import Front
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from bzzz_setup import init
+from bzzz_setup import host_keys, init
 from bzzz_setup.declaration import HOSTS, dump
 from bzzz_setup.node.auth.passwords import hashed
 from bzzz_setup.node.auth.records import User
@@ -281,6 +283,60 @@ def test_a_declaration_with_problems_is_not_applied(admin: TestClient, wizard: W
     found = refused(admin.post(f"{API}/runs", json={"command": "apply"}), 422)
     assert [one["option"] for one in found["problems"]] == ["service_mcp_port"] and found["problems"][0]["remedy"]
     assert wizard.draft.view()["changed"] and wizard.runs.folders() == []
+
+
+@pytest.mark.requirement("T1", part="the first machines make the inventory, more go into the draft, and host keys are compared")
+def test_machines_that_are_found_are_taken(
+    admin: TestClient, wizard: Wizard, front: Front, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Found by a search that stands in; on lab nodes it is tests/cluster's, by the same functions."""
+    keys = {
+        address: f"{address} {(tmp_path / name).with_suffix('.pub').read_text().strip()}\n" for name, address in made_keys(tmp_path).items()
+    }
+    answering = list(keys)
+    monkeypatch.setattr(init, "found", lambda search, knock: ([machine(address) for address in answering], []))
+    monkeypatch.setattr(host_keys, "known_hosts", lambda ports, file: "".join(keys[address] for address in ports))
+    source = wizard.draft.source
+    source.rename(source.with_name("away"))
+    assert admin.get(f"{API}/draft").json()["nodes"] == {}
+    answering.remove("192.0.2.9")
+    found = admin.post(f"{API}/find", json={"nodes": "192.0.2.7-8"}).json()
+    told = [(one["name"], one["address"], len(one["keys"])) for one in found["machines"]]
+    assert told == [
+        ("node1", "192.0.2.7", 1),
+        ("node2", "192.0.2.8", 1),
+    ]
+    take = {"machines": [{key: one[key] for key in ("name", "address", "port")} for one in found["machines"]], "cluster": "lab"}
+    assert "192.0.2.7" in refused(admin.post(f"{API}/machines", json={**take, "known_hosts": ""}), 422)["detail"] and not source.exists()
+    done = admin.post(f"{API}/machines", json={**take, "known_hosts": found["known_hosts"], "user": "operator"})
+    assert done.status_code == 201, done.text
+    assert (source / "known_hosts.txt").read_text() == found["known_hosts"]
+    nodes = admin.get(f"{API}/draft").json()["nodes"]
+    assert {name: node["groups"] for name, node in nodes.items()} == {"node1": ["coordinators", "workers"], "node2": ["workers"]}
+    answering.append("192.0.2.9")
+    more = admin.post(f"{API}/find", json={"nodes": "192.0.2.7-9"}).json()
+    assert (more["known"], [one["name"] for one in more["machines"]]) == (2, ["node3"])
+    assert (
+        admin.post(
+            f"{API}/machines", json={"machines": [{"name": "node3", "address": "192.0.2.9"}], "known_hosts": more["known_hosts"]}
+        ).status_code
+        == 201
+    )
+    assert "192.0.2.9" not in (source / "known_hosts.txt").read_text() and "node3" in admin.get(f"{API}/draft").json()["nodes"]
+    wizard.draft.publish()
+    assert (source / "known_hosts.txt").read_text() == found["known_hosts"] + more["known_hosts"]
+
+
+def machine(address: str) -> discovery.Machine:
+    return discovery.Machine(address, 22, "", ("list",), frozenset({address}))
+
+
+def made_keys(folder: Path) -> dict[str, str]:
+    """Key files, and the machines whose they are."""
+    machines = {f"key{number}": f"192.0.2.{number}" for number in (7, 8, 9)}
+    for name in machines:
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", folder / name], check=True)
+    return machines
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,9 @@ def test_what_is_typed_is_no_template_and_a_template_of_the_operators_is_told(dr
         "options",
         "",
         "known_hosts.txt/",
+        "known_hosts.txt/192.0.2.9",
+        "nodes/..",
+        "nodes/a b",
     ],
 )
 def test_a_path_that_leads_nowhere_is_refused(draft: Draft, path: str) -> None:

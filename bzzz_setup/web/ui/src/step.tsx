@@ -63,46 +63,29 @@ function Lines({ schema, uiSchema, formData, onChange, fieldPathId, disabled, re
   );
 }
 
-/** One of a few; what holds where none is chosen is the first of the list. */
-function Choice({ id, options, value, placeholder, label, disabled, readonly, rawErrors, onChange }: WidgetProps) {
+/** One of a few, or what holds where none is chosen. */
+function Choice({ id, schema, options, value, placeholder, label, disabled, readonly, rawErrors, onChange }: WidgetProps) {
+  const yesNo = schema.type === "boolean";
+  const offered = yesNo ? [t.yes, t.no] : (options.enumOptions ?? []).map((one) => String(one.value));
+  const shown = value === undefined || value === null ? "" : yesNo ? (value ? t.yes : t.no) : String(value);
   return (
     <TextField
       select
       fullWidth
       id={id}
       label={label}
-      value={value ?? ""}
+      value={shown}
       disabled={disabled || readonly}
       error={!!rawErrors?.length}
-      onChange={(event) => onChange(event.target.value === "" ? undefined : event.target.value)}
+      onChange={({ target }) => onChange(target.value === "" ? undefined : yesNo ? target.value === t.yes : target.value)}
       slotProps={{ select: { displayEmpty: true }, inputLabel: { shrink: true, htmlFor: id }, htmlInput: { "aria-describedby": `${id}__help` } }}
     >
       <MenuItem value="">{t.byDefault(placeholder ?? "")}</MenuItem>
-      {(options.enumOptions ?? []).map((one) => (
-        <MenuItem key={String(one.value)} value={one.value}>
-          {one.label}
+      {offered.map((one) => (
+        <MenuItem key={one} value={one}>
+          {one}
         </MenuItem>
       ))}
-    </TextField>
-  );
-}
-
-/** Yes, no, or what holds where neither is chosen. */
-function YesNo({ id, value, placeholder, label, disabled, readonly, onChange }: WidgetProps) {
-  return (
-    <TextField
-      select
-      fullWidth
-      id={id}
-      label={label}
-      value={value === undefined || value === null ? "" : value ? "yes" : "no"}
-      disabled={disabled || readonly}
-      onChange={(event) => onChange(event.target.value === "" ? undefined : event.target.value === "yes")}
-      slotProps={{ select: { displayEmpty: true }, inputLabel: { shrink: true, htmlFor: id }, htmlInput: { "aria-describedby": `${id}__help` } }}
-    >
-      <MenuItem value="">{t.byDefault(placeholder ?? "")}</MenuItem>
-      <MenuItem value="yes">{t.yes}</MenuItem>
-      <MenuItem value="no">{t.no}</MenuItem>
     </TextField>
   );
 }
@@ -233,7 +216,7 @@ function Options({ role, names, own, draft, node, problems, onChange }: OptionsP
       const option = role.schema.properties[name]!;
       found[name] = {
         "ui:placeholder": otherwise(option, draft, node, name),
-        ...(option.enum ? { "ui:widget": Choice } : option.type === "boolean" ? { "ui:widget": YesNo } : {}),
+        ...(option.enum || option.type === "boolean" ? { "ui:widget": Choice } : {}),
         ...(option.type === "array" && option.items?.type !== "object" ? { "ui:field": Lines } : {}),
         ...(draft.templates.includes(node ? `nodes/${node}/${name}` : `options/${name}`) ? { "ui:readonly": true, "ui:help": t.template } : {}),
       };
