@@ -539,6 +539,32 @@ def verify(
 
 
 @app.command()
+def pause(inventory: InventoryOption = None, as_json: JsonOption = False) -> None:
+    """Have the run that goes on wait before its next step, until resume. It holds the cluster meanwhile."""
+    with _command(inventory, as_json) as call:
+        _pause(call, True)
+
+
+@app.command()
+def resume(inventory: InventoryOption = None, as_json: JsonOption = False) -> None:
+    """Let a run that pause has asked to wait go on."""
+    with _command(inventory, as_json) as call:
+        _pause(call, False)
+
+
+def _pause(call: Settings, wanted: bool) -> None:
+    cluster = Declaration.read(paths.inventory(call.inventory)).cluster
+    folder = run.going_on(cluster)
+    if folder is None:
+        raise Refusal(f"no run of cluster {cluster} is going on", "See how the last one ended with: bzzz-setup status")
+    run.pause(folder, wanted)
+    if call.as_json:
+        _print_json({"cluster": cluster, "run": folder.name, "pausing": wanted})
+    else:
+        _out(False).print(f"{folder.name} waits before its next step." if wanted else f"{folder.name} goes on.", highlight=False)
+
+
+@app.command()
 def status(inventory: InventoryOption = None, as_json: JsonOption = False) -> None:
     """Show how the last apply or verify ended, and whether a run is going on."""
     with _command(inventory, as_json) as call:

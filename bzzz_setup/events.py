@@ -66,6 +66,18 @@ class StepStarted(Event):
 
 
 @dataclass(kw_only=True)
+class Paused(Event):
+    """The run waits, as it was asked to, before this step."""
+
+    step: int
+
+
+@dataclass(kw_only=True)
+class Resumed(Event):
+    """It goes on."""
+
+
+@dataclass(kw_only=True)
 class TaskStarted(Event):
     """`step` is 0 for a play that is none of the eight steps."""
 

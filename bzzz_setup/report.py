@@ -16,7 +16,18 @@ from ansible_collections.bzzz.cluster.plugins.module_utils.probe import matrix
 from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem, errors, merged, problem
 
 from bzzz_setup import paths
-from bzzz_setup.events import Event, ExitCode, Message, RunFinished, RunStarted, StepStarted, TaskFinished, TaskStarted
+from bzzz_setup.events import (
+    Event,
+    ExitCode,
+    Message,
+    Paused,
+    Resumed,
+    RunFinished,
+    RunStarted,
+    StepStarted,
+    TaskFinished,
+    TaskStarted,
+)
 from bzzz_setup.steps import steps
 
 
@@ -54,6 +65,8 @@ class Report:
     started: float = 0.0
     seconds: float = 0.0
     finished: RunFinished | None = None
+    # The step before which it waits, as it was asked to.
+    paused: int | None = None
     steps: dict[int, StepReport] = field(default_factory=dict)
     nodes: dict[str, Tally] = field(default_factory=dict)
     changes: list[dict[str, Any]] = field(default_factory=list)
@@ -85,6 +98,16 @@ class Report:
             self._end_step(event.at)
             step = self.steps.setdefault(event.step, StepReport(event.step, str(event.step)))
             step.state, step.started = "running", event.at
+        elif isinstance(event, Paused):
+            # Ansible may have told of the step already.
+            if (next_one := self.steps.get(event.step)) and next_one.state == "running":
+                next_one.state = "waiting"
+            self._end_step(event.at)
+            self.paused = event.step
+        elif isinstance(event, Resumed):
+            if next_one := self.steps.get(self.paused or 0):
+                next_one.state, next_one.started = "running", event.at
+            self.paused = None
         elif isinstance(event, TaskStarted):
             self.working[event.node] = event
             self.nodes.setdefault(event.node, Tally())
@@ -96,6 +119,7 @@ class Report:
         elif isinstance(event, RunFinished):
             self.finished = event
             self.working.clear()
+            self.paused = None
             self._forget_rescued({*event.failed, *event.unreachable})
             self._end_step(event.at, interrupted=event.interrupted)
 
@@ -238,6 +262,7 @@ class Report:
             "seconds": self.seconds,
             "exit_code": int(self.exit_code),
             "outcome": self.exit_code.name.lower(),
+            "paused": self.paused,
             "steps": [{**asdict(step), "changed": step.changed} for step in self.steps.values()],
             "nodes": {name: {**asdict(tally), "hardware": self.hardware(name)} for name, tally in self.nodes.items()},
             "changes": self.changes,

@@ -29,7 +29,9 @@ from bzzz_setup.events import (
     Event,
     ExitCode,
     Message,
+    Paused,
     Refusal,
+    Resumed,
     RunFinished,
     RunStarted,
     StepStarted,
@@ -41,6 +43,8 @@ from bzzz_setup.report import Report
 RUNS_KEPT = 20
 CANCEL_GRACE_SECONDS = 10
 FORKS = 25
+# Plugins that ansible-playbook loads for the front.
+CALLBACKS = Path(__file__).with_name("callbacks")
 
 # What ansible-playbook gets of the caller's environment; everything else may hold secrets that are none of its business.
 _PASSED = re.compile(
@@ -156,6 +160,25 @@ def _holder(file: Path) -> dict[str, Any]:
     return {"pid": None, "since": None, "command": None}
 
 
+def pausing(run: Path) -> bool:
+    """Whether the run of this folder is to wait before its next step."""
+    return (run / "pause").exists()
+
+
+def pause(run: Path, wanted: bool) -> None:
+    """Have the run of this folder wait before its next step, or go on."""
+    if wanted:
+        (run / "pause").touch(mode=0o600)
+    else:
+        (run / "pause").unlink(missing_ok=True)
+
+
+def going_on(cluster: str) -> Path | None:
+    """The folder of the run that holds the cluster now, if one does."""
+    held = holder(cluster)
+    return next((folder for folder in runs(cluster) if held and f"-{held['pid']}-" in folder.name), None)
+
+
 @contextlib.contextmanager
 def lock(cluster: str, command: str) -> Iterator[None]:
     """Hold the cluster. The kernel frees it when the holder dies, however it dies. Raises Refusal (BUSY) when another holds it."""
@@ -237,6 +260,8 @@ def _ansible(job: Job, declaration: Declaration, private: Path, emit: Callable[[
     config.suppress_output_file = True
     config.pexpect_timeout = 0.2
     config.env = {**_runner_environment(config.env), **_environment(declaration.cluster, private, sockets)}
+    config.env["ANSIBLE_CALLBACK_PLUGINS"] += f"{os.pathsep}{CALLBACKS}"
+    config.env["BZZZ_RUN_FOLDER"] = str(private.parent)
     pid_file = private / "pid"
     config.command = [sys.executable, "-c", _TETHER, str(os.getpid()), str(pid_file), *PLAYBOOK, *config.command[1:]]
     if job.journal and (job.unlocks or "ansible_ssh_private_key" in declaration.options):
@@ -247,15 +272,20 @@ def _ansible(job: Job, declaration: Declaration, private: Path, emit: Callable[[
         config.env["ANSIBLE_SSH_AGENT"] = str(agent)
 
     translate = _Translator(emit)
-    cancel = _Cancel(pid_file)
+    cancel, pauses = _Cancel(pid_file), _Pauses(private.parent, emit)
+
+    def look() -> bool:
+        pauses.look()
+        return cancel.overdue()
 
     def scrub(status: dict[str, Any], runner_config: Any) -> None:
         # Holds the whole environment, and proxy URLs may hold passwords.
         (private / "artifacts/run/command").unlink(missing_ok=True)
 
     with cancel:
-        runner = Runner(config, event_handler=translate, cancel_callback=cancel.overdue, status_handler=scrub)
+        runner = Runner(config, event_handler=translate, cancel_callback=look, status_handler=scrub)
         runner.run()
+    pauses.look()
     _close_masters(sockets)
     with contextlib.suppress(OSError):
         sockets.rmdir()
@@ -375,6 +405,25 @@ class _Cancel:
         if self.asked:
             self._ask()  # Again: the signal may have come before the process could take it.
         return self.asked and time.monotonic() - self.asked_at > CANCEL_GRACE_SECONDS
+
+
+class _Pauses:
+    """Tells when a run begins to wait between two steps, and when it goes on."""
+
+    def __init__(self, folder: Path, emit: Callable[[Event], None]) -> None:
+        self._waits, self._emit = folder / "waits", emit
+        self._told = False
+
+    def look(self) -> None:
+        if self._waits.exists() == self._told:
+            return
+        self._told = not self._told
+        if not self._told:
+            self._emit(Resumed())
+            return
+        with contextlib.suppress(FileNotFoundError):
+            play = self._waits.read_text(encoding="utf-8")
+            self._emit(Paused(step=next((step.number for step in steps.steps() if step.play == play), 0)))
 
 
 class _Translator:

@@ -20,7 +20,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from bzzz_setup.events import Event, ExitCode, Message, RunFinished, StepStarted, TaskFinished, TaskStarted
+from bzzz_setup.events import Event, ExitCode, Message, Paused, Resumed, RunFinished, StepStarted, TaskFinished, TaskStarted
 from bzzz_setup.host_keys import HostKeys
 from bzzz_setup.keys import Key
 from bzzz_setup.report import Report, StepReport, clock, count, few, gib, unified
@@ -83,6 +83,10 @@ class Progress:
                 self._out.print(f"   [red]✘[/] {escape(event.node)}: {escape(event.task)}: {escape(first)}")
         elif isinstance(event, Message) and event.level == "warning":
             self._out.print(f"   [yellow]![/] {escape(event.text)}")
+        elif isinstance(event, Paused):
+            self._out.print(f"   [yellow]…[/] waiting before step {event.step}; go on with: bzzz-setup resume")
+        elif isinstance(event, Resumed):
+            self._out.print("   [yellow]…[/] going on")
         elif isinstance(event, RunFinished):
             self._finished_steps()
 

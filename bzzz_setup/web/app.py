@@ -75,6 +75,10 @@ class RunBody(Body):
     become_password: str | None = secret("Sudo's, where it asks for one.")
 
 
+class PauseBody(Body):
+    pausing: bool = Field(description="Whether it is to wait before its next step.")
+
+
 class Wizard:
     """Everything that the routes share."""
 
@@ -285,7 +289,13 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
         folder = kept(name)
         lines = runs.lines(name, 0, 10**9)
         report = runs.report(folder.name)
-        return {**report.as_dict(), "diffs": report.diffs, "running": report.finished is None and held_by(report.run), "last": len(lines)}
+        return {
+            **report.as_dict(),
+            "diffs": report.diffs,
+            "running": report.finished is None and held_by(report.run),
+            "pausing": run.pausing(folder),
+            "last": len(lines),
+        }
 
     def held_by(name: str) -> bool:
         held = run.holder(str(draft.view()["cluster"]))
@@ -324,6 +334,15 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
         asked_to = held_by(name) and runs.cancel()
         gate.audit("run.cancel", who, address(request), run=name)
         return {"asked": asked_to}
+
+    @app.put(f"{API}/runs/{{name}}/pause", tags=["runs"], responses={404: {"description": "No such run"}})
+    def pause(who: Operator, request: Request, name: str, body: PauseBody) -> dict[str, Any]:
+        """Have a run wait before its next step, or go on. One that is over is left as it is."""
+        folder = kept(name)
+        wanted = body.pausing and held_by(name)
+        run.pause(folder, wanted)
+        gate.audit("run.pause" if wanted else "run.resume", who, address(request), run=name)
+        return {"pausing": wanted}
 
     @app.websocket(f"{API}/runs/{{name}}/socket")
     async def follow(websocket: WebSocket, name: str, after: int = 0) -> None:

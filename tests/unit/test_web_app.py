@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +229,13 @@ def ended(client: TestClient, name: str) -> dict[str, Any]:
     return found
 
 
+def until(come: Callable[[], Any], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not come():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 @pytest.mark.requirement("T1", part="apply, watched from the first event to the last, again from any, and the draft in the inventory")
 def test_a_run_is_followed_from_its_first_event_to_its_last(admin: TestClient, wizard: Wizard, front: Front) -> None:
     admin.patch(f"{API}/draft", json={"base": 0, "changes": {"options/service_port": 9090}})
@@ -266,15 +273,54 @@ def test_a_run_is_stopped_and_holds_the_cluster_until_then(admin: TestClient, fr
     marker = tmp_path / "began"
     front.step(1, [{"ansible.builtin.command": {"argv": ["/bin/sh", "-c", f"echo > {marker}; exec sleep 300"]}}])
     name = admin.post(f"{API}/runs", json={"command": "detect"}).json()["run"]
-    until = time.monotonic() + 30
-    while not marker.exists():
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    until(marker.exists)
     busy = refused(admin.post(f"{API}/runs", json={"command": "verify"}), 409)
     assert busy["problems"][0]["remedy"]
     assert admin.get(f"{API}/runs").json()["running"]["command"] == "detect"
     assert admin.delete(f"{API}/runs/{name}").json() == {"asked": True}
     assert ended(admin, name)["outcome"] == "interrupted"
+
+
+@pytest.mark.requirement("T1", "T2", part="a run waits between two steps, and goes on")
+def test_a_run_waits_between_two_steps_when_it_is_asked_to(admin: TestClient, front: Front, tmp_path: Path) -> None:
+    gate, done = tmp_path / "gate", tmp_path / "done"
+    front.step(2, [{"ansible.builtin.wait_for": {"path": str(gate), "timeout": 60, "sleep": 0}}])
+    front.step(3, [{"ansible.builtin.file": {"path": str(done), "state": "touch"}}])
+    name = admin.post(f"{API}/runs", json={"command": "apply"}).json()["run"]
+
+    def told(kind: str) -> list[dict[str, Any]]:
+        return [one for one in admin.get(f"{API}/runs/{name}/events").json()["events"] if one["event"] == kind]
+
+    until(lambda: any(one["step"] == 2 for one in told("TaskStarted")))
+    assert admin.put(f"{API}/runs/{name}/pause", json={"pausing": True}).json() == {"pausing": True}
+    assert admin.get(f"{API}/runs/{name}").json()["pausing"]
+    gate.touch()
+    until(lambda: told("Paused"))
+    seen = admin.get(f"{API}/runs/{name}").json()
+    assert (seen["paused"], seen["running"]) == (3, True)
+    assert [step["state"] for step in seen["steps"]][:4] == ["done", "done", "waiting", "waiting"]
+    time.sleep(1)
+    assert not done.exists() and not told("RunFinished")
+    assert subprocess.run(front.command("resume", "-i", str(front.inventory)), check=False).returncode == 0
+    until(lambda: told("RunFinished"))
+    ended = admin.get(f"{API}/runs/{name}").json()
+    assert done.exists() and ended["exit_code"] == 0 and ended["paused"] is None and len(told("Resumed")) == 1
+    assert [step["state"] for step in ended["steps"]] == ["done"] * 8
+    # One that is over waits for nothing.
+    assert admin.put(f"{API}/runs/{name}/pause", json={"pausing": True}).json() == {"pausing": False}
+    refused(admin.put(f"{API}/runs/another/pause", json={"pausing": True}), 404)
+    again = subprocess.run(front.command("pause", "-i", str(front.inventory)), capture_output=True, text=True, check=False)
+    assert again.returncode == 2 and "no run of cluster trial is going on" in again.stderr + again.stdout
+
+
+@pytest.mark.requirement("L2", part="a run that waits between two steps can be stopped")
+def test_a_run_that_waits_can_be_stopped(admin: TestClient) -> None:
+    name = admin.post(f"{API}/runs", json={"command": "apply"}).json()["run"]
+    admin.put(f"{API}/runs/{name}/pause", json={"pausing": True})
+    until(lambda: admin.get(f"{API}/runs/{name}").json()["paused"])
+    assert admin.delete(f"{API}/runs/{name}").json() == {"asked": True}
+    until(lambda: not admin.get(f"{API}/runs/{name}").json()["running"])
+    assert admin.get(f"{API}/runs/{name}").json()["outcome"] == "interrupted"
 
 
 @pytest.mark.requirement("T2", part="a declaration with problems is not applied")

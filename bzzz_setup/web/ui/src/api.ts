@@ -94,6 +94,9 @@ export interface Report {
   failures: { step: number; node: string; role: string; task: string; message: string; remedy: string | null }[];
   messages: { level: string; text: string }[];
   running: boolean;
+  /** Whether it is to wait before its next step, and before which it does. */
+  pausing: boolean;
+  paused: number | null;
   last: number;
 }
 
@@ -109,7 +112,7 @@ export interface RunSummary {
 export interface RunEvent {
   id: number;
   at: number;
-  event: "RunStarted" | "StepStarted" | "TaskStarted" | "TaskFinished" | "Message" | "RunFinished";
+  event: "RunStarted" | "StepStarted" | "TaskStarted" | "TaskFinished" | "Paused" | "Resumed" | "Message" | "RunFinished";
   step?: number;
   node?: string;
   role?: string;
@@ -190,5 +193,6 @@ export const api = {
   runs: () => ask<{ running: { pid: number; command: string } | null; runs: RunSummary[] }>("GET", "/runs"),
   run: (name: string) => ask<Report>("GET", `/runs/${name}`),
   events: (name: string, after: number, most: number) => ask<{ events: RunEvent[] }>("GET", `/runs/${name}/events?after=${after}&most=${most}`),
+  pause: (name: string, pausing: boolean) => ask<{ pausing: boolean }>("PUT", `/runs/${name}/pause`, { pausing }),
   stop: (name: string) => ask<{ asked: boolean }>("DELETE", `/runs/${name}`),
 };

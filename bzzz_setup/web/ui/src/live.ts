@@ -31,6 +31,8 @@ function bad(status: string | undefined): boolean {
 export function line(event: RunEvent): Line | null {
   const told = { id: event.id, at: event.at, node: event.node ?? "" };
   if (event.event === "StepStarted") return { ...told, text: `— step ${event.step} —`, kind: "note" };
+  if (event.event === "Paused") return { ...told, text: `waiting before step ${event.step}`, kind: "note" };
+  if (event.event === "Resumed") return { ...told, text: "going on", kind: "note" };
   if (event.event === "Message") return { ...told, text: event.text ?? "", kind: event.level === "error" ? "failed" : "note" };
   if (event.event === "RunFinished") return { ...told, text: event.interrupted ? "stopped" : "ended", kind: "note" };
   if (event.event !== "TaskFinished" || event.status === "skipped") return null;
@@ -52,6 +54,15 @@ export function take(live: Live, event: RunEvent): Live {
           ? { ...step, state: Object.values(step.nodes).some((node) => node.failed) ? "failed" : "done", seconds: event.at - step.started }
           : step,
     );
+  } else if (event.event === "Paused") {
+    report.paused = event.step ?? 0;
+    report.pausing = true;
+    // Ansible may have told of the step already.
+    report.steps = report.steps.map((step) => (step.number === event.step ? { ...step, state: "waiting" } : step.state === "running" ? { ...step, state: "done", seconds: event.at - step.started } : step));
+  } else if (event.event === "Resumed") {
+    report.steps = report.steps.map((step) => (step.number === report.paused ? { ...step, state: "running", started: event.at } : step));
+    report.paused = null;
+    report.pausing = false;
   } else if (event.event === "TaskStarted" && event.node) {
     working = { ...working, [event.node]: { step: event.step ?? 0, task: event.task ?? "", role: event.role ?? "" } };
     if (!report.nodes[event.node]) report.nodes = { ...report.nodes, [event.node]: { changed: 0, failed: false, seconds: 0 } };
@@ -74,6 +85,7 @@ export function take(live: Live, event: RunEvent): Live {
   } else if (event.event === "RunFinished") {
     working = {};
     report.running = false;
+    report.paused = null;
   }
   const added = line(event);
   const lines = added ? [...live.lines.slice(-(LINES - 1)), added] : live.lines;

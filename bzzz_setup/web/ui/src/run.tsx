@@ -26,6 +26,7 @@ export default function RunPage({ name }: { name: string }) {
           {t.commands[report.command] ?? report.command} · {new Date(report.started * 1000).toLocaleString()}
         </Typography>
         <Outcome report={report} />
+        {report.running && report.steps.length > 1 && <Pause report={report} />}
         {report.running ? (
           <Button color="error" variant="outlined" loading={stopping.isPending} disabled={stopping.isSuccess} onClick={() => stopping.mutate()}>
             {stopping.isSuccess ? t.stopping : t.stop}
@@ -37,6 +38,7 @@ export default function RunPage({ name }: { name: string }) {
         )}
       </Stack>
       {!connected && <Alert severity="warning">{t.disconnected}</Alert>}
+      {report.paused !== null && <Alert severity="info">{t.waitsBefore(report.paused)}</Alert>}
       <Strip report={report} />
       <Box aria-live="polite" aria-atomic="true">
         <Doing live={live} />
@@ -69,6 +71,18 @@ export default function RunPage({ name }: { name: string }) {
       {!report.running && report.command === "plan" && <Diffs report={report} />}
       <Log name={name} live={live} />
     </Stack>
+  );
+}
+
+/** Has a run wait before its next step, and go on. */
+function Pause({ report }: { report: Report }) {
+  const [asked, setAsked] = useState(report.pausing);
+  useEffect(() => setAsked(report.pausing), [report.pausing, report.paused]);
+  const asking = useMutation({ mutationFn: (wanted: boolean) => api.pause(report.run, wanted), onSuccess: ({ pausing }) => setAsked(pausing) });
+  return (
+    <Button variant={report.paused === null ? "outlined" : "contained"} loading={asking.isPending} onClick={() => asking.mutate(!asked)}>
+      {!asked ? t.pause : report.paused === null ? t.pausing : t.goOn}
+    </Button>
   );
 }
 
