@@ -16,7 +16,7 @@ import webbrowser
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from ansible_collections.bzzz.cluster.plugins.module_utils import discovery
@@ -481,7 +481,7 @@ StartOption = Annotated[str | None, typer.Option("--from", metavar="STEP", help=
 OnlyOption = Annotated[list[str] | None, typer.Option("--only", metavar="STEP", help="Run this step only; may be repeated.")]
 
 
-def _finish(job: run.Job, as_json: bool, *, diff: bool = False) -> None:
+def _finish(job: run.Job, as_json: bool, *, diff: bool = False) -> NoReturn:
     report, page = _run(job, as_json)
     if as_json:
         _print_json({**report.as_dict(), **({"diffs": report.diffs} if diff else {})})

@@ -172,7 +172,8 @@ class Declaration:
 
     def of_node(self, name: str) -> dict[str, Any]:
         """The variables of a node's own file. Raises Refusal where it is no YAML."""
-        return _mapping(self.folder / f"host_vars/{name}.yml")
+        file = f"host_vars/{name}.yml"
+        return self.variables[file] if file in self.variables else _mapping(self.folder / file)
 
     @property
     def cluster(self) -> str:

@@ -25,6 +25,7 @@ from bzzz_setup.declaration import HOSTS, Block, Declaration, Vaulted, decrypted
 from bzzz_setup.events import Refusal
 
 FORMAT = 1
+KINDS = ("yaml", "env", "systemd", "all")
 KEYS = {"bzzz_declaration", "hosts", "group_vars", "host_vars", "known_hosts", "secrets"}
 # How Ansible gets in, where it takes a password for that.
 PASSWORDS = re.compile(r"ansible_\w*pass(word|wd|phrase)?")
@@ -182,7 +183,7 @@ def export(
     """Write the declaration as one file without its secrets (yaml), or the files that it makes of each node: environment files (env),
     systemd units (systemd), everything (all). No node is contacted; import takes the declaration back."""
     with cli._command(inventory, as_json) as call:
-        if kind not in ("yaml", "env", "systemd", "all"):
+        if kind not in KINDS:
             raise Refusal(f"there is no export of '{kind}'", "Choose yaml, env, systemd or all.", option="kind")
         folder = paths.inventory(call.inventory)
         target = None if output == "-" else Path(output).expanduser().absolute()
@@ -270,26 +271,34 @@ def remembered_facts(cluster: str) -> tuple[dict[str, dict[str, Any]], str | Non
     return known, latest
 
 
+SecretOption = Annotated[
+    list[str] | None,
+    typer.Option("--secret", metavar="OPTION", help="Put this option into the vault file; asked for, or one line of standard input each."),
+]
+
+
+def asked(file: str, secret: list[str]) -> tuple[str, dict[str, str]]:
+    """The text of a file, - being standard input, and secrets as somebody gives them. Raises Refusal."""
+    if file == "-" and secret:
+        raise Refusal("standard input cannot be both the file and secrets", "Give the file's name.", option="secret")
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refusal(f"{file} cannot be read: {error}", "Name a file that 'bzzz-setup export yaml' has written.") from error
+    asking = sys.stdin.isatty()
+    return text, {option: getpass.getpass(f"{option}: ") if asking else sys.stdin.readline().rstrip("\n") for option in secret}
+
+
 def import_(
     file: Annotated[str, typer.Argument(metavar="FILE|-", help="What export yaml has written; - is standard input.")],
-    secret: Annotated[
-        list[str] | None,
-        typer.Option(metavar="OPTION", help="Put this option into the vault file; asked for, or one line of standard input each."),
-    ] = None,
+    secret: SecretOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an inventory folder; the old one is put aside.")] = False,
     inventory: cli.InventoryOption = None,
     as_json: cli.JsonOption = False,
 ) -> None:
     """Make an inventory folder of an exported declaration. Secrets are not in it: give them again with --secret."""
     with cli._command(inventory, as_json) as call:
-        if file == "-" and secret:
-            raise Refusal("standard input cannot be both the file and secrets", "Give the file's name.", option="secret")
-        try:
-            text = sys.stdin.read() if file == "-" else Path(file).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise Refusal(f"{file} cannot be read: {error}", "Name a file that 'bzzz-setup export yaml' has written.") from error
-        asking = sys.stdin.isatty()
-        given = {option: getpass.getpass(f"{option}: ") if asking else sys.stdin.readline().rstrip("\n") for option in secret or []}
+        text, given = asked(file, secret or [])
         declaration, lost = declaration_of(text, Path(), given)
         folder = (call.inventory or paths.new_inventory(declaration.cluster)).absolute()
         declaration.folder = folder

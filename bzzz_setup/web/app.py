@@ -33,7 +33,7 @@ from bzzz_setup.node.auth.principals import ADMIN, SCOPES, USER, Principal
 from bzzz_setup.node.auth.records import NEW_USER, Invalid, User, asked
 from bzzz_setup.node.web import SecurityHeaders, problem, refusal
 from bzzz_setup.report import Report
-from bzzz_setup.web import beginning, form
+from bzzz_setup.web import beginning, form, importing
 from bzzz_setup.web.accounts import Claim
 from bzzz_setup.web.draft import Conflict, Draft
 from bzzz_setup.web.guard import Guard, same_site
@@ -64,6 +64,11 @@ class ChangesBody(Body):
         max_length=1000,
         description="Path, as options/service_port or nodes/node1/network_address, to value; null takes it away.",
     )
+
+
+class ImportBody(Body):
+    base: int = Field(ge=0, description="The draft's revision that was seen.")
+    declaration: str = Field(max_length=1_500_000, description="The text of the YAML file.")
 
 
 class RunBody(Body):
@@ -232,13 +237,24 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
             raise Conflict(newer)
 
     @app.get(f"{API}/export", tags=["declaration"])
-    def export(_who: Viewer) -> Response:
-        """The declaration as one YAML file without its secrets, as `bzzz-setup export yaml` writes it."""
-        with draft.folder() as folder:
-            found = portable.document(folder)
+    def export(_who: Viewer, kind: Literal["yaml", "env", "systemd", "all"] = "yaml") -> Response:
+        """The declaration as one YAML file without its secrets, or what it makes of each node as an archive; see `bzzz-setup export`."""
         cluster = str(draft.view()["cluster"])
-        headers = {"Content-Disposition": f'attachment; filename="{cluster}.yml"'}
-        return Response(portable.text_of(found, cluster), media_type="application/yaml", headers=headers)
+        with draft.folder() as folder:
+            if kind == "yaml":
+                content, name, media = portable.text_of(portable.document(folder), cluster).encode(), f"{cluster}.yml", "application/yaml"
+            else:
+                content, name, media = runs.files(kind, folder), f"{cluster}-{kind}.zip", "application/zip"
+        return Response(content, media_type=media, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+
+    @app.post(f"{API}/import", tags=["declaration"], responses={409: {"description": "Changed by somebody else meanwhile"}})
+    def take_in(who: Operator, request: Request, body: ImportBody) -> dict[str, Any]:
+        """Take in what export has written: as changes of the draft, or as the inventory folder where there is none yet.
+
+        `left` is what was not taken, since a form has no place for it; `secrets` are those that are set there and not here.
+        """
+        taken = importing.take(draft, body.declaration, body.base, str(who), {})
+        return {**judged(), "left": taken.left, "secrets_missing": taken.secrets}
 
     @app.get(f"{API}/nodes", tags=["cluster"])
     def nodes(_who: Viewer) -> dict[str, Any]:

@@ -6,14 +6,16 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import shutil
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem, errors
 
-from bzzz_setup import cli, paths, terminal
+from bzzz_setup import cli, paths, portable, steps, terminal
 from bzzz_setup.declaration import Declaration
 from bzzz_setup.events import Refusal
 from bzzz_setup.node.auth import audit
@@ -21,7 +23,7 @@ from bzzz_setup.node.auth.audit import Audit
 from bzzz_setup.node.auth.directory import Directory
 from bzzz_setup.node.auth.gate import COOKIE, Gate
 from bzzz_setup.node.config import Auth
-from bzzz_setup.web import frontend
+from bzzz_setup.web import form, frontend, importing
 from bzzz_setup.web.accounts import Claim, FileStore
 from bzzz_setup.web.app import Wizard, build
 from bzzz_setup.web.draft import Draft
@@ -39,11 +41,21 @@ def web(
         list[str] | None,
         typer.Option("--name", metavar="HOST", help="Answer to this name, too, as browsers call this host. May be repeated."),
     ] = None,
+    answers: Annotated[
+        str | None,
+        typer.Option("--answers", metavar="FILE|-", help="Serve nobody: take in this declaration, as export yaml writes it, and apply it."),
+    ] = None,
+    secret: portable.SecretOption = None,
     inventory: cli.InventoryOption = None,
+    as_json: cli.JsonOption = False,
 ) -> None:
     """Serve the wizard: declare, plan, apply and watch in a browser. Ends with Ctrl-C; runs that it has started go on."""
-    with cli._command(inventory, False) as call:
+    with cli._command(inventory, as_json) as call:
         folder = _folder(call.inventory)
+        if answers is not None:
+            _unattended(folder, answers, secret or [], call.as_json)
+        if secret:
+            raise Refusal("--secret goes with --answers", "Leave it out: secrets are typed into the page.", option="secret")
         _check(host, certificate, key)
         page = frontend.built(terminal.console(stderr=True).print)
         wizard, names = _wizard(folder, secure=certificate is not None), {host, *(name or [])}
@@ -57,6 +69,34 @@ def _folder(named: Path | None) -> Path:
     if named is not None:
         return named.absolute()
     return paths.inventory(None) if paths.inventories() else paths.new_inventory("bzzz").absolute()
+
+
+def _unattended(folder: Path, answers: str, secret: list[str], as_json: bool) -> NoReturn:
+    """What the wizard does, without one: the file's declaration becomes the inventory folder's, and is applied."""
+    text, given = portable.asked(answers, secret)
+    draft = _draft(folder)
+    if draft.changes:
+        by = ", ".join(sorted({change.by for change in draft.changes.values()}))
+        raise Refusal(
+            f"values that {by} has typed into the wizard are not applied yet",
+            "Apply or discard them there first: bzzz-setup web.",
+            option="answers",
+        )
+    fresh = not folder.exists()
+    taken = importing.take(draft, text, draft.revision, "answers", given)
+    if errors(found := form.judged(draft.view())["problems"]):
+        draft.discard()
+        if fresh:
+            shutil.rmtree(folder)
+        refused = Refusal("the declaration has problems", "Correct the file.")
+        refused.problems = [Problem(**{key: one[key] for key in Problem.__annotations__}) for one in found]
+        raise refused
+    draft.publish()
+    err = terminal.console(stderr=True)
+    for what, names in (("No form has a place for", taken.left), ("Not in the file, since secret, and not set here", taken.secrets)):
+        if names:
+            err.print(f"[yellow]![/] {what}: {', '.join(names)}", highlight=False)
+    cli._finish(cli._job("apply", steps.steps(), folder, None), as_json)
 
 
 def _is_loopback(host: str) -> bool:
@@ -95,20 +135,27 @@ def _wizard(folder: Path, *, secure: bool) -> Wizard:
     directory = _directory()
     directory.refresh()
     directory.start()
-    mark = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
     gate = Gate(
         Auth(),
         directory,
         cluster=Declaration.read(folder).cluster,
         audit=Audit(socket.gethostname()),
         # Without TLS a browser would refuse that one; and other wizards on this host have cookies of their own.
-        cookie=COOKIE if secure else f"bzzz-setup-{mark}",
+        cookie=COOKIE if secure else f"bzzz-setup-{_mark(folder)}",
     )
     view = directory.view
     claim = Claim()
     if view and view.users:
         claim.use()
-    return Wizard(Draft(folder, paths.state(".web") / mark / "draft.json"), gate, claim)
+    return Wizard(_draft(folder), gate, claim)
+
+
+def _mark(folder: Path) -> str:
+    return hashlib.sha256(str(folder).encode()).hexdigest()[:12]
+
+
+def _draft(folder: Path) -> Draft:
+    return Draft(folder, paths.state(".web") / _mark(folder) / "draft.json")
 
 
 def _serve(

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from bzzz_setup.events import ExitCode, Refusal
 from bzzz_setup.report import Report
 
 START_SECONDS = 60
+COMMAND = (sys.executable, "-m", "bzzz_setup")
 
 
 @dataclasses.dataclass
@@ -84,13 +88,13 @@ class Runs:
         arguments = [command, "-i", str(folder), "--json", *given, *(["--limit", limit] if limit else []), *asked]
         before = {found.name for found in self.folders()}
         process = subprocess.Popen(
-            [sys.executable, "-m", "bzzz_setup", *arguments],
+            [*COMMAND, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
-            env={**os.environ, "BZZZ_INVENTORY": "", paths.TOLD_INVENTORY: str(self._inventory)},
+            env=self._environment(),
         )
         started = Started(process)
         words = "".join(f"{passwords[name]}\n" for name in ("ssh", "become") if name in passwords)
@@ -103,12 +107,31 @@ class Runs:
             if started.document is not None:
                 break
             time.sleep(0.05)
-        said = started.document or {}
-        refused = Refusal(
-            f"{command} did not begin", "Try it on the terminal: it says more.", ExitCode(said.get("exit_code", ExitCode.REFUSED))
-        )
-        refused.problems = said.get("problems") or refused.problems
-        raise refused
+        raise _refused(command, started.document or {})
+
+    def files(self, kind: str, folder: Path) -> bytes:
+        """What an inventory folder makes of each node, as `bzzz-setup export` writes it, in one ZIP archive. Raises Refusal."""
+        with tempfile.TemporaryDirectory(prefix="bzzz-export-") as scratch:
+            written = Path(scratch, "files")
+            done = subprocess.run(
+                [*COMMAND, "export", kind, "-i", str(folder), "--output", str(written), "--json"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env=self._environment(),
+                check=False,
+            )
+            if done.returncode:
+                raise _refused("export", _document(done.stdout))
+            held = io.BytesIO()
+            with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
+                for file in sorted(path for path in written.rglob("*") if path.is_file()):
+                    archive.write(file, file.relative_to(written))
+            return held.getvalue()
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "BZZZ_INVENTORY": "", paths.TOLD_INVENTORY: str(self._inventory)}
 
     def cancel(self) -> bool:
         """Ask the run that holds the cluster to end, whoever has started it; False where there is none."""
@@ -123,8 +146,22 @@ class Runs:
 
 def _follow(started: Started, words: str, ended: Callable[[], None]) -> None:
     out, _ = started.process.communicate(words)
-    try:
-        started.document = json.loads(out)
-    except ValueError:
-        started.document = {}
+    started.document = _document(out)
     ended()
+
+
+def _document(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _refused(command: str, said: dict[str, Any]) -> Refusal:
+    """What a command that did not begin said."""
+    refused = Refusal(
+        f"{command} did not begin", "Try it on the terminal: it says more.", ExitCode(said.get("exit_code", ExitCode.REFUSED))
+    )
+    refused.problems = said.get("problems") or refused.problems
+    return refused
