@@ -7,7 +7,6 @@ Health is open; everything else asks for a token as bearer, or for a token or a 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qs
 
@@ -19,16 +18,16 @@ from starlette.routing import Route
 
 from . import metrics, page
 from .auth import api
-from .auth.gate import COOKIE, Gate, address
+from .auth.gate import COOKIE, FLOW_SECONDS, Gate, address
 from .auth.principals import Principal
 from .checks import FAIL
 from .mcp_server import McpServer
 from .stream import Stream
-from .web import application, body_of, from_here, problem
+from .web import HOST, application, body_of, from_here, problem
 
 SIGN_IN_BYTES = 4096
 # Comes back with a browser from the provider's pages, unlike a session.
-FLOW_COOKIE, FLOW_SECONDS = "__Host-bzzz-oidc", 600
+FLOW_COOKIE = "__Host-bzzz-oidc"
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -101,7 +100,7 @@ def build(gate: Gate, stream: Stream, mcp: McpServer) -> Starlette:
     async def leave(request: Request) -> Response:
         host = request.headers.get("host", "")
         # As the browser names this node; the provider knows which addresses are ours.
-        if not re.fullmatch(r"[A-Za-z0-9.:\[\]-]{1,255}", host):
+        if not HOST.fullmatch(host):
             return problem(400, "The request's host is none")
         try:
             url, kept = await gate.leave(address(request), f"https://{host}/sign-in/oidc/callback")

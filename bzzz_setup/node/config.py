@@ -424,33 +424,43 @@ def parse(document: Any, environ: Mapping[str, str]) -> Settings:
         environ["BZZZ_LOGGING_LEVEL"] = level
     problems: list[Problem] = []
     sections: dict[str, Any] = {}
-    for section, cls in SECTIONS.items():
+    for section in SECTIONS:
         given = document.get(section)
         if not isinstance(given, dict):
             if given is not None:
                 problems.append(Problem(section, f"{given!r} is no map", f"write the keys of {section} below it"))
             given = {}
-        values: dict[str, Any] = {}
-        parsers = {key: hint.__metadata__[0] for key, hint in get_type_hints(cls, include_extras=True).items()}
-        for field in dataclasses.fields(cls):
-            name = f"BZZZ_{section}_{field.name}".upper()
-            raw = environ.get(name) or given.get(field.name)
-            if raw is None:
-                if field.default is field.default_factory is dataclasses.MISSING:
-                    problems.append(Problem(f"{section}.{field.name}", "is missing", f"set it in the file, or {name} in the environment"))
-                continue
-            try:
-                values[field.name] = parsers[field.name](raw)
-            except _Wrong as wrong:
-                problems.append(Problem(f"{section}.{field.name}", wrong.message, wrong.remedy))
-        sections[section] = (cls, values)
+        try:
+            sections[section] = parse_section(section, given, environ)
+        except ConfigError as wrong:
+            problems += wrong.problems
     if problems:
         raise ConfigError(problems)
-    settings = Settings(**{section: cls(**values) for section, (cls, values) in sections.items()}, warnings=_unknown(document))
+    settings = Settings(**sections, warnings=_unknown(document))
     settings.listen.by_port()
     settings.oidc.check()
     settings.ldap.check()
     return settings
+
+
+def parse_section(section: str, given: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
+    """One section's settings; raises ConfigError with every problem."""
+    cls, problems, values = SECTIONS[section], [], {}
+    parsers = {key: hint.__metadata__[0] for key, hint in get_type_hints(cls, include_extras=True).items()}
+    for field in dataclasses.fields(cls):
+        name = f"BZZZ_{section}_{field.name}".upper()
+        raw = environ.get(name) or given.get(field.name)
+        if raw is None:
+            if field.default is field.default_factory is dataclasses.MISSING:
+                problems.append(Problem(f"{section}.{field.name}", "is missing", f"set it in the file, or {name} in the environment"))
+            continue
+        try:
+            values[field.name] = parsers[field.name](raw)
+        except _Wrong as wrong:
+            problems.append(Problem(f"{section}.{field.name}", wrong.message, wrong.remedy))
+    if problems:
+        raise ConfigError(problems)
+    return cls(**values)
 
 
 def _unknown(document: dict[str, Any]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import http
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +29,9 @@ HEADERS = {
     "x-frame-options": "DENY",
 }
 _HEADERS = {name.encode(): value.encode() for name, value in HEADERS.items()}
+
+# What a browser's Host is made of.
+HOST = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}")
 
 
 class SecurityHeaders:

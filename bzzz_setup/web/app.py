@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem, errors
 from fastapi import Depends, FastAPI, Query, Request, Response, WebSocket
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse
 from pydantic import Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
@@ -27,20 +27,23 @@ from starlette.websockets import WebSocketDisconnect
 from bzzz_setup import portable, reports, run, steps
 from bzzz_setup.events import ExitCode, Refusal
 from bzzz_setup.node.auth import api
-from bzzz_setup.node.auth.gate import Gate, address
+from bzzz_setup.node.auth.gate import FLOW_SECONDS, Gate, address
 from bzzz_setup.node.auth.passwords import hashed
 from bzzz_setup.node.auth.principals import ADMIN, SCOPES, USER, Principal
 from bzzz_setup.node.auth.records import NEW_USER, Invalid, User, asked
-from bzzz_setup.node.web import SecurityHeaders, problem, refusal
+from bzzz_setup.node.web import HOST, SecurityHeaders, problem, refusal
 from bzzz_setup.report import Report
 from bzzz_setup.web import beginning, form, importing
 from bzzz_setup.web.accounts import Claim
 from bzzz_setup.web.draft import Conflict, Draft
 from bzzz_setup.web.guard import Guard, same_site
+from bzzz_setup.web.outside import Authorities
 from bzzz_setup.web.runs import Runs
 from bzzz_setup.web.shapes import API, Body, Machine, Operator, Viewer, own_page, secret
 
 LINES = 500
+# What a browser is told when it comes back from a provider in vain, and for how long.
+REFUSED, REFUSED_SECONDS = "refused", 60
 # How often a socket looks at a journal that grows.
 LOOK_SECONDS = 0.1
 STATUS = {ExitCode.BUSY: 409, ExitCode.NODES_FAILED: 502}
@@ -87,8 +90,8 @@ class PauseBody(Body):
 class Wizard:
     """Everything that the routes share."""
 
-    def __init__(self, draft: Draft, gate: Gate, claim: Claim) -> None:
-        self.draft, self.gate, self.claim = draft, gate, claim
+    def __init__(self, draft: Draft, gate: Gate, claim: Claim, authorities: Authorities) -> None:
+        self.draft, self.gate, self.claim, self.authorities = draft, gate, claim, authorities
         self.runs = Runs(draft.source, lambda: str(draft.view()["cluster"]))
 
     def facts(self) -> tuple[dict[str, dict[str, Any]], str | None]:
@@ -146,11 +149,19 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
         ]
         return problem(422, "; ".join(f"{one['option']}: {one['message']}" for one in found), problems=found)
 
-    def signed_in(request: Request, who: Principal) -> Response:
-        secure = request.url.scheme == "https"
-        response = JSONResponse(about(who), 201)
-        response.set_cookie(gate.cookie, gate.session(who), max_age=gate.session_seconds, secure=secure, httponly=True, samesite="strict")
+    # Comes back with a browser from the provider's pages, unlike a session; then it holds why nobody was signed in.
+    flow_cookie = f"{gate.cookie}-oidc"
+
+    def keep(request: Request, response: Response, cookie: str, value: str, seconds: int) -> Response:
+        """Have the browser keep it for so long; 0 takes it away."""
+        strict: Literal["lax", "strict"] = "lax" if cookie == flow_cookie else "strict"
+        response.set_cookie(cookie, value, seconds, secure=request.url.scheme == "https", httponly=True, samesite=strict)
         return response
+
+    def signed_in(request: Request, who: Principal, response: Response | None = None) -> Response:
+        response = response or JSONResponse(about(who), 201)
+        keep(request, response, flow_cookie, "", 0)
+        return keep(request, response, gate.cookie, gate.session(who), gate.session_seconds)
 
     def about(who: Principal) -> dict[str, Any]:
         return {"name": who.name, "kind": who.kind, "role": who.role, "scopes": [scope for scope in SCOPES if who.may(scope)]}
@@ -159,9 +170,18 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
 
     @app.get(f"{API}/welcome", tags=["auth"])
     async def welcome(request: Request) -> dict[str, Any]:
-        """Whether there is an account yet, and who asks. Needs no sign-in."""
+        """Whether there is an account yet, who asks, the ways to sign in, and why the last one by the provider was no use.
+
+        Needs no sign-in.
+        """
         who = gate.identify(request)
-        return {"claimed": not wizard.claim.open, "me": about(who) if who else None}
+        return {
+            "claimed": not wizard.claim.open,
+            "me": about(who) if who else None,
+            "ways": ["password", "oidc"] if gate.oidc else ["password"],
+            "provider": gate.oidc.settings.title if gate.oidc else None,
+            "refused": gate.unseal(REFUSED, request.cookies.get(flow_cookie, "")),
+        }
 
     @app.post(f"{API}/claim", tags=["auth"], status_code=201, dependencies=[Depends(own_page)], responses={409: {"description": "Claimed"}})
     async def claim(request: Request, body: ClaimBody) -> Response:
@@ -190,10 +210,34 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
         return signed_in(request, await gate.sign_in(address(request), body.user, body.password))
 
     @app.delete(f"{API}/session", tags=["auth"], status_code=204, dependencies=[Depends(own_page)])
-    async def sign_out() -> Response:
-        response = Response(status_code=204)
-        response.delete_cookie(gate.cookie, httponly=True, samesite="strict")
-        return response
+    async def sign_out(request: Request) -> Response:
+        return keep(request, Response(status_code=204), gate.cookie, "", 0)
+
+    def refused_outside(request: Request, refused: HTTPException) -> Response:
+        """Back to the page, which is told why."""
+        return keep(request, RedirectResponse("/", 303), flow_cookie, gate.seal(REFUSED, refused.detail), REFUSED_SECONDS)
+
+    @app.get(f"{API}/sign-in/oidc", tags=["auth"], response_class=RedirectResponse, status_code=302)
+    async def leave(request: Request) -> Response:
+        """For browsers: go to sign in at the OpenID Connect provider."""
+        host = request.headers["host"]
+        if not HOST.fullmatch(host):
+            raise HTTPException(400, "The request's host is none")
+        try:
+            # As the browser names this host, by a name that the guard knows; the provider knows which addresses are ours.
+            url, flow = await gate.leave(address(request), f"{request.url.scheme}://{host}{API}/sign-in/oidc/callback")
+        except HTTPException as refused:
+            return refused_outside(request, refused)
+        return keep(request, RedirectResponse(url, 302), flow_cookie, flow, FLOW_SECONDS)
+
+    @app.get(f"{API}/sign-in/oidc/callback", tags=["auth"], response_class=RedirectResponse, status_code=303)
+    async def come_back(request: Request) -> Response:
+        """For browsers: come back from there. The page, which then asks by itself, brings the session along."""
+        try:
+            who = await gate.come_back(address(request), request.cookies.get(flow_cookie, ""), request.query_params)
+        except HTTPException as refused:
+            return refused_outside(request, refused)
+        return signed_in(request, who, RedirectResponse("/", 303))
 
     # --- what is wanted ---
 
@@ -280,6 +324,7 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
                     refused.problems = [Problem(**{key: one[key] for key in Problem.__annotations__}) for one in wrong]
                     raise refused
                 draft.publish()
+                wizard.authorities.refresh()
                 folder = draft.source
             else:
                 folder = stack.enter_context(draft.folder())

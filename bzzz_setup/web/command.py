@@ -27,6 +27,7 @@ from bzzz_setup.web import form, frontend, importing
 from bzzz_setup.web.accounts import Claim, FileStore
 from bzzz_setup.web.app import Wizard, build
 from bzzz_setup.web.draft import Draft
+from bzzz_setup.web.outside import Authorities
 
 
 def web(
@@ -147,7 +148,9 @@ def _wizard(folder: Path, *, secure: bool) -> Wizard:
     claim = Claim()
     if view and view.users:
         claim.use()
-    return Wizard(_draft(folder), gate, claim)
+    authorities = Authorities(folder, gate, lambda told: terminal.console(stderr=True).print(told, markup=False))
+    authorities.refresh()
+    return Wizard(_draft(folder), gate, claim, authorities)
 
 
 def _mark(folder: Path) -> str:

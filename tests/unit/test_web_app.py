@@ -85,7 +85,8 @@ def test_the_first_account_is_made_once_by_whoever_has_the_token(
     client: TestClient, wizard: Wizard, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "bzzz.audit")
-    assert client.get(f"{API}/welcome").json() == {"claimed": False, "me": None}
+    before = {"claimed": False, "me": None, "ways": ["password"], "provider": None, "refused": None}
+    assert client.get(f"{API}/welcome").json() == before
     body = {"token": wizard.claim.token, "name": "anna", "password": PASSWORD}
     refused(client.post(f"{API}/claim", json={**body, "token": "another"}), 401)
     short = refused(client.post(f"{API}/claim", json={**body, "password": "short"}), 422)
@@ -129,6 +130,7 @@ def test_who_guesses_has_to_wait(client: TestClient, wizard: Wizard) -> None:
 def test_nothing_is_told_or_done_without_a_right_to_it(client: TestClient, admin: TestClient, wizard: Wizard) -> None:
     described = admin.get(f"{API}/openapi.json").json()["paths"]
     open_ones = {("get", f"{API}/welcome"), ("post", f"{API}/claim"), ("post", f"{API}/session"), ("delete", f"{API}/session")}
+    open_ones |= {("get", f"{API}/sign-in/oidc"), ("get", f"{API}/sign-in/oidc/callback")}
     known = {(method, path) for path, methods in described.items() for method in methods}
     assert open_ones < known and len(known) >= 14
     assert wizard.gate.directory

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 COOKIE = "__Host-bzzz"
 # What is sealed for one use is none for the other.
 SESSION, FLOW = "session", "flow"
+# How long a browser may be away at the provider's.
+FLOW_SECONDS = 600
 # Where one address tries many names; several people may be behind it.
 SOURCE_FACTOR = 4
 SOURCES = 4096
@@ -127,7 +129,7 @@ class Gate:
         self.token_sha256 = auth.token_sha256
         self.session_seconds = auth.session_seconds
         self.directory = directory
-        self.ldap, self.oidc = ldap, oidc
+        self.consult(ldap, oidc)
         self.audit = audit or Audit()
         # How sign-ins ended, by method and outcome.
         self.sign_ins: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -141,6 +143,11 @@ class Gate:
         self._bearers: collections.OrderedDict[tuple[Principal, str], float] = collections.OrderedDict()
         self._turn, self._outside = asyncio.Lock(), asyncio.Semaphore(OUTSIDE)
         self._waiting = 0
+
+    def consult(self, ldap: Backend | None, oidc: Oidc | None) -> None:
+        """From now on these are asked; who was let in by what was asked before signs in anew."""
+        self.ldap, self.oidc = ldap, oidc
+        self._consulted = secrets.token_hex(8)
 
     # --- who asks ---
 
@@ -196,6 +203,7 @@ class Gate:
             principal.role,
             principal.scopes,
             principal.since,
+            self._consulted,
         ]
         return self.seal(SESSION, fields)
 
@@ -217,9 +225,11 @@ class Gate:
     def _by_session(self, cookie: str) -> Principal | None:
         if (fields := self.unseal(SESSION, cookie)) is None:
             return None
-        until, kind, name, role, scopes, since = fields
+        until, kind, name, role, scopes, since, consulted = fields
+        if self._now() >= until or (kind in (LDAP, OIDC) and consulted != self._consulted):
+            return None
         principal = Principal(kind, name, role, tuple(scopes), since)
-        return principal if self._now() < until and self._still(principal) else None
+        return principal if self._still(principal) else None
 
     def bears(self, connection: HTTPConnection) -> bool:
         """Whether it shows a token, which no browser sends by itself."""
@@ -313,7 +323,7 @@ class Gate:
 
     def _provider(self) -> Oidc:
         if self.oidc is None:
-            raise HTTPException(404)
+            raise HTTPException(404, "There is no OpenID Connect provider to sign in with.")
         return self.oidc
 
     async def _asked(self, method: str, source: str, ask: Callable[..., Any], *arguments: Any) -> Any:

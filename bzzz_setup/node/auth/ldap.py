@@ -66,10 +66,11 @@ def _normal(dn: str) -> str:
 
 
 class Ldap(Outside):
-    """A ``gate.Backend``; ``verify`` may raise Away, Locked or etcd's Unavailable."""
+    """A ``gate.Backend``; ``verify`` may raise Away, Locked or etcd's Unavailable. password: where no file has the service account's."""
 
-    def __init__(self, settings: Settings, directory: Directory) -> None:
+    def __init__(self, settings: Settings, directory: Directory, password: str = "") -> None:
         super().__init__(LDAP, ", ".join(settings.urls))
+        self._password = password
         self.settings, self.directory = settings, directory
         self._role_groups = {role: {_normal(group) for group in groups} for role, groups in settings.role_groups.items()}
 
@@ -103,10 +104,10 @@ class Ldap(Outside):
     @contextlib.contextmanager
     def _service(self) -> Iterator[Connection]:
         """A connection bound as the service account."""
-        assert self.settings.bind_password_file
+        password, file = self._password, self.settings.bind_password_file
         try:
-            # Read each time: it may have been changed.
-            password = self.settings.bind_password_file.read_text(encoding="utf-8").rstrip("\r\n")
+            if file:  # read each time: it may have been changed
+                password = file.read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             raise Away(f"the service account's password cannot be read ({error})") from None
         with self._connected() as connection:

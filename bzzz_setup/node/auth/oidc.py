@@ -27,6 +27,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from ..config import Oidc as Settings
+from .gate import FLOW_SECONDS
 from .outside import TIMEOUT, Away, Outside
 from .principals import OIDC, Principal, highest
 
@@ -34,7 +35,6 @@ REFETCH = 20.0
 LEEWAY_SECONDS = 30
 # What a key of the provider's verifies; no secret that is shared, and never "none".
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
-FLOW_SECONDS = 600
 SYSTEM_CA = "/etc/ssl/certs/ca-certificates.crt"
 NEEDED = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 
@@ -55,11 +55,12 @@ class Flow:
 
 
 class Oidc(Outside):
-    """``begin``, ``finish`` and ``look`` block; ``bearer`` does not."""
+    """``begin``, ``finish`` and ``look`` block; ``bearer`` does not. secret: the client's, where no file has it."""
 
-    def __init__(self, settings: Settings, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: Settings, now: Callable[[], float] = time.monotonic, secret: str | None = None) -> None:
         assert settings.issuer
         super().__init__(OIDC, settings.issuer)
+        self._secret = secret
         self.settings, self.issuer = settings, settings.issuer
         self._now = now
         self._lock = threading.Lock()
@@ -98,7 +99,7 @@ class Oidc(Outside):
             return self._provider
 
     def _session(self, redirect_uri: str = "") -> OAuth2Session:
-        secret, file = None, self.settings.client_secret_file
+        secret, file = self._secret, self.settings.client_secret_file
         if file:
             try:
                 secret = file.read_text(encoding="utf-8").strip()

@@ -143,6 +143,17 @@ export interface Me {
   scopes: string[];
 }
 
+/** What is told before anybody has signed in. */
+export interface Welcome {
+  claimed: boolean;
+  me: Me | null;
+  ways: ("password" | "oidc")[];
+  /** What the OpenID Connect provider is called. */
+  provider: string | null;
+  /** Why the last sign-in by it was no use. */
+  refused: string | null;
+}
+
 export interface Seen {
   hardware: string;
   interfaces: { name: string; addresses: string[]; up: boolean; speed_mbps: number | null; mtu: number | null }[];
@@ -173,7 +184,9 @@ async function ask<T>(method: string, path: string, body?: unknown): Promise<T> 
 }
 
 export const api = {
-  welcome: () => ask<{ claimed: boolean; me: Me | null }>("GET", "/welcome"),
+  welcome: () => ask<Welcome>("GET", "/welcome"),
+  /** Where a browser goes, as a page, to sign in by the provider. */
+  provider: "/api/v1/sign-in/oidc",
   claim: (token: string, name: string, password: string) => ask<Me>("POST", "/claim", { token, name, password }),
   signIn: (user: string, password: string) => ask<Me>("POST", "/session", { user, password }),
   signOut: () => ask<null>("DELETE", "/session"),

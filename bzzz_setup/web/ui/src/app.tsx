@@ -15,7 +15,7 @@ export function App() {
   const welcome = useWelcome();
   const path = usePath();
   if (!welcome.data) return <CircularProgress aria-label={t.loading} sx={{ m: 4 }} />;
-  if (!welcome.data.me) return <Enter claimed={welcome.data.claimed} />;
+  if (!welcome.data.me) return <Enter welcome={welcome.data} />;
   return (
     <Frame me={welcome.data.me}>
       <Suspense fallback={<CircularProgress aria-label={t.loading} />}>

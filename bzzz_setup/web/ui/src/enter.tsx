@@ -1,7 +1,7 @@
-import { Alert, Box, Button, Container, Paper, Stack, TextField, Typography } from "@mui/material";
+import { Alert, Box, Button, Container, Divider, Paper, Stack, TextField, Typography } from "@mui/material";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
-import { api } from "./api";
+import { api, type Welcome } from "./api";
 import { t } from "./texts";
 
 // Told by the link's fragment, which no server is sent; it does not stay in the address.
@@ -9,7 +9,7 @@ const told = new URLSearchParams(location.hash.slice(1)).get("claim") ?? "";
 if (told) history.replaceState(null, "", location.pathname);
 
 /** The way in: the first account, or signing in. */
-export function Enter({ claimed }: { claimed: boolean }) {
+export function Enter({ welcome: { claimed, provider, refused } }: { welcome: Welcome }) {
   const queries = useQueryClient();
   const [token, setToken] = useState(told);
   const [name, setName] = useState("");
@@ -19,6 +19,7 @@ export function Enter({ claimed }: { claimed: boolean }) {
     onSuccess: () => queries.invalidateQueries(),
     onError: () => queries.invalidateQueries({ queryKey: ["welcome"] }),
   });
+  const error = entering.error?.message ?? refused;
   const submit = (event: FormEvent) => {
     event.preventDefault();
     entering.mutate();
@@ -43,10 +44,16 @@ export function Enter({ claimed }: { claimed: boolean }) {
             autoComplete={claimed ? "current-password" : "new-password"}
             helperText={claimed ? undefined : t.passwordRule}
           />
-          {entering.error && <Alert severity="error">{entering.error.message}</Alert>}
+          {error && <Alert severity="error">{error}</Alert>}
           <Button type="submit" variant="contained" loading={entering.isPending}>
             {claimed ? t.signIn : t.claim}
           </Button>
+          {provider && <Divider>{t.or}</Divider>}
+          {provider && (
+            <Button href={api.provider} variant="outlined">
+              {t.signInWith(provider)}
+            </Button>
+          )}
         </Stack>
       </Paper>
     </Container>

@@ -33,6 +33,8 @@ export const t = {
   notSeen: "not looked at yet",
   coordinator: "coordinator",
   signIn: "Sign in",
+  signInWith: (provider: string) => `Sign in with ${provider}`,
+  or: "or",
   signOut: "Sign out",
   user: "User",
   password: "Password",
