@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,11 +59,16 @@ class Authorities:
 
     def __init__(self, folder: Path, gate: Gate, say: Callable[[str], None]) -> None:
         self._folder, self._gate, self._say = folder, gate, say
+        self._lock = threading.Lock()
         self._ways: dict[str, Way] = {}
         self._asked: dict[str, Any] = {}
 
     def refresh(self) -> None:
         """Look into the folder. Raises Refusal where it cannot be read."""
+        with self._lock:
+            self._refresh()
+
+    def _refresh(self) -> None:
         declaration = Declaration.read(self._folder)
         ways: dict[str, Way] = {}
         for kind in WAYS:
