@@ -154,8 +154,8 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
 
     def keep(request: Request, response: Response, cookie: str, value: str, seconds: int) -> Response:
         """Have the browser keep it for so long; 0 takes it away."""
-        strict: Literal["lax", "strict"] = "lax" if cookie == flow_cookie else "strict"
-        response.set_cookie(cookie, value, seconds, secure=request.url.scheme == "https", httponly=True, samesite=strict)
+        site: Literal["lax", "strict"] = "lax" if cookie == flow_cookie else "strict"
+        response.set_cookie(cookie, value, seconds, secure=request.url.scheme == "https", httponly=True, samesite=site)
         return response
 
     def signed_in(request: Request, who: Principal, response: Response | None = None) -> Response:
