@@ -41,6 +41,7 @@ ELSEWHERE = {
     "export": ("portable", "export"),
     "import": ("portable", "import_"),
     "web": ("web.command", "web"),
+    "watch": ("watch", "watch"),
     "lab": ("lab", "app"),
     "demo": ("lab", "demo"),
     "test": ("testing", "test"),

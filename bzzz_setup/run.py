@@ -74,6 +74,8 @@ gc.set_threshold(50_000, 20, 100)
 runpy.run_module("ansible", run_name="__main__", alter_sys=True)
 """
 PLAYBOOK = (sys.executable, "-c", _ANSIBLE, "playbook")
+# Ansible looks for results a thousand times a second, which is nothing for a run and a lot for one that goes on for hours.
+_PATIENT = "import ansible.constants\nansible.constants.DEFAULT_INTERNAL_POLL_INTERVAL = 0.25\n"
 
 
 # Options of ansible-playbook that ask, and the prompts that they ask with.
@@ -91,6 +93,8 @@ class Job:
     limit: str | None = None
     check: bool = False
     journal: bool = True
+    # Whether it goes on for as long as somebody is there, and mostly waits.
+    patient: bool = False
     # Whether it logs in with a key that Ansible has to unlock.
     unlocks: bool = False
     # Ansible's prompts and what to answer; they stay in memory.
@@ -263,8 +267,8 @@ def _ansible(job: Job, declaration: Declaration, private: Path, emit: Callable[[
     config.env["ANSIBLE_CALLBACK_PLUGINS"] += f"{os.pathsep}{CALLBACKS}"
     config.env["BZZZ_RUN_FOLDER"] = str(private.parent)
     pid_file = private / "pid"
-    config.command = [sys.executable, "-c", _TETHER, str(os.getpid()), str(pid_file), *PLAYBOOK, *config.command[1:]]
-    if job.journal and (job.unlocks or "ansible_ssh_private_key" in declaration.options):
+    config.command = [sys.executable, "-c", _TETHER, str(os.getpid()), str(pid_file), *_playbook_command(job), *config.command[1:]]
+    if job.unlocks or (job.journal and "ansible_ssh_private_key" in declaration.options):
         # Ansible unlocks keys into this agent, which ends with it. One that Ansible starts itself has too long a path.
         agent = sockets.with_suffix(".agent")
         agent.unlink(missing_ok=True)
@@ -300,6 +304,11 @@ def _ansible(job: Job, declaration: Declaration, private: Path, emit: Callable[[
         unreachable=sorted(translate.stats.get("dark", {})),
         interrupted=cancel.asked,
     )
+
+
+def _playbook_command(job: Job) -> list[str]:
+    python, switch, program, *rest = PLAYBOOK
+    return [python, switch, _PATIENT + program if job.patient else program, *rest]
 
 
 def _options(job: Job) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
-import ssl
 import sys
 import urllib.error
 import urllib.request
@@ -21,12 +20,7 @@ from urllib.parse import quote
 
 from .auth.principals import ROLES, SCOPES
 from .config import Settings
-
-SECRET = Path("/var/lib/bzzz/secrets/service_token")
-
-
-class Failed(Exception):
-    """The message tells why, and what to do."""
+from .own import SECRET, Failed, Own
 
 
 def add_to(commands: Any) -> None:
@@ -81,24 +75,13 @@ def _password() -> str:
 
 
 class _Api:
-    """This node's own API, known by its certificate, which lies here."""
+    """This node's own API."""
 
     def __init__(self, settings: Settings, token_file: Path) -> None:
-        try:
-            self._token = token_file.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise Failed(
-                f"{token_file} cannot be read ({error.strerror}). Remedy: run this as root on a coordinator, or name a token's file."
-            ) from None
-        listen = settings.listen.address
-        host = {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(listen, f"[{listen}]" if ":" in listen else listen)
-        self._base = f"https://{host}:{settings.listen.port}/api/v1"
-        # The very certificate that the service shows, whoever has signed it.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        context.load_verify_locations(settings.tls.shown[0])
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+        own = Own(settings, token_file)
+        self._token = own.token
+        self._base = f"https://{own.host}:{settings.listen.port}/api/v1"
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=own.context))
 
     def do(self, arguments: argparse.Namespace) -> Any:
         what = arguments.command, arguments.action
