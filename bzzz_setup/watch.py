@@ -25,7 +25,7 @@ from bzzz_setup.events import ExitCode, Refusal
 from bzzz_setup.report import Report, gib, number
 
 LOOK_SECONDS = 0.1
-AGAIN_SECONDS = 5
+AGAIN_SECONDS, AGAIN_MOST_SECONDS = 5, 60
 PLAYBOOK = "bzzz.cluster.watch"
 
 
@@ -34,8 +34,9 @@ def watch(inventory: cli.InventoryOption = None, as_json: cli.JsonOption = False
     with cli._command(inventory, as_json) as call:
         folder = paths.inventory(call.inventory)
         tell = _print if call.as_json else Shown()
+        wait = AGAIN_SECONDS
         while True:
-            report = followed(folder, tell)
+            report, heard = followed(folder, tell)
             if report.exit_code == ExitCode.INTERRUPTED:
                 return
             said = "; ".join(dict.fromkeys(f"{failure['node']}: {failure['message']}" for failure in report.failures))
@@ -45,17 +46,26 @@ def watch(inventory: cli.InventoryOption = None, as_json: cli.JsonOption = False
                 refused.problems = report.problems or refused.problems
                 raise refused
             tell({"type": "away", "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "data": {"message": said}})
-            time.sleep(AGAIN_SECONDS)
+            wait = AGAIN_SECONDS if heard else min(AGAIN_MOST_SECONDS, 2 * wait)
+            time.sleep(wait)
 
 
-def followed(folder: Path, tell: Callable[[dict[str, Any]], None]) -> Report:
-    """Hand on each line that coordinators tell, until none of them can be asked any more or somebody interrupts."""
-    report = Report()
+def followed(folder: Path, tell: Callable[[dict[str, Any]], None]) -> tuple[Report, bool]:
+    """Hand on each line that coordinators tell, until none of them can be asked any more or somebody interrupts.
+
+    Returns what became of it, and whether anything was told.
+    """
+    report, heard = Report(), threading.Event()
+
+    def take(line: dict[str, Any]) -> None:
+        heard.set()
+        tell(line)
+
     with tempfile.TemporaryDirectory(prefix="bzzz-watch-") as scratch:
         feed = Path(scratch, "feed")
         feed.touch(mode=0o600)
         over = threading.Event()
-        reading = threading.Thread(target=_hand_on, args=(feed, over, tell), daemon=True)
+        reading = threading.Thread(target=_hand_on, args=(feed, over, take), daemon=True)
         reading.start()
         unlocks = "ansible_ssh_private_key" in Declaration.read(folder).options
         variables = {"watch_feed": str(feed)}
@@ -65,7 +75,7 @@ def followed(folder: Path, tell: Callable[[dict[str, Any]], None]) -> Report:
         finally:
             over.set()
             reading.join(5)
-    return report
+    return report, heard.is_set()
 
 
 def _hand_on(feed: Path, over: threading.Event, tell: Callable[[dict[str, Any]], None]) -> None:

@@ -12,6 +12,7 @@ import contextlib
 import json
 import secrets
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -40,6 +41,7 @@ from bzzz_setup.web.guard import Guard, same_site
 from bzzz_setup.web.outside import Authorities
 from bzzz_setup.web.runs import Runs
 from bzzz_setup.web.shapes import API, Body, Machine, Operator, Viewer, own_page, secret
+from bzzz_setup.web.watching import Watching
 
 LINES = 500
 # What a browser is told when it comes back from a provider in vain, and for how long.
@@ -93,6 +95,7 @@ class Wizard:
     def __init__(self, draft: Draft, gate: Gate, claim: Claim, authorities: Authorities) -> None:
         self.draft, self.gate, self.claim, self.authorities = draft, gate, claim, authorities
         self.runs = Runs(draft.source, lambda: str(draft.view()["cluster"]))
+        self.watching = Watching(draft.source)
 
     def facts(self) -> tuple[dict[str, dict[str, Any]], str | None]:
         """What the last runs have seen of each node, and when."""
@@ -102,8 +105,15 @@ class Wizard:
 def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> FastAPI:
     """The application. hosts: the names that it is called by; page: the folder of the built frontend."""
     gate, draft, runs = wizard.gate, wizard.draft, wizard.runs
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await wizard.watching.stop()
+
     app = FastAPI(
         title="BZZZ cluster setup",
+        lifespan=lifespan,
         version="1",
         description=__doc__,
         openapi_url=f"{API}/openapi.json",
@@ -300,6 +310,14 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
         taken = importing.take(draft, body.declaration, body.base, str(who), {})
         return {**judged(), "left": taken.left, "secrets_missing": taken.secrets}
 
+    @app.get(f"{API}/checks", tags=["cluster"])
+    def checks(_who: Viewer) -> dict[str, Any]:
+        """The last answer to each check, and which run asked: the last apply or verify; null where there was none."""
+        _folder, report = run.last(str(draft.view()["cluster"])) or (None, None)
+        if report is None:
+            return {"run": None, "at": None, "checks": []}
+        return {"run": report.run, "at": report.started + report.seconds, "checks": report.checks}
+
     @app.get(f"{API}/nodes", tags=["cluster"])
     def nodes(_who: Viewer) -> dict[str, Any]:
         """What the last runs have seen of each machine."""
@@ -405,10 +423,13 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
         gate.audit("run.pause" if wanted else "run.resume", who, address(request), run=name)
         return {"pausing": wanted}
 
+    def may_listen(websocket: WebSocket) -> bool:
+        return gate.allows(websocket, "events") and (gate.bears(websocket) or same_site(websocket))
+
     @app.websocket(f"{API}/runs/{{name}}/socket")
     async def follow(websocket: WebSocket, name: str, after: int = 0) -> None:
         """Events as they come, from behind the id `after` on; the socket ends with the run."""
-        if not gate.allows(websocket, "events") or not (gate.bears(websocket) or same_site(websocket)):
+        if not may_listen(websocket):
             await websocket.close(1008)
             return
         try:
@@ -422,6 +443,31 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
             await _follow(websocket, name, max(0, after), gone)
         finally:
             gone.cancel()
+
+    @app.websocket(f"{API}/cluster/socket")
+    async def look(websocket: WebSocket) -> None:
+        """The cluster as it is and what happens in it, as `bzzz-setup watch --json` tells. Ends when it cannot go on: come back."""
+        if not may_listen(websocket):
+            await websocket.close(1008)
+            return
+        await websocket.accept()
+        gone = asyncio.create_task(_until_gone(websocket))
+        telling = asyncio.create_task(_tell(websocket))
+        try:
+            await asyncio.wait({gone, telling}, return_when=asyncio.FIRST_COMPLETED)
+            if not gone.done():
+                with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+                    await websocket.close(1013)
+        finally:
+            gone.cancel()
+            telling.cancel()
+
+    async def _tell(websocket: WebSocket) -> None:
+        async with contextlib.aclosing(wizard.watching.lines()) as lines:
+            async for line in lines:
+                if not gate.allows(websocket, "events"):
+                    return
+                await websocket.send_json(line)
 
     async def _follow(websocket: WebSocket, name: str, place: int, gone: asyncio.Task[None]) -> None:
         idle = 0.0

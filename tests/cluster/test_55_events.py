@@ -5,9 +5,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
+import signal
 import ssl
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -56,6 +60,36 @@ def event(name: str, node: str | None = None, **data: Any) -> Callable[[dict[str
 def without_gap(first: dict[str, Any], heard: list[dict[str, Any]]) -> bool:
     life, _, number = first["id"].partition("-")
     return [one["id"] for one in heard] == [f"{life}-{int(number) + 1 + index}" for index in range(len(heard))]
+
+
+@pytest.mark.requirement("T2", "8.2.4", part="live status by SSH, and another coordinator tells when one cannot")
+def test_the_cluster_is_watched_by_way_of_its_coordinators(cluster: Tools, api: Api) -> None:
+    command = [sys.executable, "-m", "bzzz_setup", "watch", "--json", "-i", str(cluster.folder)]
+    process = subprocess.Popen(command, env=cluster.environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    stopped = None
+    try:
+        assert process.stdout
+        lines = (json.loads(line) for line in process.stdout)
+        first = next(lines)
+        assert first["type"] == "snapshot" and [one["name"] for one in first["data"]["cluster"]["members"]] == sorted(cluster.nodes)
+        telling = first["data"]["node"]
+        other = next(node for node in cluster.nodes if node != telling)
+        cluster.lab.exec(other, ["systemctl", "restart", SERVICE])
+        heard = list(itertools.takewhile(lambda one: one.get("event") != "member_joined", lines))
+        assert any((one.get("event"), one.get("node")) == ("member_left", other) for one in heard)
+        stopped = telling
+        cluster.lab.exec(telling, ["systemctl", "stop", SERVICE])
+        instead = next(one for one in lines if one["type"] == "snapshot" and one["data"]["node"] != telling)
+        assert instead["data"]["node"] in cluster.nodes
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        if stopped:
+            cluster.lab.exec(stopped, ["systemctl", "start", SERVICE])
+            wait_for(f"return of {stopped}", lambda: api.member(stopped, other))
+    # The token that was used is on the coordinators only.
+    assert not any(api.token in file.read_text(errors="replace") for file in cluster.home.rglob("*") if file.is_file())
 
 
 @pytest.mark.requirement("1.2.4", part="events over TLS, resumed by id, on real nodes")

@@ -21,7 +21,7 @@ from bzzz_setup import host_keys, init
 from bzzz_setup.declaration import HOSTS, dump
 from bzzz_setup.node.auth.passwords import hashed
 from bzzz_setup.node.auth.records import User
-from bzzz_setup.web import command, guard
+from bzzz_setup.web import command, guard, watching
 from bzzz_setup.web.app import API, Wizard, build
 
 PASSWORD = "correct horse battery"
@@ -323,6 +323,57 @@ def test_a_run_that_waits_can_be_stopped(admin: TestClient) -> None:
     assert admin.delete(f"{API}/runs/{name}").json() == {"asked": True}
     until(lambda: not admin.get(f"{API}/runs/{name}").json()["running"])
     assert admin.get(f"{API}/runs/{name}").json()["outcome"] == "interrupted"
+
+
+WATCH = """\
+printf '%s\\n' '{"id": "a-1", "time": "2026-11-27T12:00:00Z", "type": "snapshot", "data": {"cluster": {"members": [{"name": "n1"}]}}}' \\
+  '{"id": "a-2", "time": "2026-11-27T12:00:01Z", "type": "cluster", "event": "member_left", "node": "n2", "data": {}}' >> {{ watch_feed }}
+exec sleep 300
+"""
+
+
+@pytest.mark.requirement("T1", "T2", part="the cluster as it is, for as long as somebody looks")
+def test_the_cluster_is_watched_for_as_long_as_somebody_looks(
+    admin: TestClient, wizard: Wizard, front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "LINGER_SECONDS", 1)
+    task = {"ansible.builtin.shell": {"cmd": WATCH}, "run_once": True}
+    front.playbook("watch", [{"hosts": "coordinators", "gather_facts": False, "tasks": [task]}])
+    with admin.websocket_connect(f"{API}/cluster/socket") as one:
+        assert [one.receive_json()["type"] for _ in range(2)] == ["snapshot", "cluster"]
+        with admin.websocket_connect(f"{API}/cluster/socket") as other:
+            # Who comes later is told what was, and what is.
+            assert [other.receive_json()["id"] for _ in range(2)] == ["a-2", "a-1"]
+        watched = subprocess.run(["pgrep", "-f", "bzzz_setup watch --json"], capture_output=True, text=True, check=False).stdout.split()
+        assert watched, "one process for both"
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in watched))
+    # A run goes on beside it: it does not hold the cluster.
+    assert admin.get(f"{API}/runs").json() == {"running": None, "runs": []}
+    front.playbook(
+        "watch", [{"hosts": "coordinators", "gather_facts": False, "tasks": [{"ansible.builtin.fail": {"msg": "nobody there"}}]}]
+    )
+    with admin.websocket_connect(f"{API}/cluster/socket") as one:
+        was, away = one.receive_json(), one.receive_json()
+        assert (was["id"], away["type"]) == ("a-2", "away") and "nobody there" in away["data"]["message"]
+    with (
+        pytest.raises(WebSocketDisconnect),
+        admin.websocket_connect(f"{API}/cluster/socket", headers={"Origin": "http://evil.example"}) as bad,
+    ):
+        bad.receive_json()
+
+
+@pytest.mark.requirement("T2", part="the last answer to each check")
+def test_the_last_checks_are_told(admin: TestClient, front: Front) -> None:
+    assert admin.get(f"{API}/checks").json() == {"run": None, "at": None, "checks": []}
+    check = {"id": "port", "title": "It listens", "status": "fail", "role": "service", "remedy": "systemctl restart bzzz"}
+    front.step(8, [{"bzzz.cluster.answer": {"result": {"checks": [check]}}}])
+    name = admin.post(f"{API}/runs", json={"command": "verify"}).json()["run"]
+    assert ended(admin, name)["exit_code"] == 1
+    told = admin.get(f"{API}/checks").json()
+    assert told["run"] == name and {(one["node"], one["status"], one["role"]) for one in told["checks"]} == {
+        ("n1", "fail", "service"),
+        ("n2", "fail", "service"),
+    }
 
 
 @pytest.mark.requirement("T2", part="a declaration with problems is not applied")

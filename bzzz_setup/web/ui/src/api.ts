@@ -61,6 +61,7 @@ export interface Draft {
 
 export interface Check {
   id: string;
+  role?: string;
   title: string;
   node: string;
   status: "pass" | "fail" | "warn" | "skip";
@@ -129,6 +130,34 @@ export interface RunEvent {
   returncode?: number;
 }
 
+/** A node as it tells of itself; what another release tells may lack anything. */
+export interface Member {
+  name: string;
+  address?: string;
+  roles?: string[];
+  health: "pass" | "warn" | "fail";
+  primary: boolean;
+  version?: string;
+  checks?: { name: string; status: string; message: string }[];
+  capabilities?: {
+    os?: { id?: string; version?: string };
+    cpu?: { threads?: number };
+    memory_total_mib?: number;
+    gpus?: { model?: string; memory_total_mib?: number; health?: string }[];
+    ollama?: { models?: string[] };
+  };
+}
+
+/** A line of `/cluster/socket`: what is now, what has happened, or why neither can be told. */
+export interface News {
+  id?: string;
+  time?: string;
+  type: "snapshot" | "resumed" | "quiet" | "away" | "cluster" | "node" | "alert" | "run";
+  event?: string;
+  node?: string | null;
+  data?: { cluster?: { current: boolean; reason: string | null; primary: string | null; members: Member[] }; message?: string } & Record<string, unknown>;
+}
+
 export interface FoundMachines {
   machines: { name: string; address: string; port: number; keys: { kind: string; fingerprint: string }[] }[];
   known: number;
@@ -194,6 +223,8 @@ export const api = {
   draft: () => ask<Draft>("GET", "/draft"),
   change: (base: number, changes: Record<string, unknown>) => ask<Draft>("PATCH", "/draft", { base, changes }),
   discard: (base: number) => ask<Draft>("DELETE", `/draft?base=${base}`),
+  checks: () => ask<{ run: string | null; at: number | null; checks: Check[] }>("GET", "/checks"),
+  takeIn: (base: number, declaration: string) => ask<Draft & { left: string[]; secrets_missing: string[] }>("POST", "/import", { base, declaration }),
   nodes: () => ask<{ seen: string | null; nodes: Record<string, Seen> }>("GET", "/nodes"),
   users: () => ask<{ users: { name: string; role: string; created: string; locked: boolean }[] }>("GET", "/users"),
   addUser: (name: string, role: string, password: string) => ask<unknown>("POST", "/users", { name, role, password }),

@@ -1,25 +1,238 @@
-import { Alert, Button, Link, Stack, Table, TableBody, TableCell, TableContainer, TableHead, TableRow, Typography } from "@mui/material";
-import { go, useRuns } from "./hooks";
+import { Alert, Box, Button, Card, CardContent, Chip, LinearProgress, Link, Menu, MenuItem, Stack, Table, TableBody, TableCell, TableContainer, TableHead, TableRow, Typography } from "@mui/material";
+import { useMutation, useQueryClient } from "@tanstack/react-query";
+import { type ChangeEvent, useState } from "react";
+import { api, type Check, type Member, type News, Refused } from "./api";
+import { go, useChecks, useDraft, useNow, useRuns } from "./hooks";
 import { useStart } from "./start";
 import { t } from "./texts";
 
-/** Afterwards: how the cluster is, what has been run, and what can be taken along. */
+/** Afterwards: how the cluster is, what happens in it, what has been run, and what can be taken along. */
 export default function Cluster() {
-  const runs = useRuns();
   const verifying = useStart("verify");
-  if (!runs.data) return null;
   return (
     <Stack spacing={2}>
-      <Typography variant="h1">{t.cluster}</Typography>
-      {verifying.error && <Alert severity="error">{verifying.error.message}</Alert>}
-      <Stack direction="row" spacing={1}>
+      <Stack direction="row" sx={{ gap: 1, alignItems: "center", flexWrap: "wrap" }}>
+        <Typography variant="h1" sx={{ flexGrow: 1 }}>
+          {t.cluster}
+        </Typography>
         <Button variant="contained" loading={verifying.isPending} onClick={() => verifying.mutate([])}>
           {t.verify}
         </Button>
-        <Button variant="outlined" component="a" href="/api/v1/export" download>
-          {t.export}
-        </Button>
+        <Exports />
+        <Import />
       </Stack>
+      {verifying.error && <Alert severity="error">{verifying.error.message}</Alert>}
+      <Live />
+      <Checks />
+      <Runs />
+    </Stack>
+  );
+}
+
+function Exports() {
+  const [at, setAt] = useState<HTMLElement | null>(null);
+  return (
+    <>
+      <Button variant="outlined" aria-haspopup="menu" aria-expanded={!!at} onClick={(event) => setAt(event.currentTarget)}>
+        {t.exports}
+      </Button>
+      <Menu anchorEl={at} open={!!at} onClose={() => setAt(null)}>
+        {Object.entries(t.exportKinds).map(([kind, label]) => (
+          <MenuItem key={kind} component="a" href={`/api/v1/export?kind=${kind}`} download onClick={() => setAt(null)}>
+            {label}
+          </MenuItem>
+        ))}
+      </Menu>
+    </>
+  );
+}
+
+function Import() {
+  const draft = useDraft();
+  const queries = useQueryClient();
+  const taking = useMutation({
+    mutationFn: async (file: File) => api.takeIn(draft.data?.revision ?? 0, await file.text()),
+    onSuccess: () => queries.invalidateQueries({ queryKey: ["draft"] }),
+  });
+  const chosen = (event: ChangeEvent<HTMLInputElement>) => {
+    const file = event.target.files?.[0];
+    event.target.value = "";
+    if (file) taking.mutate(file);
+  };
+  const problems = taking.error instanceof Refused ? taking.error.problems : [];
+  return (
+    <>
+      <Button variant="outlined" component="label" loading={taking.isPending}>
+        {t.import}
+        <input type="file" accept=".yml,.yaml" hidden onChange={chosen} />
+      </Button>
+      {taking.error && (
+        <Alert severity="error" sx={{ width: "100%" }}>
+          {problems.length ? problems.map((problem) => <div key={problem.message}>{`${problem.message} ${problem.remedy}`}</div>) : taking.error.message}
+        </Alert>
+      )}
+      {taking.data && (
+        <Alert severity="success" sx={{ width: "100%" }}>
+          {t.imported(Object.keys(taking.data.changed).length)} {taking.data.left.length > 0 && t.importLeft(taking.data.left.join(", "))}{" "}
+          {taking.data.secrets_missing.length > 0 && t.importSecrets(taking.data.secrets_missing.join(", "))}
+        </Alert>
+      )}
+    </>
+  );
+}
+
+// --- now ---
+
+const HEALTH = { pass: "success", warn: "warning", fail: "error" } as const;
+
+function Live() {
+  const { cluster, events, away } = useNow();
+  return (
+    <>
+      <Typography variant="h2">{t.now}</Typography>
+      {away !== null && <Alert severity="info">{away}</Alert>}
+      {!cluster && away === null && (
+        <Box>
+          <Typography>{t.waitingForCluster}</Typography>
+          <LinearProgress aria-label={t.waitingForCluster} />
+        </Box>
+      )}
+      {cluster && !cluster.current && (
+        <Alert severity="warning">
+          {t.asLastSeen}: {cluster.reason}
+        </Alert>
+      )}
+      {cluster && (
+        <Box component="ul" sx={{ display: "grid", gridTemplateColumns: "repeat(auto-fill, minmax(230px, 1fr))", gap: 1.500, listStyle: "none", m: 0, p: 0 }}>
+          {cluster.members.map((member) => (
+            <NodeCard key={member.name} member={member} />
+          ))}
+        </Box>
+      )}
+      {cluster && (
+        <Card variant="outlined" component="section" aria-labelledby="events">
+          <CardContent>
+            <Typography variant="h2" id="events" gutterBottom>
+              {t.events}
+            </Typography>
+            {!events.length && <Typography color="text.secondary">{t.noEvents}</Typography>}
+            <Box component="ol" tabIndex={0} aria-labelledby="events" sx={{ listStyle: "none", m: 0, p: 0, maxHeight: 200, overflow: "auto" }}>
+              {events.map((news) => (
+                <li key={news.id}>
+                  {news.time && new Date(news.time).toLocaleTimeString()} {inWords(news)}
+                </li>
+              ))}
+            </Box>
+          </CardContent>
+        </Card>
+      )}
+    </>
+  );
+}
+
+function inWords(news: News): string {
+  const data = Object.entries(news.data ?? {}).flatMap(([key, value]) => (["string", "number"].includes(typeof value) && value !== "" ? [`${key} ${String(value)}`] : []));
+  return [news.node, `${news.type}: ${(news.event ?? "").replaceAll("_", " ")}`, data.length ? `(${data.join(", ")})` : ""].filter(Boolean).join(" ");
+}
+
+function NodeCard({ member }: { member: Member }) {
+  const has = member.capabilities ?? {};
+  const gib = (mib: number | undefined) => (mib ? `${Math.round(mib / 1024)} GiB` : "");
+  const machine = [has.os?.id && `${has.os.id} ${has.os.version ?? ""}`, has.cpu?.threads && `${has.cpu.threads} ${t.threads}`, gib(has.memory_total_mib)].filter(Boolean).join(", ");
+  const models = has.ollama?.models ?? [];
+  return (
+    <Card variant="outlined" component="li">
+      <CardContent sx={{ p: 1.500, "&:last-child": { pb: 1.500 } }}>
+        <Stack direction="row" sx={{ alignItems: "center", gap: 1 }}>
+          <Typography variant="h3" noWrap sx={{ flexGrow: 1 }}>
+            {member.name}
+          </Typography>
+          <Chip size="small" color={HEALTH[member.health]} variant={member.health === "pass" ? "outlined" : "filled"} label={t.health[member.health]} />
+        </Stack>
+        <Typography color="text.secondary">
+          {member.address}, {member.primary ? t.primary : member.roles?.join(", ")}
+        </Typography>
+        <Typography>{machine}</Typography>
+        {has.gpus?.map((gpu, place) => (
+          <Typography key={place}>
+            {gpu.model ?? "GPU"} {gib(gpu.memory_total_mib)}
+          </Typography>
+        ))}
+        <Typography color={models.length ? undefined : "text.secondary"}>{models.length ? `${t.models}: ${models.join(", ")}` : t.noModels}</Typography>
+        {member.checks
+          ?.filter((check) => check.status !== "pass")
+          .map((check) => (
+            <Alert key={check.name} severity={check.status === "fail" ? "error" : "warning"} sx={{ mt: 1 }}>
+              {check.name}: {check.message}
+            </Alert>
+          ))}
+      </CardContent>
+    </Card>
+  );
+}
+
+// --- as it was checked last ---
+
+function Checks() {
+  const checks = useChecks();
+  if (!checks.data) return null;
+  const { at, checks: all } = checks.data;
+  const asked = all.filter((check) => check.status !== "skip");
+  const nodes = [...new Set(asked.map((check) => check.node))].filter((node) => !node.includes(",")).sort();
+  const roles = [...new Set(asked.map((check) => check.role ?? ""))].sort();
+  const bad = asked.filter((check) => check.status !== "pass");
+  return (
+    <>
+      <Typography variant="h2" id="checks">
+        {at ? t.checksOf(new Date(at * 1000).toLocaleString()) : t.checks}
+      </Typography>
+      {!asked.length && <Typography>{t.noChecks}</Typography>}
+      {bad.map((check) => (
+        <Alert key={`${check.node} ${check.id}`} severity={check.status === "fail" ? "error" : "warning"}>
+          <strong>{check.node}</strong>: {check.title}. {check.seen} {check.remedy}
+        </Alert>
+      ))}
+      {asked.length > 0 && (
+        <TableContainer tabIndex={0} aria-labelledby="checks">
+          <Table size="small">
+            <TableHead>
+              <TableRow>
+                <TableCell>{t.role}</TableCell>
+                {nodes.map((node) => (
+                  <TableCell key={node}>{node}</TableCell>
+                ))}
+              </TableRow>
+            </TableHead>
+            <TableBody>
+              {roles.map((role) => (
+                <TableRow key={role}>
+                  <TableCell component="th" scope="row">
+                    {role}
+                  </TableCell>
+                  {nodes.map((node) => (
+                    <Score key={node} checks={asked.filter((check) => check.node === node && (check.role ?? "") === role)} />
+                  ))}
+                </TableRow>
+              ))}
+            </TableBody>
+          </Table>
+        </TableContainer>
+      )}
+    </>
+  );
+}
+
+function Score({ checks }: { checks: Check[] }) {
+  const passed = checks.filter((check) => check.status === "pass").length;
+  const worst = checks.some((check) => check.status === "fail") ? "error.main" : passed < checks.length ? "warning.main" : "success.main";
+  return <TableCell sx={{ borderLeft: 4, borderLeftColor: checks.length ? worst : "transparent" }}>{checks.length > 0 && t.passed(passed, checks.length)}</TableCell>;
+}
+
+function Runs() {
+  const runs = useRuns();
+  if (!runs.data) return null;
+  return (
+    <>
       <Typography variant="h2" id="runs">
         {t.runs}
       </Typography>
@@ -60,6 +273,6 @@ export default function Cluster() {
           </TableBody>
         </Table>
       </TableContainer>
-    </Stack>
+    </>
   );
 }

@@ -1,6 +1,6 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useCallback, useEffect, useReducer, useRef, useState, useSyncExternalStore } from "react";
-import { api, type Draft, Refused, type RunEvent } from "./api";
+import { api, type Draft, type News, Refused, type RunEvent } from "./api";
 import { begun, type Live, take } from "./live";
 
 // --- where one is: the address's path ---
@@ -30,6 +30,7 @@ export const useWelcome = () => useQuery({ queryKey: ["welcome"], queryFn: api.w
 export const useSchema = () => useQuery({ queryKey: ["schema"], queryFn: api.schema, staleTime: Infinity });
 export const useDraft = () => useQuery({ queryKey: ["draft"], queryFn: api.draft, refetchInterval: 10_000 });
 export const useNodes = () => useQuery({ queryKey: ["nodes"], queryFn: api.nodes });
+export const useChecks = () => useQuery({ queryKey: ["checks"], queryFn: api.checks });
 export const useRuns = () => useQuery({ queryKey: ["runs"], queryFn: api.runs, refetchInterval: 5_000 });
 
 /** Values that were typed go to the server after a moment, together; `conflict` names who was first where somebody else has changed the same. */
@@ -70,6 +71,45 @@ export function useChange() {
   // Nothing that was typed is lost by going elsewhere.
   useEffect(() => flush, [flush]);
   return { change, flush, conflict, error: sending.error, pending: sending.isPending };
+}
+
+// --- the cluster ---
+
+/** Events that are in the page at a time. */
+const EVENTS = 100;
+
+export interface Now {
+  cluster: NonNullable<NonNullable<News["data"]>["cluster"]> | null;
+  /** Newest first. */
+  events: News[];
+  /** Why nothing is heard, where that is so. */
+  away: string | null;
+}
+
+/** The cluster as it is, and what happens in it, for as long as the page is shown. */
+export function useNow(): Now {
+  const [now, tell] = useReducer((before: Now, news: News): Now => {
+    if (news.type === "snapshot") return { ...before, cluster: news.data?.cluster ?? before.cluster, away: null };
+    if (news.type === "away") return { ...before, away: news.data?.message ?? "" };
+    if (news.type === "quiet" || news.type === "resumed" || before.events.some((one) => one.id === news.id)) return before;
+    return { ...before, events: [news, ...before.events].slice(0, EVENTS) };
+  }, { cluster: null, events: [], away: null });
+  useEffect(() => {
+    let socket: WebSocket;
+    let timer: ReturnType<typeof setTimeout>;
+    const connect = () => {
+      socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/api/v1/cluster/socket`);
+      socket.onmessage = (message) => tell(JSON.parse(message.data as string) as News);
+      socket.onclose = () => (timer = setTimeout(connect, 3000));
+    };
+    connect();
+    return () => {
+      socket.onclose = null;
+      clearTimeout(timer);
+      socket.close();
+    };
+  }, []);
+  return now;
 }
 
 // --- a run ---
