@@ -5,79 +5,23 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import labs
 import pytest
 from front import Front
+from wizard import PASSWORD, Screen, Server, own_home
 
 from bzzz_setup import init
 from bzzz_setup.declaration import HOSTS, MAIN, dump
 from bzzz_setup.lab import Lab
 
-PASSWORD = "correct horse battery"
 WIDTHS = (375, 900, 1400)
-
-
-@dataclass
-class Server:
-    """`bzzz-setup web` as a person starts it; `said` is what it printed."""
-
-    inventory: Path
-    home: Path
-    more: dict[str, str] = field(default_factory=dict)
-    said: list[str] = field(default_factory=list)
-    process: subprocess.Popen[str] | None = None
-
-    def start(self, port: int = 0) -> None:
-        environment = {**os.environ, "HOME": str(self.home), "COLUMNS": "200"}
-        environment = {name: value for name, value in environment.items() if not name.startswith(("XDG_", "BZZZ_"))}
-        environment |= self.more
-        command = [sys.executable, "-m", "bzzz_setup", "web", "-i", str(self.inventory), "--port", str(port)]
-        self.process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        assert self.process.stderr
-        threading.Thread(target=self._read, args=(self.process.stderr,), daemon=True).start()
-        until = time.monotonic() + 240  # the first time, the page is built
-        while not self.link:
-            assert self.process.poll() is None and time.monotonic() < until, self.said
-            time.sleep(0.1)
-
-    def _read(self, stream: Any) -> None:
-        for line in stream:
-            self.said.append(line)
-
-    @property
-    def link(self) -> str:
-        found = re.findall(r"https?://\S+", "".join(self.said))
-        return found[-1] if found else ""
-
-    @property
-    def address(self) -> str:
-        return self.link.partition("#")[0].rstrip("/")
-
-    def stop(self) -> None:
-        assert self.process
-        self.process.terminate()
-        self.process.wait(20)
-
-
-def own_home(base: Path) -> Path:
-    """A home directory, from which this machine gets at packages as it does."""
-    home = base / "home"
-    home.mkdir(exist_ok=True)
-    if (npmrc := Path.home() / ".npmrc").is_file():
-        shutil.copy(npmrc, home)
-    return home
 
 
 @pytest.fixture(scope="module")
@@ -94,21 +38,6 @@ def server(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve
     server.start()
     yield server
     server.stop()
-
-
-@dataclass
-class Screen:
-    """A page, and what its console complained about."""
-
-    page: Any
-    complaints: list[str] = field(default_factory=list)
-
-    def heading(self, text: str, seconds: float = 30) -> None:
-        self.page.get_by_role("heading", level=1).filter(has_text=text).wait_for(timeout=seconds * 1000)
-
-    def ended(self, seconds: float = 300) -> None:
-        """The run that is shown has ended well."""
-        self.page.get_by_text("Fine", exact=True).wait_for(timeout=seconds * 1000)
 
 
 @pytest.mark.requirement("T1", part="in a browser, over playbooks that stand in for the collection's")
