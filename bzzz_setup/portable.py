@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +23,7 @@ from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import lo
 from bzzz_setup import cli, paths, run, terminal
 from bzzz_setup.declaration import HOSTS, Block, Declaration, Vaulted, decrypted, dump, load, write
 from bzzz_setup.events import Refusal
+from bzzz_setup.report import Report
 
 FORMAT = 1
 KINDS = ("yaml", "env", "systemd", "all")
@@ -216,7 +217,7 @@ def _export_files(folder: Path, kind: str, node: str | None, target: Path | None
     cluster = Declaration.read(folder).cluster
     with tempfile.TemporaryDirectory(prefix="bzzz-export-") as scratch:
         made = Path(scratch, "files")
-        remembered, when = remembered_facts(cluster)
+        remembered, when = remembered_facts(Report.of(run.events(folder)) for folder in reversed(run.runs(cluster)))
         write(Path(scratch, "facts.json"), json.dumps(remembered), 0o600)
         variables = {"export_directory": str(made), "export_kind": kind, "export_facts": f"{scratch}/facts.json"}
         job = run.Job("export", folder, ["bzzz.cluster.export"], limit=node, journal=False, variables=variables)
@@ -258,16 +259,15 @@ def _export_files(folder: Path, kind: str, node: str | None, target: Path | None
                     sys.stdout.write((made / f"{name}{item['path']}").read_text(encoding="utf-8") + "\n")
 
 
-def remembered_facts(cluster: str) -> tuple[dict[str, dict[str, Any]], str | None]:
-    """What the last runs have seen of each node, and when the latest of them was."""
+def remembered_facts(reports: Iterable[Report]) -> tuple[dict[str, dict[str, Any]], str | None]:
+    """What runs, the newest first, have seen of each node, and when the latest of them was."""
     known: dict[str, dict[str, Any]] = {}
     latest = None
-    for folder in reversed(run.runs(cluster)):
-        for event in run.events(folder):
-            facts = getattr(event, "facts", {})
-            if set(FACTS) <= set(facts) and (node := getattr(event, "node", "")) not in known:
+    for report in reports:
+        for node, facts in report.facts.items():
+            if set(FACTS) <= set(facts) and node not in known:
                 known[node] = {name: facts[name] for name in FACTS}
-                latest = latest or time.strftime("%Y-%m-%d %H:%M", time.localtime(event.at))
+                latest = latest or time.strftime("%Y-%m-%d %H:%M", time.localtime(report.started))
     return known, latest
 
 

@@ -8,16 +8,19 @@ Errors are problem details (RFC 9457); what is wrong with what was sent is in `p
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
+import dataclasses
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem, errors
 from fastapi import Depends, FastAPI, Query, Request, Response, WebSocket
+from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse
 from pydantic import Field, ValidationError
@@ -34,18 +37,21 @@ from bzzz_setup.node.auth.principals import ADMIN, SCOPES, USER, Principal
 from bzzz_setup.node.auth.records import NEW_USER, Invalid, User, asked
 from bzzz_setup.node.web import HOST, SecurityHeaders, problem, refusal
 from bzzz_setup.report import Report
-from bzzz_setup.web import beginning, form, importing
+from bzzz_setup.web import answers, beginning, form, importing
 from bzzz_setup.web.accounts import Claim
+from bzzz_setup.web.answers import Described, bad
 from bzzz_setup.web.draft import Conflict, Draft
 from bzzz_setup.web.guard import Guard, same_site
 from bzzz_setup.web.outside import Authorities
-from bzzz_setup.web.runs import Runs
+from bzzz_setup.web.runs import Journal, Runs
 from bzzz_setup.web.shapes import API, Body, Machine, Operator, Viewer, own_page, secret
 from bzzz_setup.web.watching import Watching
 
 LINES = 500
 # What a browser is told when it comes back from a provider in vain, and for how long.
 REFUSED, REFUSED_SECONDS = "refused", 60
+# That are kept for the next who asks the same.
+ANSWERS = 32
 # How often a socket looks at a journal that grows.
 LOOK_SECONDS = 0.1
 STATUS = {ExitCode.BUSY: 409, ExitCode.NODES_FAILED: 502}
@@ -96,10 +102,21 @@ class Wizard:
         self.draft, self.gate, self.claim, self.authorities = draft, gate, claim, authorities
         self.runs = Runs(draft.source, lambda: str(draft.view()["cluster"]))
         self.watching = Watching(draft.source)
+        self._answers: collections.OrderedDict[str, tuple[Any, bytes]] = collections.OrderedDict()
 
     def facts(self) -> tuple[dict[str, dict[str, Any]], str | None]:
         """What the last runs have seen of each node, and when."""
-        return portable.remembered_facts(str(self.draft.view()["cluster"]))
+        return portable.remembered_facts(self.runs.reports())
+
+    def answer(self, what: str, stamp: Any, make: Callable[[], dict[str, Any]]) -> Response:
+        """An answer, made anew when what it is made of is no longer as stamped: with a hundred machines that takes its time."""
+        known = self._answers.get(what)
+        if known is None or known[0] != stamp:
+            known = stamp, bytes(JSONResponse(jsonable_encoder(make())).body)
+            self._answers[what] = known
+            while len(self._answers) > ANSWERS:
+                self._answers.popitem(last=False)
+        return Response(known[1], media_type="application/json")
 
 
 def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> FastAPI:
@@ -111,7 +128,7 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
         yield
         await wizard.watching.stop()
 
-    app = FastAPI(
+    app = Described(
         title="BZZZ cluster setup",
         lifespan=lifespan,
         version="1",
@@ -120,7 +137,7 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
         docs_url=None,
         redoc_url=None,
         # Who asks is known by it; the schema is told to nobody else.
-        responses={401: {"description": "Sign in first"}, 429: {"description": "Too many requests"}},
+        responses=answers.EVERYWHERE,
     )
     app.state.gate = gate
     app.add_middleware(SecurityHeaders)
@@ -178,7 +195,7 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
 
     # --- who ---
 
-    @app.get(f"{API}/welcome", tags=["auth"])
+    @app.get(f"{API}/welcome", tags=["auth"], response_model=None, responses={200: {"model": answers.Welcome}})
     async def welcome(request: Request) -> dict[str, Any]:
         """Whether there is an account yet, who asks, the ways to sign in, and why the last one by the provider was no use.
 
@@ -193,7 +210,14 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
             "refused": gate.unseal(REFUSED, request.cookies.get(flow_cookie, "")),
         }
 
-    @app.post(f"{API}/claim", tags=["auth"], status_code=201, dependencies=[Depends(own_page)], responses={409: {"description": "Claimed"}})
+    @app.post(
+        f"{API}/claim",
+        tags=["auth"],
+        status_code=201,
+        response_model=None,
+        responses={201: {"model": answers.Me}, **bad(_409="Claimed")},
+        dependencies=[Depends(own_page)],
+    )
     async def claim(request: Request, body: ClaimBody) -> Response:
         """Make the first account, an administrator's, with the token that the terminal showed; once."""
         source = address(request)
@@ -215,7 +239,14 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
         view = await asyncio.to_thread(gate.directory.refresh)
         return signed_in(request, Principal(USER, user.name, ADMIN, since=str(view.users[user.name].revision)))
 
-    @app.post(f"{API}/session", tags=["auth"], status_code=201, dependencies=[Depends(own_page)])
+    @app.post(
+        f"{API}/session",
+        tags=["auth"],
+        status_code=201,
+        response_model=None,
+        responses={201: {"model": answers.Me}, **bad(_503="Too many sign in at this moment")},
+        dependencies=[Depends(own_page)],
+    )
     async def sign_in(request: Request, body: SignInBody) -> Response:
         return signed_in(request, await gate.sign_in(address(request), body.user, body.password))
 
@@ -251,23 +282,31 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
 
     # --- what is wanted ---
 
-    @app.get(f"{API}/schema", tags=["declaration"])
-    def schema(_who: Viewer) -> dict[str, Any]:
+    @app.get(f"{API}/schema", tags=["declaration"], response_model=None, responses={200: {"model": answers.Form}})
+    def schema(_who: Viewer) -> Response:
         """Steps, roles and options, as the roles' argument specs declare them."""
-        return form.form()
+        return wizard.answer("schema", None, form.form)
 
-    @app.get(f"{API}/draft", tags=["declaration"])
-    def read_draft(_who: Viewer) -> dict[str, Any]:
+    @app.get(f"{API}/draft", tags=["declaration"], response_model=None, responses={200: {"model": answers.Draft}})
+    def read_draft(_who: Viewer) -> Response:
         """The declaration as it is to become, and what the rules say of it. Of secrets only whether they are set."""
         return judged()
 
-    def judged() -> dict[str, Any]:
-        view = draft.view()
-        facts, when = wizard.facts()
-        return {**view, **form.judged(view, facts), "facts_of": when}
+    def judged() -> Response:
+        def make() -> dict[str, Any]:
+            view = draft.view()
+            facts, when = wizard.facts()
+            return {**view, **form.judged(view, facts), "facts_of": when}
 
-    @app.patch(f"{API}/draft", tags=["declaration"], responses={409: {"description": "Changed by somebody else meanwhile"}})
-    def change_draft(who: Operator, body: ChangesBody) -> dict[str, Any]:
+        return wizard.answer("draft", (draft.stamp(), runs.stamp()), make)
+
+    @app.patch(
+        f"{API}/draft",
+        tags=["declaration"],
+        response_model=None,
+        responses={200: {"model": answers.Draft}, **bad(_409="Changed by somebody else meanwhile")},
+    )
+    def change_draft(who: Operator, body: ChangesBody) -> Response:
         """Change values. Somebody else's newer ones are not overwritten: 409 tells them."""
         for path, value in body.changes.items():
             if path.count("/") == 1 and path.startswith("nodes/") and value is not None:
@@ -278,8 +317,13 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
         draft.change(body.base, body.changes, str(who))
         return judged()
 
-    @app.delete(f"{API}/draft", tags=["declaration"])
-    def discard_draft(who: Operator, base: Annotated[int, Query(ge=0)]) -> dict[str, Any]:
+    @app.delete(
+        f"{API}/draft",
+        tags=["declaration"],
+        response_model=None,
+        responses={200: {"model": answers.Draft}, **bad(_409="Changed by somebody else meanwhile")},
+    )
+    def discard_draft(who: Operator, base: Annotated[int, Query(ge=0)]) -> Response:
         """Forget all changes that are not applied."""
         unchanged(base)
         draft.discard()
@@ -290,44 +334,67 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
             newer = {path: change for path, change in draft.changes.items() if change.revision > base}
             raise Conflict(newer)
 
-    @app.get(f"{API}/export", tags=["declaration"])
+    @app.get(
+        f"{API}/export",
+        tags=["declaration"],
+        response_class=answers.Yaml,
+        responses={**answers.EXPORTED, **bad(_502="The files cannot be made")},
+    )
     def export(_who: Viewer, kind: Literal["yaml", "env", "systemd", "all"] = "yaml") -> Response:
         """The declaration as one YAML file without its secrets, or what it makes of each node as an archive; see `bzzz-setup export`."""
         cluster = str(draft.view()["cluster"])
+        answer: Response
         with draft.folder() as folder:
             if kind == "yaml":
-                content, name, media = portable.text_of(portable.document(folder), cluster).encode(), f"{cluster}.yml", "application/yaml"
+                answer, name = answers.Yaml(portable.text_of(portable.document(folder), cluster)), f"{cluster}.yml"
             else:
-                content, name, media = runs.files(kind, folder), f"{cluster}-{kind}.zip", "application/zip"
-        return Response(content, media_type=media, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+                answer, name = answers.Zip(runs.files(kind, folder)), f"{cluster}-{kind}.zip"
+        answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+        return answer
 
-    @app.post(f"{API}/import", tags=["declaration"], responses={409: {"description": "Changed by somebody else meanwhile"}})
+    @app.post(
+        f"{API}/import",
+        tags=["declaration"],
+        response_model=None,
+        responses={200: {"model": answers.Imported}, **bad(_409="Changed by somebody else meanwhile")},
+    )
     def take_in(who: Operator, request: Request, body: ImportBody) -> dict[str, Any]:
-        """Take in what export has written: as changes of the draft, or as the inventory folder where there is none yet.
-
-        `left` is what was not taken, since a form has no place for it; `secrets` are those that are set there and not here.
-        """
+        """Take in what export has written: as changes of the draft, or as the inventory folder where there is none yet."""
         taken = importing.take(draft, body.declaration, body.base, str(who), {})
-        return {**judged(), "left": taken.left, "secrets_missing": taken.secrets}
+        return dataclasses.asdict(taken)
 
-    @app.get(f"{API}/checks", tags=["cluster"])
-    def checks(_who: Viewer) -> dict[str, Any]:
+    @app.get(f"{API}/checks", tags=["cluster"], response_model=None, responses={200: {"model": answers.Checks}})
+    def checks(_who: Viewer) -> Response:
         """The last answer to each check, and which run asked: the last apply or verify; null where there was none."""
-        _folder, report = run.last(str(draft.view()["cluster"])) or (None, None)
-        if report is None:
-            return {"run": None, "at": None, "checks": []}
-        return {"run": report.run, "at": report.started + report.seconds, "checks": report.checks}
 
-    @app.get(f"{API}/nodes", tags=["cluster"])
-    def nodes(_who: Viewer) -> dict[str, Any]:
+        def make() -> dict[str, Any]:
+            report = next((report for report in runs.reports() if report.command in ("apply", "verify")), None)
+            if report is None:
+                return {"run": None, "at": None, "checks": []}
+            return {"run": report.run, "at": report.started + report.seconds, "checks": answers.without_data(report.checks)}
+
+        return wizard.answer("checks", runs.stamp(), make)
+
+    @app.get(f"{API}/nodes", tags=["cluster"], response_model=None, responses={200: {"model": answers.Nodes}})
+    def nodes(_who: Viewer) -> Response:
         """What the last runs have seen of each machine."""
-        facts, when = wizard.facts()
-        report = Report(facts=facts)
-        return {"seen": when, "nodes": {name: {"hardware": report.hardware(name), **_seen(found)} for name, found in facts.items()}}
+
+        def make() -> dict[str, Any]:
+            facts, when = wizard.facts()
+            report = Report(facts=facts)
+            return {"seen": when, "nodes": {name: {"hardware": report.hardware(name), **_seen(found)} for name, found in facts.items()}}
+
+        return wizard.answer("nodes", runs.stamp(), make)
 
     # --- runs ---
 
-    @app.post(f"{API}/runs", tags=["runs"], status_code=202, responses={409: {"description": "Another run, or another draft"}})
+    @app.post(
+        f"{API}/runs",
+        tags=["runs"],
+        status_code=202,
+        response_model=None,
+        responses={202: {"model": answers.Begun}, **bad(_409="Another run, or another draft", _502="It did not begin")},
+    )
     def start(who: Operator, request: Request, body: RunBody) -> dict[str, Any]:
         """Begin a run: detect, plan and verify over the draft, apply over the inventory folder, into which the draft goes first."""
         unchanged(body.base)
@@ -355,58 +422,84 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
         gate.audit("run.start", who, address(request), run=name, steps=body.steps, limit=body.limit)
         return {"run": name}
 
-    @app.get(f"{API}/runs", tags=["runs"])
-    def list_runs(_who: Viewer) -> dict[str, Any]:
+    @app.get(f"{API}/runs", tags=["runs"], response_model=None, responses={200: {"model": answers.Runs}})
+    def list_runs(_who: Viewer) -> Response:
         """The runs that are kept, newest first, and the one that holds the cluster now."""
-        parts = ("run", "command", "started", "seconds", "exit_code", "outcome")
-        kept = [runs.report(folder.name).as_dict() for folder in reversed(runs.folders())]
-        return {"running": run.holder(str(draft.view()["cluster"])), "runs": [{part: one[part] for part in parts} for one in kept]}
+        held = run.holder(str(draft.view()["cluster"]))
 
-    @app.get(f"{API}/runs/{{name}}", tags=["runs"], responses={404: {"description": "No such run"}})
-    def one_run(_who: Viewer, name: str) -> dict[str, Any]:
-        """What a run did so far. `last` is the id of the last event that is in it."""
-        folder = kept(name)
-        lines = runs.lines(name, 0, 10**9)
-        report = runs.report(folder.name)
-        return {
-            **report.as_dict(),
-            "diffs": report.diffs,
-            "running": report.finished is None and held_by(report.run),
-            "pausing": run.pausing(folder),
-            "last": len(lines),
-        }
+        def make() -> dict[str, Any]:
+            kept = [
+                {
+                    "run": report.run,
+                    "command": report.command,
+                    "started": report.started,
+                    "seconds": report.seconds,
+                    "exit_code": int(report.exit_code),
+                    "outcome": report.exit_code.name.lower(),
+                }
+                for report in runs.reports()
+            ]
+            return {"running": held, "runs": kept}
+
+        return wizard.answer("runs", (runs.stamp(), str(held)), make)
+
+    @app.get(f"{API}/runs/{{name}}", tags=["runs"], response_model=None, responses={200: {"model": answers.Run}, **bad(_404="No such run")})
+    def one_run(_who: Viewer, name: str) -> Response:
+        """What a run did so far. What checks have measured is in its report."""
+        journal = kept(name)
+        with journal.read() as report:
+            running = report.finished is None and held_by(name)
+            pausing = run.pausing(journal.folder)
+
+            def make() -> dict[str, Any]:
+                told = report.as_dict()
+                del told["matrix"]
+                told |= {"checks": answers.without_data(told["checks"]), "diffs": report.diffs}
+                return {**told, "running": running, "pausing": pausing, "last": journal.last}
+
+            return wizard.answer(name, (journal.last, running, pausing), make)
 
     def held_by(name: str) -> bool:
         held = run.holder(str(draft.view()["cluster"]))
         return bool(held) and f"-{held['pid']}-" in name if held else False
 
-    def kept(name: str) -> Path:
+    def kept(name: str) -> Journal:
         try:
-            return runs.folder(name)
+            return runs.journal(name)
         except Refusal as refused:
             raise HTTPException(404, str(refused)) from None
 
-    @app.get(f"{API}/runs/{{name}}/events", tags=["runs"], responses={404: {"description": "No such run"}})
+    @app.get(
+        f"{API}/runs/{{name}}/events",
+        tags=["runs"],
+        response_model=None,
+        responses={200: {"model": answers.Events}, **bad(_404="No such run")},
+    )
     def some_events(
         _who: Viewer, name: str, after: Annotated[int, Query(ge=0)] = 0, most: Annotated[int, Query(ge=1, le=LINES)] = LINES
-    ) -> dict[str, Any]:
+    ) -> Response:
         """Events behind the one of id `after`, a page of them."""
-        kept(name)
-        lines = runs.lines(name, after, most)
-        return {"events": [_short(after + place, line) for place, line in enumerate(lines, 1)]}
+        lines = kept(name).lines(after, most)
+        return JSONResponse({"events": [_short(after + place, line) for place, line in enumerate(lines, 1)]})
 
-    @app.get(f"{API}/runs/{{name}}/report", tags=["runs"], response_class=HTMLResponse, responses={404: {"description": "No such run"}})
+    @app.get(f"{API}/runs/{{name}}/report", tags=["runs"], response_class=HTMLResponse, responses=bad(_404="No such run"))
     def page_of(_who: Viewer, name: str) -> Response:
         """The report as one page."""
-        kept(name)
+        report = Report.of(run.events(kept(name).folder))
         # A page by itself: it gets at nothing of this server's.
         policy = (
             "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'unsafe-inline'; "
             "frame-ancestors 'none'; sandbox allow-scripts"
         )
-        return HTMLResponse(reports.html(runs.report(name)), headers={"content-security-policy": policy})
+        return HTMLResponse(reports.html(report), headers={"content-security-policy": policy})
 
-    @app.delete(f"{API}/runs/{{name}}", tags=["runs"], status_code=202, responses={404: {"description": "No such run"}})
+    @app.delete(
+        f"{API}/runs/{{name}}",
+        tags=["runs"],
+        status_code=202,
+        response_model=None,
+        responses={202: {"model": answers.Asked}, **bad(_404="No such run")},
+    )
     def cancel(who: Operator, request: Request, name: str) -> dict[str, Any]:
         """Ask a run to end. Nodes finish what they are at; the next run goes on from there."""
         kept(name)
@@ -414,10 +507,15 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
         gate.audit("run.cancel", who, address(request), run=name)
         return {"asked": asked_to}
 
-    @app.put(f"{API}/runs/{{name}}/pause", tags=["runs"], responses={404: {"description": "No such run"}})
+    @app.put(
+        f"{API}/runs/{{name}}/pause",
+        tags=["runs"],
+        response_model=None,
+        responses={200: {"model": answers.Pausing}, **bad(_404="No such run")},
+    )
     def pause(who: Operator, request: Request, name: str, body: PauseBody) -> dict[str, Any]:
         """Have a run wait before its next step, or go on. One that is over is left as it is."""
-        folder = kept(name)
+        folder = kept(name).folder
         wanted = body.pausing and held_by(name)
         run.pause(folder, wanted)
         gate.audit("run.pause" if wanted else "run.resume", who, address(request), run=name)
@@ -433,14 +531,14 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
             await websocket.close(1008)
             return
         try:
-            await asyncio.to_thread(runs.folder, name)
+            journal = await asyncio.to_thread(runs.journal, name)
         except Refusal:
             await websocket.close(1008)
             return
         await websocket.accept()
         gone = asyncio.create_task(_until_gone(websocket))
         try:
-            await _follow(websocket, name, max(0, after), gone)
+            await _follow(websocket, journal, max(0, after), gone)
         finally:
             gone.cancel()
 
@@ -469,10 +567,10 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
                     return
                 await websocket.send_json(line)
 
-    async def _follow(websocket: WebSocket, name: str, place: int, gone: asyncio.Task[None]) -> None:
+    async def _follow(websocket: WebSocket, journal: Journal, place: int, gone: asyncio.Task[None]) -> None:
         idle = 0.0
         while not gone.done():
-            lines = await asyncio.to_thread(runs.lines, name, place, LINES)
+            lines = await asyncio.to_thread(journal.lines, place, LINES)
             for line in lines:
                 place += 1
                 await websocket.send_json(_short(place, line))
@@ -485,7 +583,7 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
             idle += LOOK_SECONDS
             if idle > 2:  # a run that was killed says nothing any more
                 idle = 0.0
-                if not gate.allows(websocket, "events") or not await asyncio.to_thread(held_by, name):
+                if not gate.allows(websocket, "events") or not await asyncio.to_thread(held_by, journal.folder.name):
                     await websocket.close(1000)
                     return
             await asyncio.sleep(LOOK_SECONDS)

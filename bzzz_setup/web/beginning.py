@@ -14,6 +14,8 @@ from pydantic import Field
 from bzzz_setup import host_keys, init, keys
 from bzzz_setup.declaration import KNOWN_HOSTS, Declaration
 from bzzz_setup.events import Refusal
+from bzzz_setup.web import answers
+from bzzz_setup.web.answers import bad
 from bzzz_setup.web.draft import NODES, Draft
 from bzzz_setup.web.shapes import API, Body, Machine, Operator, Request, secret
 
@@ -45,12 +47,17 @@ class TakeBody(Body):
 def routes(app: FastAPI, draft: Draft) -> None:
     """Add them to the application."""
 
-    @app.get(f"{API}/keys", tags=["machines"])
+    @app.get(f"{API}/keys", tags=["machines"], response_model=None, responses={200: {"model": answers.Keys}})
     def offered(_who: Operator) -> dict[str, Any]:
         """SSH keys that this host has, to log in with, and who runs the wizard."""
         return {"user": getpass.getuser(), "keys": [key.as_dict() for key in keys.offered()]}
 
-    @app.post(f"{API}/find", tags=["machines"])
+    @app.post(
+        f"{API}/find",
+        tags=["machines"],
+        response_model=None,
+        responses={200: {"model": answers.FoundMachines}, **bad(_502="The network cannot be asked")},
+    )
     def find(who: Operator, request: Request, body: FindBody) -> dict[str, Any]:
         """Machines that answer, by the names that they would get, and their host keys. May take half a minute."""
         known = draft.view()["nodes"]
@@ -72,7 +79,13 @@ def routes(app: FastAPI, draft: Draft) -> None:
             found.append({"name": free, "address": machine.host, "port": machine.port, "keys": marks.get(machine.host, [])})
         return {"machines": found, "known": len(machines) - len(fresh), "known_hosts": lines, "warnings": warnings}
 
-    @app.post(f"{API}/machines", tags=["machines"], status_code=201)
+    @app.post(
+        f"{API}/machines",
+        tags=["machines"],
+        status_code=201,
+        response_model=None,
+        responses={201: {"model": answers.View}, **bad(_409="Changed by somebody else meanwhile")},
+    )
     def take(who: Operator, request: Request, body: TakeBody) -> dict[str, Any]:
         """Take machines in: the first ones make the inventory folder, more of them go into the draft."""
         nodes = {machine.name: machine.address for machine in body.machines}

@@ -94,7 +94,10 @@ def _unattended(folder: Path, answers: str, secret: list[str], as_json: bool) ->
         raise refused
     draft.publish()
     err = terminal.console(stderr=True)
-    for what, names in (("No form has a place for", taken.left), ("Not in the file, since secret, and not set here", taken.secrets)):
+    for what, names in (
+        ("No form has a place for", taken.left),
+        ("Not in the file, since secret, and not set here", taken.secrets_missing),
+    ):
         if names:
             err.print(f"[yellow]![/] {what}: {', '.join(names)}", highlight=False)
     cli._finish(cli._job("apply", steps.steps(), folder, None), as_json)
@@ -161,26 +164,33 @@ def _draft(folder: Path) -> Draft:
     return Draft(folder, paths.state(".web") / _mark(folder) / "draft.json")
 
 
-def _serve(
-    wizard: Wizard, page: Path, names: frozenset[str], called: str, host: str, port: int, certificate: Path | None, key: Path | None
-) -> None:
-    import uvicorn  # noqa: PLC0415 - slow to import
-
-    out = terminal.console(stderr=True)
+def listening(host: str, port: int) -> socket.socket:
+    """Raises Refusal where it cannot be listened on."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # By its protocol asyncio knows it for TCP: no answer's body waits until its head is acknowledged, which takes 40 ms.
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((host, port))
-        listening.listen(128)  # whoever follows the link at once waits, and is not refused
+        found.bind((host, port))
+        found.listen(128)  # whoever follows the link at once waits, and is not refused
     except OSError as error:
         raise Refusal(
             f"{host} port {port} cannot be listened on: {error.strerror}",
             "Stop what listens there, or choose another with --port.",
             option="port",
         ) from error
+    return found
+
+
+def _serve(
+    wizard: Wizard, page: Path, names: frozenset[str], called: str, host: str, port: int, certificate: Path | None, key: Path | None
+) -> None:
+    import uvicorn  # noqa: PLC0415 - slow to import
+
+    out = terminal.console(stderr=True)
+    bound = listening(host, port)
     shown = f"[{called}]" if ":" in called else called
-    url = f"{'https' if certificate else 'http'}://{shown}:{listening.getsockname()[1]}/"
+    url = f"{'https' if certificate else 'http'}://{shown}:{bound.getsockname()[1]}/"
     audit.configure()
     # The token is in the fragment, which browsers keep to themselves: it reaches no log.
     out.print(
@@ -201,5 +211,5 @@ def _serve(
         ws_max_size=65536,
         timeout_graceful_shutdown=3,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    uvicorn.Server(config).run(sockets=[bound])
     sys.stderr.flush()

@@ -22,7 +22,8 @@ from typing import Any
 
 from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import Spec, load_specs, options_of
 
-from bzzz_setup.declaration import HOSTS, KNOWN_HOSTS, MAIN, VAULT, Declaration, decrypted, dump, encrypted, is_template, typed, write
+from bzzz_setup import paths
+from bzzz_setup.declaration import HOSTS, KNOWN_HOSTS, MAIN, NAME, VAULT, Declaration, decrypted, dump, encrypted, is_template, typed, write
 from bzzz_setup.editing import REMOVED, edited
 from bzzz_setup.events import ExitCode, Refusal
 
@@ -58,6 +59,7 @@ class Draft:
         self.source, self.file = source, file
         self._lock = threading.RLock()
         self.revision, self.changes = self._read()
+        self._seen: tuple[Any, dict[str, Any]] | None = None
         for left in self.file.parent.glob("folder-*"):  # by a wizard that was killed
             if time.time() - left.stat().st_mtime > COPY_SECONDS:
                 shutil.rmtree(left, ignore_errors=True)
@@ -214,11 +216,27 @@ class Draft:
 
     # --- what a form shows ---
 
+    def stamp(self) -> tuple[Any, ...]:
+        """Other when the draft, or what it lies over, has become another."""
+        found: list[Any] = [self.revision]
+        for file in (*self.source.rglob("*"), *paths.config("*").parent.glob("*/vault-key")):
+            with contextlib.suppress(FileNotFoundError):
+                seen = file.stat()
+                found.append((str(file), seen.st_mtime_ns, seen.st_size))
+        return tuple(found)
+
     def view(self) -> dict[str, Any]:
-        """`{revision, cluster, nodes, options, secrets, changed, templates}`, as they are to become.
+        """`{revision, cluster, nodes, options, secrets, changed, templates}`, as they are to become. It is shared: do not change it.
 
         Of secrets it is told only whether they are set; `templates` are paths of values that Ansible works out.
         """
+        with self._lock:
+            stamp = self.stamp()
+            if self._seen is None or self._seen[0] != stamp:
+                self._seen = stamp, self._view()
+            return self._seen[1]
+
+    def _view(self) -> dict[str, Any]:
         with self._lock:
             declaration, specs = self.declaration(), options_of(load_specs())
             hidden = {name for name, spec in specs.items() if spec.get("no_log")}
@@ -241,7 +259,9 @@ class Draft:
                 for path, change in self.changes.items()
                 if not path.startswith(KNOWN_HOSTS)
             }
-            cluster = options.get("declaration_cluster_name", declaration.cluster)
+            # Paths are made of it: one that is none is told by the rules, and stays out of them.
+            typed_name = str(options.get("declaration_cluster_name", ""))
+            cluster = typed_name if NAME.fullmatch(typed_name) else declaration.cluster
             templates = [f"{OPTIONS}/{name}" for name, value in options.items() if is_template(value)]
             templates += [
                 f"{NODES}/{node}/{name}" for node, own in nodes.items() for name, value in own["options"].items() if is_template(value)

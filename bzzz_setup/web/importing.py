@@ -18,10 +18,14 @@ from bzzz_setup.web.draft import NODES, OPTIONS, SECRETS, Draft, machines
 
 @dataclasses.dataclass(frozen=True)
 class Taken:
-    """left: what a form has no place for, and so was not taken. secrets: those that are set where it comes from, and not here."""
+    """changed: paths of the draft. left: what a form has no place for, and so was not taken.
 
+    secrets_missing: those that are set where it comes from, and not here.
+    """
+
+    changed: list[str]
     left: list[str]
-    secrets: list[str]
+    secrets_missing: list[str]
 
 
 def take(draft: Draft, text: str, base: int, by: str, secrets: Mapping[str, str]) -> Taken:
@@ -29,7 +33,7 @@ def take(draft: Draft, text: str, base: int, by: str, secrets: Mapping[str, str]
     declaration, lost = portable.declaration_of(text, draft.source, dict(secrets))
     if not draft.source.exists():
         declaration.create()
-        return Taken([], sorted({name for names in lost.values() for name in names}))
+        return Taken([], [], sorted({name for names in lost.values() for name in names}))
     if declaration.cluster != draft.declaration().cluster:
         raise Refusal(
             f"this is the declaration of cluster {declaration.cluster}, and here is {draft.declaration().cluster}",
@@ -42,7 +46,7 @@ def take(draft: Draft, text: str, base: int, by: str, secrets: Mapping[str, str]
     if wanted := {path: value for path, value in changes.items() if not is_template(value)}:
         draft.change(base, wanted, by)
     missing = {name for names in lost.values() for name in names if not view["secrets"].get(name)}
-    return Taken(left, sorted(missing - set(secrets)))
+    return Taken(sorted(wanted), left, sorted(missing - set(secrets)))
 
 
 def _changes(view: dict[str, Any], declaration: Declaration) -> Iterator[tuple[str, Any]]:

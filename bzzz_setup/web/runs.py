@@ -19,12 +19,12 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from bzzz_setup import paths, run
-from bzzz_setup.events import ExitCode, Refusal
+from bzzz_setup.events import Event, ExitCode, Refusal
 from bzzz_setup.report import Report
 
 START_SECONDS = 60
@@ -39,11 +39,61 @@ class Started:
     document: dict[str, Any] | None = None
 
 
+class Journal:
+    """The journal of a run, read on as it grows. Methods may be called from any thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._file = folder, folder / "events.jsonl"
+        self._report = Report()
+        # Where each whole line begins, and the next one will.
+        self._places = [0]
+        self._lock = threading.RLock()
+
+    @property
+    def size(self) -> int:
+        try:
+            return self._file.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    @property
+    def last(self) -> int:
+        """The id of the last event that has been read."""
+        return len(self._places) - 1
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Report]:
+        """What the run did so far; nobody reads on meanwhile."""
+        with self._lock:
+            if self.size > self._places[-1]:
+                with self._file.open("rb") as stream:
+                    stream.seek(self._places[-1])
+                    for line in stream:
+                        if not line.endswith(b"\n"):
+                            break
+                        self._places.append(self._places[-1] + len(line))
+                        with contextlib.suppress(ValueError, KeyError, TypeError):
+                            self._report.add(Event.from_json(line.decode()))
+            yield self._report
+
+    def lines(self, after: int, most: int) -> list[str]:
+        """Whole lines behind the first `after`, at most so many."""
+        with self.read():
+            places = self._places[after : after + most + 1]
+        if len(places) < 2:
+            return []
+        with self._file.open("rb") as stream:
+            stream.seek(places[0])
+            return stream.read(places[-1] - places[0]).decode().split("\n")[:-1]
+
+
 class Runs:
     """The runs of one cluster. Methods may be called from any thread."""
 
     def __init__(self, inventory: Path, cluster: Callable[[], str]) -> None:
         self._inventory, self._cluster = inventory, cluster
+        self._journals: dict[Path, Journal] = {}
+        self._lock = threading.Lock()
 
     def folders(self) -> list[Path]:
         return run.runs(self._cluster())
@@ -55,20 +105,23 @@ class Runs:
             raise Refusal(f"there is no run {name}", "The last 20 are kept: see /api/v1/runs.", option="run")
         return found
 
-    def lines(self, name: str, after: int, most: int) -> list[str]:
-        """Whole lines of a run's journal behind the first `after`, at most so many."""
-        journal = self.folder(name) / "events.jsonl"
-        found: list[str] = []
-        with contextlib.suppress(FileNotFoundError), journal.open(encoding="utf-8") as stream:
-            for number, line in enumerate(stream):
-                if number >= after + most or not line.endswith("\n"):
-                    break
-                if number >= after:
-                    found.append(line.rstrip("\n"))
-        return found
+    def journal(self, name: str) -> Journal:
+        """Raises Refusal for a run that there is not."""
+        folder = self.folder(name)
+        with self._lock:
+            for gone in [known for known in self._journals if not known.is_dir()]:
+                del self._journals[gone]
+            return self._journals.setdefault(folder, Journal(folder))
 
-    def report(self, name: str) -> Report:
-        return Report.of(run.events(self.folder(name)))
+    def reports(self) -> Iterator[Report]:
+        """What the runs did so far, the newest first."""
+        for folder in reversed(self.folders()):
+            with self.journal(folder.name).read() as report:
+                yield report
+
+    def stamp(self) -> tuple[tuple[str, int], ...]:
+        """Other when a run has said more."""
+        return tuple((folder.name, self.journal(folder.name).size) for folder in self.folders())
 
     def start(
         self,
@@ -102,7 +155,7 @@ class Runs:
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until:
             new = [found.name for found in self.folders() if found.name not in before and found.name.endswith(f"-{process.pid}-{command}")]
-            if new and self.lines(new[0], 0, 1):
+            if new and self.journal(new[0]).lines(0, 1):
                 return new[0]
             if started.document is not None:
                 break

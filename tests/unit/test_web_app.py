@@ -212,6 +212,17 @@ def test_a_canary_in_every_secret_field_is_in_no_answer(
     assert files and not any(b"c4nary" in path.read_bytes() for path in files)
 
 
+@pytest.mark.requirement("T2", part="no path is made of a cluster's name that is none")
+@pytest.mark.parametrize("name", ["../../../elsewhere", {"a": 1}, 7.5, ""])
+def test_a_clusters_name_that_is_none_leads_nowhere(admin: TestClient, front: Front, name: Any) -> None:
+    before = {path for path in front.home.parent.rglob("*") if path.name in ("lock", "elsewhere")}
+    answer = admin.patch(f"{API}/draft", json={"base": 0, "changes": {"options/declaration_cluster_name": name}}).json()
+    assert answer["cluster"] == "trial" and any(one["option"] == "declaration_cluster_name" for one in answer["problems"])
+    assert admin.get(f"{API}/runs").status_code == 200
+    after = {path for path in front.home.parent.rglob("*") if path.name in ("lock", "elsewhere")}
+    assert after - before <= {front.state / "lock"}
+
+
 @pytest.mark.requirement("T2", part="somebody else's change is not overwritten")
 def test_the_last_writer_is_told_who_was_first(admin: TestClient) -> None:
     assert admin.patch(f"{API}/draft", json={"base": 0, "changes": {"options/service_port": 9090}}).status_code == 200

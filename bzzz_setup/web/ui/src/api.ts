@@ -224,7 +224,7 @@ export const api = {
   change: (base: number, changes: Record<string, unknown>) => ask<Draft>("PATCH", "/draft", { base, changes }),
   discard: (base: number) => ask<Draft>("DELETE", `/draft?base=${base}`),
   checks: () => ask<{ run: string | null; at: number | null; checks: Check[] }>("GET", "/checks"),
-  takeIn: (base: number, declaration: string) => ask<Draft & { left: string[]; secrets_missing: string[] }>("POST", "/import", { base, declaration }),
+  takeIn: (base: number, declaration: string) => ask<{ changed: string[]; left: string[]; secrets_missing: string[] }>("POST", "/import", { base, declaration }),
   nodes: () => ask<{ seen: string | null; nodes: Record<string, Seen> }>("GET", "/nodes"),
   users: () => ask<{ users: { name: string; role: string; created: string; locked: boolean }[] }>("GET", "/users"),
   addUser: (name: string, role: string, password: string) => ask<unknown>("POST", "/users", { name, role, password }),

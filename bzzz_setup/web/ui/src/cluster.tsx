@@ -73,7 +73,7 @@ function Import() {
       )}
       {taking.data && (
         <Alert severity="success" sx={{ width: "100%" }}>
-          {t.imported(Object.keys(taking.data.changed).length)} {taking.data.left.length > 0 && t.importLeft(taking.data.left.join(", "))}{" "}
+          {t.imported(taking.data.changed.length)} {taking.data.left.length > 0 && t.importLeft(taking.data.left.join(", "))}{" "}
           {taking.data.secrets_missing.length > 0 && t.importSecrets(taking.data.secrets_missing.join(", "))}
         </Alert>
       )}

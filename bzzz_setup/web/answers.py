@@ -1,0 +1,302 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What is answered, as `/api/v1/openapi.json` tells it.
+
+Answers do not pass through these, which would take its time; tests/unit/test_web_described.py holds them to it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fastapi import FastAPI, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+PROBLEM = "application/problem+json"
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Finding(Answer):
+    """What is wrong, where, and how to put it right."""
+
+    severity: Literal["error", "warning"] = "error"
+    option: str
+    value: Any = None
+    node: str | None = None
+    message: str
+    remedy: str
+
+
+class Judged(Finding):
+    step: int
+
+
+class Changed(Answer):
+    revision: int
+    by: str
+    at: float
+
+
+class Newer(Changed):
+    value: Any = Field(None, description="Of a secret it is not told.")
+
+
+class Problem(Answer):
+    """Problem details, RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    problems: list[Finding] = []
+    changes: dict[str, Newer] = Field({}, description="What somebody else has changed meanwhile, by path.")
+    hosts: list[str] = Field([], description="What this server is called, when it was called otherwise.")
+
+
+class Me(Answer):
+    name: str
+    kind: str
+    role: str
+    scopes: list[str]
+
+
+class Welcome(Answer):
+    claimed: bool
+    me: Me | None
+    ways: list[Literal["password", "oidc"]]
+    provider: str | None
+    refused: str | None = Field(description="Why the last sign-in by the provider was no use.")
+
+
+class Role(Answer):
+    name: str
+    title: str
+    description: str
+    essential: list[str]
+    options: dict[str, Any] = Field(alias="schema", description="JSON Schema of its options.")
+
+
+class Step(Answer):
+    number: int
+    slug: str
+    title: str
+    roles: list[Role]
+
+
+class Form(Answer):
+    steps: list[Step]
+
+
+class Member(Answer):
+    address: str
+    port: int
+    groups: list[str]
+    options: dict[str, Any]
+
+
+class View(Answer):
+    revision: int
+    cluster: str
+    nodes: dict[str, Member]
+    options: dict[str, Any]
+    secrets: dict[str, bool] = Field(description="Whether they are set.")
+    changed: dict[str, Changed]
+    templates: list[str] = Field(description="Paths of values that only Ansible can work out.")
+
+
+class Draft(View):
+    problems: list[Judged]
+    detected: dict[str, dict[str, Any]] = Field(description="Option to node to what it is where it is not set.")
+    facts_of: str | None
+
+
+class Imported(Answer):
+    changed: list[str] = Field(description="Paths of the draft.")
+    left: list[str] = Field(description="What was not taken, since a form has no place for it.")
+    secrets_missing: list[str] = Field(description="Set where it comes from, and not here.")
+
+
+class Checks(Answer):
+    run: str | None
+    at: float | None
+    checks: list[dict[str, Any]]
+
+
+class Seen(Answer):
+    hardware: str
+    interfaces: list[dict[str, Any]]
+    gpus: list[dict[str, Any]]
+
+
+class Nodes(Answer):
+    seen: str | None
+    nodes: dict[str, Seen]
+
+
+class Summary(Answer):
+    run: str
+    command: str
+    started: float
+    seconds: float
+    exit_code: int
+    outcome: str
+
+
+class Holder(Answer):
+    pid: int | None
+    since: str | None
+    command: str | None
+
+
+class Runs(Answer):
+    running: Holder | None
+    runs: list[Summary]
+
+
+class Tally(Answer):
+    changed: int
+    failed: bool
+    seconds: float
+
+
+class Node(Tally):
+    hardware: str
+
+
+class StepOfRun(Answer):
+    number: int
+    title: str
+    state: Literal["waiting", "running", "done", "failed"]
+    started: float
+    seconds: float
+    changed: int
+    nodes: dict[str, Tally]
+
+
+class Said(Answer):
+    level: str
+    text: str
+
+
+class Run(Summary):
+    cluster: str
+    inventory: str
+    steps: list[StepOfRun]
+    nodes: dict[str, Node]
+    changes: list[dict[str, Any]]
+    diffs: list[dict[str, Any]]
+    checks: list[dict[str, Any]]
+    problems: list[Finding]
+    failures: list[dict[str, Any]]
+    messages: list[Said]
+    running: bool
+    pausing: bool = Field(description="Whether it is to wait before its next step.")
+    paused: int | None = Field(description="The step before which it waits.")
+    last: int = Field(description="The id of the last event that is in it.")
+
+
+class Event(BaseModel):
+    """More is in it by its kind; facts and differences are left out."""
+
+    id: int
+    event: str
+    at: float
+
+
+class Events(Answer):
+    events: list[Event]
+
+
+class Begun(Answer):
+    run: str
+
+
+class Pausing(Answer):
+    pausing: bool
+
+
+class Asked(Answer):
+    asked: bool
+
+
+class Key(Answer):
+    name: str
+    kind: str
+    bits: str
+    comment: str
+    fingerprint: str
+    agent: bool
+    locked: bool
+
+
+class Keys(Answer):
+    user: str
+    keys: list[Key]
+
+
+class HostKey(Answer):
+    kind: str
+    fingerprint: str
+
+
+class FoundMachine(Answer):
+    name: str
+    address: str
+    port: int
+    keys: list[HostKey]
+
+
+class FoundMachines(Answer):
+    machines: list[FoundMachine]
+    known: int = Field(description="So many more are in the declaration already.")
+    known_hosts: str
+    warnings: list[Finding]
+
+
+class Yaml(Response):
+    media_type = "application/yaml"
+
+
+class Zip(Response):
+    media_type = "application/zip"
+
+
+EXPORTED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {Yaml.media_type: {"schema": {"type": "object"}}, Zip.media_type: {"schema": {"type": "string", "format": "binary"}}}}
+}
+
+
+def without_data(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Checks as a page shows them: what they have measured is in the report."""
+    return [{part: value for part, value in check.items() if part != "data"} for check in checks]
+
+
+def bad(**told: str) -> dict[int | str, dict[str, Any]]:
+    """Errors by status, `_409`, and what they mean."""
+    return {int(status[1:]): {"description": why, "model": Problem} for status, why in told.items()}
+
+
+EVERYWHERE = bad(
+    _400="What was sent is no text, or broke off",
+    _401="Sign in first",
+    _403="Not by this account, from this page or by this server's name",
+    _413="More than is read",
+    _422="What was sent, or what lies in the inventory folder, is not to be gone on with",
+    _429="Too many requests",
+)
+
+
+class Described(FastAPI):
+    """An application whose every error is problem details."""
+
+    def openapi(self) -> dict[str, Any]:
+        if not self.openapi_schema:
+            for operations in super().openapi()["paths"].values():
+                for operation in operations.values():
+                    for status, answer in operation["responses"].items():
+                        if status >= "400":
+                            answer["content"] = dict.fromkeys([PROBLEM], *answer["content"].values())
+        return self.openapi_schema or {}
