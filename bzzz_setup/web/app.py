@@ -25,6 +25,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse
 from pydantic import Field, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocketDisconnect
 
@@ -617,10 +618,19 @@ def _seen(facts: dict[str, Any]) -> dict[str, Any]:
     return {"interfaces": interfaces, "gpus": facts["bzzz_gpu"].get("devices", [])}
 
 
+class Assets(StaticFiles):
+    """Files whose names change with their contents."""
+
+    def file_response(self, *arguments: Any, **more: Any) -> Response:
+        answer = super().file_response(*arguments, **more)
+        answer.headers["cache-control"] = "public, max-age=31536000, immutable"
+        return answer
+
+
 def _serve(app: FastAPI, page: Path) -> None:
     """The built frontend. Its page is answered for every address that is none of the interface's: the browser knows which it shows."""
     document = (page / "index.html").read_text(encoding="utf-8")
-    app.mount("/assets", StaticFiles(directory=page / "assets"))
+    app.mount("/assets", GZipMiddleware(Assets(directory=page / "assets")))
     files = {file.name: file for file in page.iterdir() if file.is_file() and file.suffix in (".js", ".svg", ".webmanifest")}
 
     @app.get("/{path:path}", include_in_schema=False)
@@ -628,7 +638,9 @@ def _serve(app: FastAPI, page: Path) -> None:
         if path.startswith("api/"):
             raise HTTPException(404)
         if path in files:
-            return FileResponse(files[path], headers={"cache-control": "no-cache"})
+            # Of these one is the service worker, which fetches the page's parts.
+            policy = "default-src 'none'; script-src 'self'; connect-src 'self'; frame-ancestors 'none'"
+            return FileResponse(files[path], headers={"cache-control": "no-cache", "content-security-policy": policy})
         nonce = secrets.token_urlsafe(16)
         policy = (
             f"default-src 'none'; script-src 'self'; style-src 'self' 'nonce-{nonce}'; img-src 'self' data:; font-src 'self'; "

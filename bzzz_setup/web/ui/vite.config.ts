@@ -17,8 +17,19 @@ export default defineConfig({
         display: "standalone",
         icons: [{ src: "icon.svg", sizes: "any", type: "image/svg+xml", purpose: "any" }],
       },
-      // The shell only: what the interface answers is never kept.
-      workbox: { globPatterns: ["assets/*.{js,css}", "icon.svg"], navigateFallback: null, runtimeCaching: [] },
+      // The shell only: what the interface answers is never kept. Without a connection every address shows it, and it says so.
+      workbox: {
+        globPatterns: ["assets/*.{js,css}", "icon.svg", "index.html"],
+        manifestTransforms: [(entries) => ({ manifest: entries.map((entry) => (entry.url === "index.html" ? { ...entry, url: "/shell" } : entry)) })],
+        navigateFallback: null,
+        runtimeCaching: [
+          {
+            urlPattern: ({ request, url }) => request.mode === "navigate" && !url.pathname.startsWith("/api/"),
+            handler: "NetworkOnly",
+            options: { precacheFallback: { fallbackURL: "/shell" } },
+          },
+        ],
+      },
     }),
   ],
   // A helper for tests, in the form's own package, asks for it.

@@ -14,6 +14,7 @@ const Cluster = lazy(() => import("./cluster"));
 export function App() {
   const welcome = useWelcome();
   const path = usePath();
+  if (!welcome.data && welcome.failureCount) return <Alert severity="warning">{t.disconnected}</Alert>;
   if (!welcome.data) return <CircularProgress aria-label={t.loading} sx={{ m: 4 }} />;
   if (!welcome.data.me) return <Enter welcome={welcome.data} />;
   return (

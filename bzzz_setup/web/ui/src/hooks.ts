@@ -26,7 +26,7 @@ export function usePath(): string {
 
 // --- what is on the server ---
 
-export const useWelcome = () => useQuery({ queryKey: ["welcome"], queryFn: api.welcome });
+export const useWelcome = () => useQuery({ queryKey: ["welcome"], queryFn: api.welcome, refetchInterval: ({ state }) => (state.error ? 3_000 : false) });
 export const useSchema = () => useQuery({ queryKey: ["schema"], queryFn: api.schema, staleTime: Infinity });
 export const useDraft = () => useQuery({ queryKey: ["draft"], queryFn: api.draft, refetchInterval: 10_000 });
 export const useNodes = () => useQuery({ queryKey: ["nodes"], queryFn: api.nodes });
@@ -114,16 +114,25 @@ export function useNow(): Now {
 
 // --- a run ---
 
+/** Milliseconds for which events are gathered. */
+const FRAME = 16;
+
 /** A run as it goes: what has been up to now, and then each event as it comes, whatever happens to the connection. */
 export function useRun(name: string): { live: Live | null; connected: boolean } {
   const queries = useQueryClient();
-  const [live, tell] = useReducer((state: Live | null, news: Live | RunEvent) => ("event" in news ? state && take(state, news) : news), null);
+  const [live, tell] = useReducer((state: Live | null, news: Live | RunEvent[]) => (Array.isArray(news) ? state && news.reduce(take, state) : news), null);
   const [connected, setConnected] = useState(true);
   useEffect(() => {
     let socket: WebSocket | null = null;
     let timer: ReturnType<typeof setTimeout>;
     let last = 0;
     let over = false;
+    // Thousands at once, as after a pause, are drawn once.
+    let waiting: RunEvent[] = [];
+    const draw = () => {
+      tell(waiting);
+      waiting = [];
+    };
     const connect = async () => {
       try {
         const report = await api.run(name);
@@ -137,7 +146,7 @@ export function useRun(name: string): { live: Live | null; connected: boolean } 
         socket.onmessage = (message) => {
           const event = JSON.parse(message.data as string) as RunEvent;
           last = event.id;
-          tell(event);
+          if (waiting.push(event) === 1) setTimeout(draw, FRAME);
         };
         socket.onclose = (closed) => {
           if (over) return;

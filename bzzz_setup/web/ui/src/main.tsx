@@ -14,7 +14,10 @@ const styles = createCache({ key: "bzzz", ...(nonce ? { nonce } : {}) });
 
 const queries = new QueryClient({
   defaultOptions: {
+    // The wizard may be on this very host: whether there is a network says nothing.
+    mutations: { networkMode: "always" },
     queries: {
+      networkMode: "always",
       staleTime: 5_000,
       retry: (count, error) => !(error instanceof Refused) && count < 3,
       refetchOnWindowFocus: true,
