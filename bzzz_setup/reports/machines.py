@@ -153,6 +153,7 @@ def _interface(found: dict[str, Any], primary: Any) -> dict[str, str]:
         "speed": (f"{speed / 1000:g} Gb/s" if speed >= 1000 else f"{speed:g} Mb/s") if speed else "",
         "mtu": _text(found.get("mtu")),
         "mac": _text(found.get("mac")),
+        "driver": _text(found.get("driver")),
     }
 
 

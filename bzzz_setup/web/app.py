@@ -38,6 +38,7 @@ from bzzz_setup.node.auth.principals import ADMIN, SCOPES, USER, Principal
 from bzzz_setup.node.auth.records import NEW_USER, Invalid, User, asked
 from bzzz_setup.node.web import HOST, SecurityHeaders, problem, refusal
 from bzzz_setup.report import Report
+from bzzz_setup.reports.machines import hardware, topologies
 from bzzz_setup.web import answers, beginning, form, importing
 from bzzz_setup.web.accounts import Claim
 from bzzz_setup.web.answers import Described, bad
@@ -259,7 +260,13 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
         """Back to the page, which is told why."""
         return keep(request, RedirectResponse("/", 303), flow_cookie, gate.seal(REFUSED, refused.detail), REFUSED_SECONDS)
 
-    @app.get(f"{API}/sign-in/oidc", tags=["auth"], response_class=RedirectResponse, status_code=302)
+    @app.get(
+        f"{API}/sign-in/oidc",
+        tags=["auth"],
+        response_class=RedirectResponse,
+        status_code=302,
+        responses={303: {"description": "Back to the page, which is told why that is of no use now"}},
+    )
     async def leave(request: Request) -> Response:
         """For browsers: go to sign in at the OpenID Connect provider."""
         host = request.headers["host"]
@@ -378,12 +385,12 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
 
     @app.get(f"{API}/nodes", tags=["cluster"], response_model=None, responses={200: {"model": answers.Nodes}})
     def nodes(_who: Viewer) -> Response:
-        """What the last runs have seen of each machine."""
+        """What the last runs have seen of each machine, and how the GPUs of those that are alike lie."""
 
         def make() -> dict[str, Any]:
             facts, when = wizard.facts()
             report = Report(facts=facts)
-            return {"seen": when, "nodes": {name: {"hardware": report.hardware(name), **_seen(found)} for name, found in facts.items()}}
+            return {"seen": when, "nodes": {name: _seen(report, name) for name in facts}, "topologies": topologies(report, list(facts))}
 
         return wizard.answer("nodes", runs.stamp(), make)
 
@@ -611,11 +618,10 @@ def _short(number: int, line: str) -> dict[str, Any]:
     return {"id": number, **event}
 
 
-def _seen(facts: dict[str, Any]) -> dict[str, Any]:
-    """Interfaces that the cluster could use, and GPUs."""
-    wanted = ("name", "state", "speed_mbps", "mtu", "addresses")
-    interfaces = [{part: one.get(part) for part in wanted} for one in facts["bzzz_network"]["interfaces"] if one.get("addresses")]
-    return {"interfaces": interfaces, "gpus": facts["bzzz_gpu"].get("devices", [])}
+def _seen(report: Report, name: str) -> dict[str, Any]:
+    """A machine in a line, its interfaces and its GPUs, in the words of the report's page."""
+    found = hardware(report, name)
+    return {"hardware": found["summary"], "interfaces": found["interfaces"], "gpus": found["gpus"]}
 
 
 class Assets(StaticFiles):

@@ -53,9 +53,10 @@ def step_of(option: str, specs: Specs | None = None) -> int:
 
 
 def judged(view: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
-    """`{problems, detected}` of a draft's view on nodes with these facts.
+    """`{problems, detected, ports, networks}` of a draft's view on nodes with these facts.
 
     problems: what the rules say, each with the `step` to mend it in. detected: option -> node -> what it is where it is not set.
+    ports and networks: what there is to draw of those, see `_ports` and `_networks`.
     Options that hold templates are left out: `bzzz-setup check` has Ansible work them out.
     """
     specs = load_specs()
@@ -74,6 +75,7 @@ def judged(view: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]] | Non
     told += rules.literal(declared, cluster)
     known = {name: seen for name, seen in (facts or {}).items() if name in declared}
     detected: dict[str, dict[str, Any]] = {}
+    networks: dict[str, Any] = {"subnets": [], "others": []}
     if known and not any(one["severity"] == "error" for one in told):
         told += rules.effective(declared, cluster, known)
         filled, _ = rules.settled(declared, cluster, known)
@@ -81,7 +83,55 @@ def judged(view: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]] | Non
             for option, value in filled[node]["network"].items():
                 if value is not None and declared[node]["network"][option] is None:
                     detected.setdefault(f"network_{option}", {})[node] = value
-    return {"problems": [{**one, "step": step_of(one["option"], specs)} for one in merged(told, list(declared))], "detected": detected}
+        networks = _networks(declared, cluster, known)
+    return {
+        "problems": [{**one, "step": step_of(one["option"], specs)} for one in merged(told, list(declared))],
+        "detected": detected,
+        "ports": _ports(declared, cluster, known),
+        "networks": networks,
+    }
+
+
+def _ports(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """`{option, port, protocol, nodes, taken: [{node, program, pid, unit}]}` of every port that the cluster is to listen on."""
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for node, roles in declared.items():
+        for option, port in rules.ports.own_ports(roles, node in cluster["coordinators"]).items():
+            one = found.setdefault((option, port), {"option": option, "port": port, "protocol": "tcp", "nodes": [], "taken": []})
+            one["nodes"].append(node)
+            parts = ("program", "pid", "unit")
+            # One program listens on several addresses.
+            listening = {tuple(who.get(part) for part in parts): None for who in rules.ports.strangers(option, port, facts.get(node, {}))}
+            one["taken"] += [{"node": node, **dict(zip(parts, who, strict=True))} for who in listening]
+    return sorted(found.values(), key=lambda one: one["port"])
+
+
+def _networks(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """`{subnets, others: [{network, interface, kind, gateway, severity, nodes}]}`: the cluster's own, and which others its nodes know.
+
+    severity: the worst that the rules say of it, None where it is apart.
+    """
+    places = rules.network.places(declared, cluster, facts)
+    subnets = {str(network): network for place in places.values() if (network := rules.network.network_of(place["subnet"]))}
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for node, place in places.items():
+        for one in rules.network.neighbours(place, facts[node].get("bzzz_network") or {}):
+            severity = min(filter(None, map(one.severity, subnets.values())), default=None)  # an error comes before a warning
+            network = one.network
+            of_one_host = network.prefixlen == network.max_prefixlen
+            if severity or not (
+                of_one_host or network.is_link_local or network.is_multicast or network.is_loopback or network.prefixlen < 8
+            ):
+                key = (severity is None, severity or "", network.version, network, one.interface, one.kind or "", one.gateway or "")
+                shown = {
+                    "network": str(network),
+                    "interface": one.interface,
+                    "kind": one.kind,
+                    "gateway": one.gateway,
+                    "severity": severity,
+                }
+                found.setdefault(key, {**shown, "nodes": []})["nodes"].append(node)
+    return {"subnets": list(subnets), "others": [found[key] for key in sorted(found)]}
 
 
 def _reader(value: Any) -> Callable[[], Any]:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Optional, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Optional, TypedDict
 from urllib.parse import urlsplit
 
 from ..addresses import AddressError, Network, address_of, is_host_name, parse_network
@@ -32,6 +32,28 @@ class Place(TypedDict):
     subnet: Optional[str]
     interface: Optional[str]
     address: Optional[str]
+
+
+class Neighbour(NamedTuple):
+    """A network that a node knows beside the cluster's. kind: the interface's; inner: it ends within the node, as containers' do."""
+
+    interface: str
+    kind: Optional[str]
+    network: Network
+    gateway: Optional[str]
+    inner: bool
+
+    def severity(self, subnet: Network) -> Literal["error", "warning"] | None:
+        """`error` where it hides addresses of the cluster's network, `warning` where it may, None where the two are apart."""
+        other = self.network
+        # Halves of the default route (0.0.0.0/1), as VPNs set them, say nothing about a network of ours.
+        if other.version != subnet.version or not other.overlaps(subnet) or other.prefixlen < 8 or self.kind == "loopback":
+            return None
+        return "error" if self.inner or self.narrower(subnet) else "warning"
+
+    def narrower(self, subnet: Network) -> bool:
+        """Whether it is a part of the cluster's network, and more than one address of it."""
+        return subnet.prefixlen < self.network.prefixlen < self.network.max_prefixlen
 
 
 def cidr_problem(option: str, text: str, node: str) -> Problem | None:
@@ -225,7 +247,8 @@ def _interface(place: Place, wanted: Mapping[str, Any], seen: Mapping[str, Any],
     yield problem("network_address", message, remedy, value=place["address"], node=node)
 
 
-def _overlaps(subnet: Network, place: Place, seen: Mapping[str, Any], node: str) -> Iterator[Problem]:
+def neighbours(place: Place, seen: Mapping[str, Any]) -> Iterator[Neighbour]:
+    """The networks that a node of these network facts has beside the interface that carries the cluster's traffic."""
     kinds = {interface["name"]: interface["kind"] for interface in seen.get("interfaces") or []}
     # (interface, network) -> gateway; a network that is on the wire is also in the routing table.
     others: dict[tuple[str, str], str | None] = {
@@ -238,22 +261,20 @@ def _overlaps(subnet: Network, place: Place, seen: Mapping[str, Any], node: str)
         if route["destination"] != "default" and (route["interface"] != place["interface"] or route["gateway"]):
             others.setdefault((route["interface"], route["destination"]), route["gateway"])
     for (name, text), gateway in others.items():
-        other = network_of(text)
-        # Halves of the default route (0.0.0.0/1), as VPNs set them, say nothing about a network of ours.
-        if (
-            other is None
-            or other.version != subnet.version
-            or not other.overlaps(subnet)
-            or other.prefixlen < 8
-            or kinds.get(name) == "loopback"
-        ):
+        if network := network_of(text):
+            # The node may itself be a container, whose way out is such an interface.
+            inner = kinds.get(name) in INNER and name != seen.get("primary_interface")
+            yield Neighbour(name, kinds.get(name), network, gateway, inner)
+
+
+def _overlaps(subnet: Network, place: Place, seen: Mapping[str, Any], node: str) -> Iterator[Problem]:
+    for one in neighbours(place, seen):
+        severity, name, other = one.severity(subnet), one.interface, one.network
+        if severity is None:
             continue
-        # The node may itself be a container, whose way out is such an interface.
-        inner = kinds.get(name) in INNER and name != seen.get("primary_interface")
-        narrower = other.prefixlen > subnet.prefixlen and other.prefixlen < other.max_prefixlen
-        by = f"route by way of {gateway} on {name}" if gateway else f"interface {name} ({kinds.get(name) or 'unknown kind'})"
+        by = f"route by way of {one.gateway} on {name}" if one.gateway else f"interface {name} ({one.kind or 'unknown kind'})"
         message = f"The cluster's network {subnet} overlaps {other}, {by} of node {node}"
-        if narrower or inner:
+        if severity == "error":
             message += ": addresses in it cannot be reached from there."
         elif other == subnet:
             message += ": traffic to peers may leave by either."
@@ -263,4 +284,4 @@ def _overlaps(subnet: Network, place: Place, seen: Mapping[str, Any], node: str)
             remedy = "Choose another network_subnet, or move Docker's (bip and default-address-pools in /etc/docker/daemon.json)."
         else:
             remedy = f"Choose another network_subnet, or take the network off {name} (ip route; ip address show dev {name})."
-        yield problem("network_subnet", message, remedy, value=str(subnet), node=node, severity="error" if inner or narrower else "warning")
+        yield problem("network_subnet", message, remedy, value=str(subnet), node=node, severity=severity)

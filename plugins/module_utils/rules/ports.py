@@ -87,6 +87,19 @@ def is_own(listener: Mapping[str, Any], seen: Mapping[str, Any]) -> bool:
     return listener.get("program") == OWN_PROGRAM or any(fnmatch.fnmatchcase(unit, pattern) for pattern in OWN_UNITS)
 
 
+def strangers(option: str, port: int, seen: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Who listens on this port of an option and is none of the cluster; `seen` are the node's facts."""
+    listeners = (seen.get("bzzz_ports") or {}).get("listeners") or []
+    return [
+        one
+        for one in listeners
+        if one["protocol"] == "tcp"
+        and one["port"] == port
+        and not is_own(one, seen)
+        and not (option == SSH and one.get("unit") in SSHD_UNITS)
+    ]
+
+
 def ranges_of(texts: list[str]) -> list[range]:
     """The ranges among these texts; those that are none have a problem of their own."""
     found = []
@@ -158,9 +171,7 @@ def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping
                 yield problem(PACKAGED[unit].option, message, PACKAGED[unit].remedy, node=node)
         for option, port in own_ports(roles, node in cluster["coordinators"]).items():
             remedy = f"{_remedy(option, free_port(port, taken, *kept, *kernel, ephemeral))}."
-            foreign = [one for one in others if one["port"] == port and one.get("unit") not in packaged]
-            if option == SSH:
-                foreign = [one for one in foreign if one.get("unit") not in SSHD_UNITS]
+            foreign = [one for one in strangers(option, port, seen) if one.get("unit") not in packaged]
             if foreign:
                 message = f"Port {port} is taken by {_who(foreign[0])}."
                 yield problem(option, message, remedy[:-1] + _stop(foreign[0]), value=port, node=node)

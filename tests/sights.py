@@ -1,0 +1,62 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a detection has seen of machines that no lab has, and the journal that a wizard finds it in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from front import Front
+from report_events import STARTED, a100s, facts, mixed
+
+from bzzz_setup.events import Event, RunFinished, RunStarted, TaskFinished
+
+
+def _interface(name: str, address: str, **changes: Any) -> dict[str, Any]:
+    own, _, network = address.partition(" ")
+    addresses = [{"address": own, "prefix": int(network.partition("/")[2]), "network": network, "family": 4, "scope": "global"}]
+    plain = {"kind": "physical", "state": "up", "up": True, "carrier": True, "speed_mbps": 1000, "mtu": 1500, "mac": None, "driver": None}
+    return {"name": name, **plain, "addresses": addresses, **changes}
+
+
+def machine(number: int, gpus: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Its facts: two interfaces that the cluster could use, and Docker's bridge."""
+    found = facts(number, f"n{number}", gpus or {"devices": [], "links": [], "problems": []})
+    found["bzzz_network"] |= {
+        "interfaces": [
+            _interface("docker0", "172.17.0.1 172.17.0.0/16", kind="bridge", speed_mbps=None, mac="02:42:00:00:00:01"),
+            _interface("eno1", f"192.0.2.{number} 192.0.2.0/24", mac=f"02:00:00:00:00:{number:02x}", driver="igb"),
+            _interface("ib0", f"10.9.0.{number} 10.9.0.0/16", kind="infiniband", speed_mbps=200000, mtu=4092, driver="mlx5_core"),
+            {**_interface("lo", "127.0.0.1 127.0.0.0/8", kind="loopback"), "state": "unknown"},
+        ],
+        "routes": [],
+    }
+    found["bzzz_ports"] = {"listeners": [], "reserved": [], "ephemeral": {"first": 32768, "last": 60999}, "problems": []}
+    return found
+
+
+def machines() -> dict[str, dict[str, Any]]:
+    """n1 has four A100, a web server where the node service is to be, and a bridge in the cluster's network; n2 GPUs of two vendors."""
+    one, two = machine(1, a100s(4)), machine(2, mixed())
+    one["bzzz_network"]["interfaces"].append(_interface("br-lab", "192.0.2.129 192.0.2.128/25", kind="bridge", speed_mbps=None))
+    one["bzzz_ports"]["listeners"] = [
+        {"protocol": "tcp", "address": address, "port": 8080, "pid": 4711, "program": "nginx", "unit": "nginx.service"}
+        for address in ("0.0.0.0", "::")
+    ]
+    return {"n1": one, "n2": two}
+
+
+def detected(front: Front, seen: dict[str, dict[str, Any]]) -> None:
+    """Leave the journal of a run that has seen this."""
+    name = "20261118-120000-1-detect"
+    events: list[Event] = [
+        RunStarted(at=STARTED, run=name, command="detect", cluster="trial", inventory=str(front.inventory), steps=[1]),
+        *(
+            TaskFinished(at=STARTED, step=1, node=node, role="detection", task="Look", status="ok", seconds=1.0, facts=found)
+            for node, found in seen.items()
+        ),
+        RunFinished(at=STARTED, returncode=0, failed=[], unreachable=[]),
+    ]
+    folder = front.state / "runs" / name
+    folder.mkdir(parents=True)
+    (folder / "events.jsonl").write_text("".join(f"{event.to_json()}\n" for event in events), encoding="utf-8")
