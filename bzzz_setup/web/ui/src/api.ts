@@ -55,6 +55,13 @@ export interface Draft {
   /** Option to node to what it is where it is not set. */
   detected: Record<string, Record<string, unknown>>;
   facts_of: string | null;
+  /** The ports that the cluster is to listen on, and who listens there already. */
+  ports: { option: string; port: number; protocol: string; nodes: string[]; taken: { node: string; program: string | null; pid: number | null; unit: string | null }[] }[];
+  /** The cluster's networks, and which others its machines know. */
+  networks: {
+    subnets: string[];
+    others: { network: string; interface: string; kind: string | null; gateway: string | null; severity: "error" | "warning" | null; nodes: string[] }[];
+  };
   /** Paths of values that only Ansible can work out. */
   templates: string[];
 }
@@ -183,9 +190,36 @@ export interface Welcome {
   refused: string | null;
 }
 
+/** A machine as the last run has seen it, in the words of the report's page. */
 export interface Seen {
   hardware: string;
-  interfaces: { name: string; addresses: string[]; up: boolean; speed_mbps: number | null; mtu: number | null }[];
+  interfaces: { name: string; primary: string; kind: string; state: string; addresses: string; speed: string; mtu: string; mac: string; driver: string }[];
+  gpus: Gpu[];
+}
+
+export interface Gpu {
+  name: string;
+  model: string;
+  memory: { percent: number; text: string; full: boolean } | null;
+  health: string;
+  status: string;
+  details: { label: string; value: string }[];
+}
+
+/** How the GPUs of machines that are alike lie: places in a picture's coordinates. */
+export interface Topology {
+  where: string;
+  nodes: string[];
+  models: string;
+  width: number;
+  height: number;
+  domains: { x: number; y: number; width: number; height: number; label: string }[];
+  gpus: { x: number; y: number; width: number; height: number; middle: number; name: string; memory: string; model: string; whole: string }[];
+  arcs: { path: string; x: number; y: number; label: string }[];
+  fabrics: { y: number; left: number; width: number; stubs: number[]; bottom: number; label: string }[];
+  switches: { left: number; right: number; y: number; ends: number[]; label: string }[];
+  between: { left: number; right: number; y: number; ends: number[] } | null;
+  links: { a: string; b: string; path: string; meaning: string }[];
 }
 
 /** An answer that is none of success: problem details, RFC 9457. */
@@ -225,7 +259,7 @@ export const api = {
   discard: (base: number) => ask<Draft>("DELETE", `/draft?base=${base}`),
   checks: () => ask<{ run: string | null; at: number | null; checks: Check[] }>("GET", "/checks"),
   takeIn: (base: number, declaration: string) => ask<{ changed: string[]; left: string[]; secrets_missing: string[] }>("POST", "/import", { base, declaration }),
-  nodes: () => ask<{ seen: string | null; nodes: Record<string, Seen> }>("GET", "/nodes"),
+  nodes: () => ask<{ seen: string | null; nodes: Record<string, Seen>; topologies: Topology[] }>("GET", "/nodes"),
   users: () => ask<{ users: { name: string; role: string; created: string; locked: boolean }[] }>("GET", "/users"),
   addUser: (name: string, role: string, password: string) => ask<unknown>("POST", "/users", { name, role, password }),
   removeUser: (name: string) => ask<null>("DELETE", `/users/${encodeURIComponent(name)}`),

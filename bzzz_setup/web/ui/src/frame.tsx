@@ -20,8 +20,10 @@ import {
 import { useQueryClient } from "@tanstack/react-query";
 import { type MouseEvent, type ReactNode, useEffect, useRef } from "react";
 import { api, type Draft, type Me, type Step } from "./api";
+import { Field } from "./field";
 import { go, useDraft, usePath, useRuns, useSchema } from "./hooks";
 import { t } from "./texts";
+import { FIRST } from "./words";
 
 function follow(path: string) {
   return (event: MouseEvent) => {
@@ -39,10 +41,10 @@ export function Frame({ me, children }: { me: Me; children: ReactNode }) {
   const path = usePath();
   const main = useRef<HTMLElement>(null);
   const first = useRef(true);
-  // Whoever goes on by keyboard or hears the page is taken to the new heading.
+  // Whoever goes on by keyboard or hears the page is taken to the new heading, or to the field that they have asked for.
   useEffect(() => {
     if (first.current) first.current = false;
-    else main.current?.focus();
+    else if (!location.hash) main.current?.focus();
   }, [path]);
   const leave = async () => {
     await api.signOut().catch(() => undefined);
@@ -150,6 +152,7 @@ function Beside({ draft }: { draft: Draft | undefined }) {
   const newest = runs.data?.runs[0];
   if (!draft) return null;
   const typed = Object.keys(draft.changed).length;
+  const machines = Object.entries(draft.nodes);
   return (
     <Stack spacing={2}>
       <Paper sx={{ p: 1.500 }}>
@@ -157,7 +160,7 @@ function Beside({ draft }: { draft: Draft | undefined }) {
           {t.machines}
         </Typography>
         <Stack component="ul" spacing={0.500} sx={{ listStyle: "none", p: 0, m: 0 }}>
-          {Object.entries(draft.nodes).map(([name, node]) => (
+          {machines.slice(0, FIRST).map(([name, node]) => (
             <Box component="li" key={name}>
               <Typography sx={{ fontWeight: 600 }} noWrap>
                 {name}
@@ -169,6 +172,7 @@ function Beside({ draft }: { draft: Draft | undefined }) {
             </Box>
           ))}
         </Stack>
+        {machines.length > FIRST && <Typography color="textSecondary">{t.more(machines.length - FIRST)}</Typography>}
       </Paper>
       {newest && (
         <Paper sx={{ p: 1.500 }}>
@@ -183,9 +187,7 @@ function Beside({ draft }: { draft: Draft | undefined }) {
       {typed > 0 && <Alert severity="info">{t.unapplied(typed)}</Alert>}
       {draft.problems.map((problem) => (
         <Alert key={`${problem.option} ${problem.node ?? ""} ${problem.message}`} severity={problem.severity ?? "error"}>
-          <Link href={`/step/${problem.step}#${problem.option}`} onClick={follow(`/step/${problem.step}`)}>
-            {problem.option}
-          </Link>
+          <Field option={problem.option} step={problem.step ?? 1} />
           {problem.node && ` (${problem.node})`}: {problem.message}
         </Alert>
       ))}

@@ -9,20 +9,19 @@ const moved = new EventTarget();
 window.addEventListener("popstate", () => moved.dispatchEvent(new Event("move")));
 
 export function go(path: string): void {
-  if (path === location.pathname) return;
+  if (path === location.pathname + location.hash) return;
   history.pushState(null, "", path);
   moved.dispatchEvent(new Event("move"));
 }
 
-export function usePath(): string {
-  return useSyncExternalStore(
-    (told) => {
-      moved.addEventListener("move", told);
-      return () => moved.removeEventListener("move", told);
-    },
-    () => location.pathname,
-  );
+function onMove(told: () => void): () => void {
+  moved.addEventListener("move", told);
+  return () => moved.removeEventListener("move", told);
 }
+
+export const usePath = () => useSyncExternalStore(onMove, () => location.pathname);
+/** The option whose field is asked for. */
+export const useWanted = () => useSyncExternalStore(onMove, () => location.hash.slice(1));
 
 // --- what is on the server ---
 

@@ -14,9 +14,9 @@ import {
 } from "@mui/material";
 import { generateForm } from "@rjsf/mui";
 import type { DescriptionFieldProps, ErrorSchema, FieldProps, RJSFSchema, UiSchema, WidgetProps } from "@rjsf/utils";
-import { useEffect, useMemo, useRef, useState } from "react";
+import { Fragment, lazy, type ReactNode, Suspense, useEffect, useMemo, useRef, useState } from "react";
 import type { Draft, OptionSchema, Problem, Role } from "./api";
-import { go, useChange, useDraft, useSchema } from "./hooks";
+import { go, useChange, useDraft, useSchema, useWanted } from "./hooks";
 import { Begin } from "./begin";
 import { Machines } from "./machines";
 import { t } from "./texts";
@@ -24,6 +24,19 @@ import unjudged from "./unjudged";
 import { title } from "./words";
 
 type Values = Record<string, unknown>;
+
+const Pictures = lazy(() => import("./pictures"));
+const InterfaceChoice = lazy(() => import("./pictures").then((found) => ({ default: found.InterfaceChoice })));
+/** Roles of which there is something to look at. */
+const DRAWN = ["network", "service", "resources"];
+/** Options whose values have been seen on the machines. */
+const CHOSEN: Record<string, (props: WidgetProps) => ReactNode> = {
+  network_interface: (props) => (
+    <Suspense>
+      <InterfaceChoice {...props} />
+    </Suspense>
+  ),
+};
 
 const Form = generateForm<Values>();
 const templates = { DescriptionFieldTemplate: ({ description, id }: DescriptionFieldProps<Values>) => (
@@ -106,10 +119,11 @@ export default function StepPage({ number }: { number: number }) {
   const [node, setNode] = useState("");
   const steps = schema.data?.steps;
   const step = steps?.find((one) => one.number === number);
+  const wanted = useWanted();
+  const there = !!step && !!draft.data;
   useEffect(() => {
-    const wanted = location.hash.slice(1);
-    if (wanted && step) document.getElementById(`root_${wanted}`)?.focus();
-  }, [step]);
+    if (wanted && there) document.getElementById(`root_${wanted}`)?.focus();
+  }, [wanted, there]);
   if (!steps || !step || !draft.data) return null;
   const last = number === steps.length;
   const problems = draft.data.problems.filter((problem) => problem.step === number);
@@ -139,7 +153,14 @@ export default function StepPage({ number }: { number: number }) {
         </TextField>
       )}
       {step.roles.map((role) => (
-        <RoleCard key={`${role.name} ${node}`} role={role} draft={draft.data} node={node} onChange={changing.change} />
+        <Fragment key={role.name}>
+          <RoleCard key={`${node} ${wanted in role.schema.properties ? wanted : ""}`} role={role} draft={draft.data} node={node} wanted={wanted} onChange={changing.change} />
+          {DRAWN.includes(role.name) && (
+            <Suspense>
+              <Pictures role={role.name} steps={steps} draft={draft.data} />
+            </Suspense>
+          )}
+        </Fragment>
       ))}
       <Stack direction="row" spacing={1} sx={{ justifyContent: "space-between" }}>
         <Button variant="outlined" disabled={number === 1} onClick={() => go(`/step/${number - 1}`)}>
@@ -160,15 +181,15 @@ interface RoleProps {
   onChange: (changes: Record<string, unknown>) => void;
 }
 
-function RoleCard({ role, draft, node, onChange }: RoleProps) {
+function RoleCard({ role, draft, node, wanted, onChange }: RoleProps & { wanted: string }) {
   const properties = Object.entries(role.schema.properties);
   const own = (node ? draft.nodes[node]?.options : draft.options) ?? {};
   const about = draft.problems.filter((problem) => problem.option in role.schema.properties);
-  const wanted = new Set([...role.essential, ...Object.keys(own), ...about.map((problem) => problem.option)]);
+  const open = new Set([...role.essential, ...Object.keys(own), ...about.map((problem) => problem.option), wanted]);
   const plain = properties.filter(([, option]) => !option.writeOnly);
   const secret = node ? [] : properties.filter(([, option]) => option.writeOnly);
-  const first = plain.filter(([name]) => wanted.has(name)).map(([name]) => name);
-  const rest = plain.filter(([name]) => !wanted.has(name)).map(([name]) => name);
+  const first = plain.filter(([name]) => open.has(name)).map(([name]) => name);
+  const rest = plain.filter(([name]) => !open.has(name)).map(([name]) => name);
   // What was folded when the page came stays so: a field must not jump away while somebody types in it.
   const [shown] = useState({ first, rest });
   return (
@@ -216,6 +237,7 @@ function Options({ role, names, own, draft, node, problems, onChange }: OptionsP
       const option = role.schema.properties[name]!;
       found[name] = {
         "ui:placeholder": otherwise(option, draft, node, name),
+        ...(CHOSEN[name] ? { "ui:widget": CHOSEN[name], "ui:options": { node } } : {}),
         ...(option.enum || option.type === "boolean" ? { "ui:widget": Choice } : {}),
         ...(option.type === "array" && option.items?.type !== "object" ? { "ui:field": Lines } : {}),
         ...(draft.templates.includes(node ? `nodes/${node}/${name}` : `options/${name}`) ? { "ui:readonly": true, "ui:help": t.template } : {}),

@@ -1,3 +1,6 @@
+/** Of many machines and rows, as many are there at first. */
+export const FIRST = 12;
+
 const ACRONYMS = /^(acme|api|ca|cidr|cpu|dn|dns|eab|gpu|http|https|id|ldap|mcp|mib|mtu|oidc|sans|ssh|tls|urls?|ui)$/;
 
 /** An option's name in words: without its role, acronyms in capitals. */
