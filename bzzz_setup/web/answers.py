@@ -107,9 +107,42 @@ class View(Answer):
     templates: list[str] = Field(description="Paths of values that only Ansible can work out.")
 
 
+class Listener(Answer):
+    node: str
+    program: str | None
+    pid: int | None
+    unit: str | None
+
+
+class Port(Answer):
+    """A port that the cluster is to listen on, and who else does already."""
+
+    option: str
+    port: int
+    protocol: str
+    nodes: list[str]
+    taken: list[Listener]
+
+
+class Network(Answer):
+    network: str
+    interface: str | None
+    kind: str | None
+    gateway: str | None
+    severity: Literal["error", "warning"] | None = Field(description="What the rules say of it beside the cluster's own.")
+    nodes: list[str]
+
+
+class Networks(Answer):
+    subnets: list[str] = Field(description="The cluster's own.")
+    others: list[Network]
+
+
 class Draft(View):
     problems: list[Judged]
     detected: dict[str, dict[str, Any]] = Field(description="Option to node to what it is where it is not set.")
+    ports: list[Port]
+    networks: Networks
     facts_of: str | None
 
 
@@ -134,6 +167,7 @@ class Seen(Answer):
 class Nodes(Answer):
     seen: str | None
     nodes: dict[str, Seen]
+    topologies: list[dict[str, Any]] = Field(description="How the GPUs of machines that are alike lie, as a picture's coordinates.")
 
 
 class Summary(Answer):

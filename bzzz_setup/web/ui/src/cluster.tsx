@@ -150,7 +150,7 @@ function NodeCard({ member }: { member: Member }) {
           <Chip size="small" color={HEALTH[member.health]} variant={member.health === "pass" ? "outlined" : "filled"} label={t.health[member.health]} />
         </Stack>
         <Typography color="text.secondary">
-          {member.address}, {member.primary ? t.primary : member.roles?.join(", ")}
+          {member.address}, {member.primary ? t.primaryCoordinator : member.roles?.join(", ")}
         </Typography>
         <Typography>{machine}</Typography>
         {has.gpus?.map((gpu, place) => (

@@ -76,7 +76,7 @@ export const t = {
   now: "Now",
   waitingForCluster: "Asking a coordinator…",
   asLastSeen: "As last seen",
-  primary: "primary coordinator",
+  primaryCoordinator: "primary coordinator",
   health: { pass: "well", warn: "look at it", fail: "failing" } as Record<string, string>,
   models: "Models",
   noModels: "no models",
