@@ -43,6 +43,7 @@ from bzzz_setup.report import Report
 RUNS_KEPT = 20
 CANCEL_GRACE_SECONDS = 10
 FORKS = 25
+LOOKS, LOOK_SECONDS = 10, 0.03
 # Plugins that ansible-playbook loads for the front.
 CALLBACKS = Path(__file__).with_name("callbacks")
 
@@ -149,11 +150,15 @@ def find(cluster: str, named: str | None) -> tuple[Path, Report]:
 
 def holder(cluster: str) -> dict[str, Any] | None:
     """{pid, since, command} of the run that holds the cluster now, or None."""
+    file = paths.state(cluster) / "lock"
     try:
-        with lock(cluster, "status"):
+        with file.open(encoding="utf-8") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return None
-    except Refusal:
-        return _holder(paths.state(cluster) / "lock")
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        return _holder(file)
 
 
 def _holder(file: Path) -> dict[str, Any]:
@@ -190,15 +195,21 @@ def lock(cluster: str, command: str) -> Iterator[None]:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
     with os.fdopen(descriptor, "r+", encoding="utf-8") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            held = _holder(file)
-            raise Refusal(
-                f"another run holds the cluster {cluster}: {held['command']}, pid {held['pid']}, since {held['since']}",
-                f"Wait for it to end, or interrupt it (kill -INT {held['pid']}).",
-                ExitCode.BUSY,
-            ) from None
+        for left in reversed(range(LOOKS)):
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                # Who only looks for a holder has it for a moment, too.
+                if left:
+                    time.sleep(LOOK_SECONDS)
+                    continue
+                held = _holder(file)
+                raise Refusal(
+                    f"another run holds the cluster {cluster}: {held['command']}, pid {held['pid']}, since {held['since']}",
+                    f"Wait for it to end, or interrupt it (kill -INT {held['pid']}).",
+                    ExitCode.BUSY,
+                ) from None
         stream.truncate()
         json.dump({"pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S"), "command": command}, stream)
         stream.flush()

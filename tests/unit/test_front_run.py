@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from ansible.parsing.vault import VaultLib, VaultSecret
 from ansible_collections.bzzz.cluster.plugins.module_utils.node.gpu_device import EMPTY
 from declarations import interface
 from front import Front
+
+from bzzz_setup import run
 
 
 @pytest.fixture
@@ -303,6 +306,29 @@ def test_an_interrupted_run_is_130_and_stops_what_it_started(front: Front, tmp_p
     assert [step["state"] for step in report["steps"]][:3] == ["done", "failed", "waiting"]
     front.step(2, [{"bzzz.cluster.answer": {}}])
     front.report("apply", code=0)
+
+
+def test_who_looks_for_a_holder_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert run.holder("trial") is None
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            run.holder("trial")
+
+    lookers = [threading.Thread(target=look) for _ in range(2)]
+    for one in lookers:
+        one.start()
+    try:
+        for _ in range(100):
+            with run.lock("trial", "apply"):
+                assert (run.holder("trial") or {})["command"] == "apply"
+    finally:
+        over.set()
+        for one in lookers:
+            one.join()
+    assert run.holder("trial") is None
 
 
 def test_only_the_last_runs_are_kept_and_they_are_private(front: Front) -> None:

@@ -38,7 +38,11 @@ HELD = [
 # It asks a network that is not ours.
 NOT_CALLED = {f"POST {API}/find"}
 # What they want is not to be guessed: a password, the terminal's token, host keys, the draft's revision.
-NEED_MORE = {f"POST {API}/session", f"POST {API}/claim", f"POST {API}/machines", f"DELETE {API}/draft"}
+NEED_MORE = {f"POST {API}/session", f"POST {API}/claim", f"POST {API}/machines", f"DELETE {API}/draft"} | {
+    f"POST {API}/import",
+    f"GET {API}/sign-in/oidc",
+    f"GET {API}/sign-in/oidc/callback",
+}
 RUN = "20261118-120000-1-apply"
 
 
