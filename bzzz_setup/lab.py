@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from bzzz_setup.events import ExitCode, Refusal
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 DEMO = "demo"
+WIZARD_PORT, WIZARD_SECONDS = 8088, 240
 USER = "operator"
 POOL = ipaddress.IPv4Network("10.199.0.0/16")
 NODES_MAX = 200
@@ -399,7 +401,7 @@ def shell(node: str, name: Name = DEMO) -> None:
 
 @demo.callback()
 def demo_up(context: typer.Context, nodes: Nodes = 3, system: System = None) -> None:
-    """Make lab nodes, run all eight steps on them, and leave the cluster up."""
+    """Make lab nodes, run all eight steps on them, and leave the cluster and the wizard up."""
     if context.invoked_subcommand:
         return
     lab = Lab(DEMO, typer.echo)
@@ -411,9 +413,12 @@ def demo_up(context: typer.Context, nodes: Nodes = 3, system: System = None) -> 
             _look_here()
         raise typer.Exit(refused.code) from None
     folder = os.path.relpath(lab.inventory)
+    wizard = _Wizard(lab)
+    wizard.start()  # its page is built meanwhile
     code = subprocess.run([tool("bzzz-setup"), "apply", "-i", str(lab.inventory)], check=False).returncode
     inside = f"docker exec {lab.container(first.name)} cat"
     lines = {
+        "Wizard": wizard.link(),
         "Status page": f"https://{first.address}:8080/",
         "Its token": f"{inside} /var/lib/bzzz/secrets/service_token",
         "Its CA": f"{inside} /etc/bzzz/tls/ca.crt",
@@ -421,6 +426,7 @@ def demo_up(context: typer.Context, nodes: Nodes = 3, system: System = None) -> 
     }
     if code:
         lines = {"Not complete": f"the run ended with exit code {code}; to go on from there: ./bzzz apply -i {folder}"}
+        lines |= {"Wizard": wizard.link()}
     lines |= {"Look inside": f"./bzzz lab shell {first.name}", "Remove": "./bzzz demo down"}
     typer.echo("\n" + "\n".join(f"{title + ':':<14}{text}" for title, text in lines.items()))
     raise typer.Exit(code)
@@ -441,5 +447,50 @@ def _look_here() -> None:
 
 @demo.command("down")
 def demo_down() -> None:
-    """Remove the demo's cluster and its nodes."""
+    """Remove the demo's cluster and its nodes, and end its wizard."""
+    _Wizard(Lab(DEMO)).stop()
     down(DEMO)
+
+
+class _Wizard:
+    """`bzzz-setup web` over a lab's inventory, which goes on when the command that has started it has ended."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab, self._log, self._pid = lab, lab.directory / "wizard.log", lab.directory / "wizard.pid"
+
+    def start(self) -> None:
+        """Nothing, where it is there already."""
+        if self._process():
+            return
+        with socket.socket() as trial:
+            taken = trial.connect_ex(("127.0.0.1", WIZARD_PORT)) == 0
+        command = [tool("bzzz-setup"), "web", "-i", str(self._lab.inventory), "--port", "0" if taken else str(WIZARD_PORT)]
+        with os.fdopen(os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        write(self._pid, str(process.pid))
+
+    def link(self) -> str:
+        """Its address, with the token for the first account where there is none yet; or why there is none."""
+        until = time.monotonic() + WIZARD_SECONDS
+        told = False
+        while time.monotonic() < until and self._process():
+            if found := re.search(r"The wizard is at (\S+)", self._log.read_text(encoding="utf-8")):
+                return found[1]
+            if not told:
+                typer.echo("the wizard's page is being built…")
+                told = True
+            time.sleep(0.2)
+        return f"it is not up, see {self._log}; start it by hand: ./bzzz web -i {os.path.relpath(self._lab.inventory)}"
+
+    def _process(self) -> int | None:
+        """Its pid, if it is alive; a pid may have become another's."""
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(self._pid.read_text(encoding="ascii"))
+            if str(self._lab.inventory).encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                return pid
+        return None
+
+    def stop(self) -> None:
+        if pid := self._process():
+            os.kill(pid, signal.SIGTERM)
+        self._pid.unlink(missing_ok=True)

@@ -76,6 +76,7 @@ class Role(Answer):
     title: str
     description: str
     essential: list[str]
+    tests: list[str] = Field(description="What of it can be tried before it is applied.")
     options: dict[str, Any] = Field(alias="schema", description="JSON Schema of its options.")
 
 
@@ -144,6 +145,14 @@ class Draft(View):
     ports: list[Port]
     networks: Networks
     facts_of: str | None
+
+
+class Checked(Answer):
+    problems: list[Judged]
+
+
+class Tried(Answer):
+    told: str = Field(description="What is well.")
 
 
 class Imported(Answer):

@@ -39,7 +39,7 @@ from bzzz_setup.node.auth.records import NEW_USER, Invalid, User, asked
 from bzzz_setup.node.web import HOST, SecurityHeaders, problem, refusal
 from bzzz_setup.report import Report
 from bzzz_setup.reports.machines import hardware, topologies
-from bzzz_setup.web import answers, beginning, form, importing
+from bzzz_setup.web import answers, beginning, form, importing, trying
 from bzzz_setup.web.accounts import Claim
 from bzzz_setup.web.answers import Described, bad
 from bzzz_setup.web.draft import Conflict, Draft
@@ -341,6 +341,25 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
         if base is not None and base != draft.revision:
             newer = {path: change for path, change in draft.changes.items() if change.revision > base}
             raise Conflict(newer)
+
+    @app.post(f"{API}/check", tags=["declaration"], response_model=None, responses={200: {"model": answers.Checked}})
+    def check(_who: Viewer) -> dict[str, Any]:
+        """What is wrong with the draft once Ansible has worked its values out, as `bzzz-setup check` tells. Takes some seconds."""
+        with draft.folder() as folder:
+            problems = runs.problems(folder)
+        return {"problems": [{**one, "step": form.step_of(one["option"])} for one in problems]}
+
+    @app.post(
+        f"{API}/tests/{{what}}",
+        tags=["declaration"],
+        response_model=None,
+        responses={200: {"model": answers.Tried}, **bad(_502="It does not answer, or not so")},
+    )
+    def try_out(who: Operator, request: Request, what: Literal["ldap", "oidc"]) -> dict[str, Any]:
+        """Ask, from this host, whom the draft names: the LDAP directory as its service account, the provider for its keys."""
+        assert gate.directory
+        with draft.folder() as folder:
+            return {"told": trying.outside(folder, what, gate.directory)}
 
     @app.get(
         f"{API}/export",

@@ -15,6 +15,7 @@ from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Probl
 
 from bzzz_setup import schema, steps
 from bzzz_setup.declaration import is_template
+from bzzz_setup.web import trying
 
 # A role's argument spec names first what most people decide; the rest has defaults that fit.
 ESSENTIAL = 4
@@ -22,7 +23,10 @@ _STEP = re.compile(r"Step (\d+), (.+)")
 
 
 def form() -> dict[str, Any]:
-    """`{steps: [{number, slug, title, roles: [{name, title, description, essential, schema}]}]}`; roles of no step belong to the first."""
+    """`{steps: [{number, slug, title, roles: [{name, title, description, essential, tests, schema}]}]}`.
+
+    Roles of no step belong to the first.
+    """
     definitions = schema.json_schema()["$defs"]
     found: list[dict[str, Any]] = [{"number": step.number, "slug": step.slug, "title": step.title, "roles": []} for step in steps.steps()]
     for name, definition in definitions.items():
@@ -35,6 +39,7 @@ def form() -> dict[str, Any]:
             "title": title[:1].upper() + title[1:],
             "description": definition["description"],
             "essential": [*definition["properties"]][:ESSENTIAL],
+            "tests": trying.OF_ROLE.get(name, []),
             "schema": {key: definition[key] for key in ("type", "properties", "required")},
         }
         next(step for step in found if step["number"] == number)["roles"].append(role)

@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem
+
 from bzzz_setup import paths, run
 from bzzz_setup.events import Event, ExitCode, Refusal
 from bzzz_setup.report import Report
@@ -166,22 +168,35 @@ class Runs:
         """What an inventory folder makes of each node, as `bzzz-setup export` writes it, in one ZIP archive. Raises Refusal."""
         with tempfile.TemporaryDirectory(prefix="bzzz-export-") as scratch:
             written = Path(scratch, "files")
-            done = subprocess.run(
-                [*COMMAND, "export", kind, "-i", str(folder), "--output", str(written), "--json"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                env=self._environment(),
-                check=False,
-            )
-            if done.returncode:
-                raise _refused("export", _document(done.stdout))
+            document, code = self._answer("export", kind, "-i", str(folder), "--output", str(written))
+            if code:
+                raise _refused("export", document)
             held = io.BytesIO()
             with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
                 for file in sorted(path for path in written.rglob("*") if path.is_file()):
                     archive.write(file, file.relative_to(written))
             return held.getvalue()
+
+    def problems(self, folder: Path) -> list[Problem]:
+        """What `bzzz-setup check` finds in an inventory folder. Raises Refusal where it cannot look."""
+        document, code = self._answer("check", "-i", str(folder))
+        if code not in (ExitCode.FINE, ExitCode.REFUSED) or "problems" not in document:
+            raise _refused("check", document)
+        found: list[Problem] = document["problems"]
+        return found
+
+    def _answer(self, *arguments: str) -> tuple[dict[str, Any], int]:
+        """What a command that is soon over prints, and its exit code."""
+        done = subprocess.run(
+            [*COMMAND, *arguments, "--json"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=self._environment(),
+            check=False,
+        )
+        return _document(done.stdout), done.returncode
 
     def _environment(self) -> dict[str, str]:
         return {**os.environ, "BZZZ_INVENTORY": "", paths.TOLD_INVENTORY: str(self._inventory)}

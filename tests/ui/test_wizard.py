@@ -8,8 +8,10 @@ import contextlib
 import re
 import shutil
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import labs
@@ -18,6 +20,7 @@ from front import Front
 from wizard import PASSWORD, Screen, Server, own_home
 
 from bzzz_setup import init
+from bzzz_setup import lab as lab_module
 from bzzz_setup.declaration import HOSTS, MAIN, dump
 from bzzz_setup.lab import Lab
 
@@ -268,3 +271,30 @@ def test_nothing_stands_in_anybodys_way(browser: Any, server: Server, context: A
                     f"{one['id']}: {one['nodes'][0]['html'][:300]} {one['nodes'][0].get('failureSummary', '')}" for one in found
                 )
                 assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{path} is wider than {width}"
+
+
+@pytest.mark.requirement("T1", part="the demo leaves it running")
+def test_the_demo_leaves_it_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = own_home(tmp_path)
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "front").mkdir()
+    front = Front(tmp_path / "front")
+    shown = lab_module._Wizard(SimpleNamespace(directory=tmp_path, inventory=front.inventory))
+    shown.start()
+    try:
+        link = shown.link()
+        with urllib.request.urlopen(link, timeout=10) as answer:
+            assert answer.status == 200 and b"<title>" in answer.read()
+        assert "#claim=" in link
+        again = lab_module._Wizard(SimpleNamespace(directory=tmp_path, inventory=front.inventory))
+        again.start()
+        assert again.link() == link, "one is enough"
+    finally:
+        shown.stop()
+    until = time.monotonic() + 20
+    while shown._process():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert "it is not up" in shown.link()

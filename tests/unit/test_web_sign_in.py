@@ -97,6 +97,15 @@ def test_people_of_the_directory_sign_in_once_it_is_applied(front: Front, tmp_pa
             changes |= {f"secrets/{name}": value for name, value in LDAP_SECRET.items()}
             assert admin.patch(f"{API}/draft", json={"base": 0, "changes": changes}).status_code == 200
             assert signs_in(admin, "dora", people["dora"]) == (401, None), "what is typed and not applied counts for nothing"
+            tried = admin.post(f"{API}/tests/ldap")
+            assert (tried.status_code, tried.json()) == (200, {"told": f"{', '.join(directory.urls)} answers."}), "it can be tried at once"
+            wrong = {"options/auth_ldap_user_base": "ou=nobody,dc=example,dc=org"}
+            admin.patch(f"{API}/draft", json={"base": 1, "changes": wrong})
+            (problem,) = admin.post(f"{API}/tests/ldap").json()["problems"]
+            assert problem["option"] == "auth_ldap_urls" and "user_base" in problem["message"] and problem["remedy"]
+            unset = admin.post(f"{API}/tests/oidc")
+            assert unset.status_code == 422 and unset.json()["problems"][0]["option"] == "auth_oidc_issuer"
+            admin.patch(f"{API}/draft", json={"base": 2, "changes": {"options/auth_ldap_user_base": wanted["auth_ldap_user_base"]}})
             monkeypatch.setattr(wizard.runs, "start", lambda *_: "a run")
             done = admin.post(f"{API}/runs", json={"command": "apply"})
             assert done.status_code == 202, done.text

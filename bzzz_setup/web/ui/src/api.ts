@@ -27,6 +27,8 @@ export interface Role {
   title: string;
   description: string;
   essential: string[];
+  /** What of it can be tried before it is applied. */
+  tests: string[];
   schema: { type: "object"; properties: Record<string, OptionSchema>; required: string[] };
 }
 
@@ -258,6 +260,8 @@ export const api = {
   change: (base: number, changes: Record<string, unknown>) => ask<Draft>("PATCH", "/draft", { base, changes }),
   discard: (base: number) => ask<Draft>("DELETE", `/draft?base=${base}`),
   checks: () => ask<{ run: string | null; at: number | null; checks: Check[] }>("GET", "/checks"),
+  check: () => ask<{ problems: Problem[] }>("POST", "/check"),
+  test: (what: string) => ask<{ told: string }>("POST", `/tests/${what}`),
   takeIn: (base: number, declaration: string) => ask<{ changed: string[]; left: string[]; secrets_missing: string[] }>("POST", "/import", { base, declaration }),
   nodes: () => ask<{ seen: string | null; nodes: Record<string, Seen>; topologies: Topology[] }>("GET", "/nodes"),
   users: () => ask<{ users: { name: string; role: string; created: string; locked: boolean }[] }>("GET", "/users"),

@@ -1,8 +1,9 @@
 import { Alert, Button, Card, CardContent, Checkbox, FormControlLabel, MenuItem, Stack, Table, TableBody, TableCell, TableContainer, TableHead, TableRow, TextField, Typography } from "@mui/material";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
-import { api, type FoundMachines, Refused } from "./api";
+import { api, type FoundMachines } from "./api";
 import { t } from "./texts";
+import { Wrong } from "./wrong";
 
 /** Find machines, compare their host keys, take them. `first`: they are the cluster's first ones. */
 export function Begin({ first }: { first: boolean }) {
@@ -116,15 +117,5 @@ export function Begin({ first }: { first: boolean }) {
         )}
       </CardContent>
     </Card>
-  );
-}
-
-function Wrong({ error }: { error: Error | null }) {
-  if (!error) return null;
-  const problems = error instanceof Refused ? error.problems : [];
-  return (
-    <Alert severity="error" sx={{ mt: 1 }}>
-      {problems.length ? problems.map((problem) => <div key={problem.message}>{`${problem.message} ${problem.remedy}`}</div>) : error.message}
-    </Alert>
   );
 }

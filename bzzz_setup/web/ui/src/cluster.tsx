@@ -1,10 +1,11 @@
 import { Alert, Box, Button, Card, CardContent, Chip, LinearProgress, Link, Menu, MenuItem, Stack, Table, TableBody, TableCell, TableContainer, TableHead, TableRow, Typography } from "@mui/material";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
-import { type ChangeEvent, useState } from "react";
-import { api, type Check, type Member, type News, Refused } from "./api";
+import { type ChangeEvent, useRef, useState } from "react";
+import { api, type Check, type Member, type News } from "./api";
 import { go, useChecks, useDraft, useNow, useRuns } from "./hooks";
 import { useStart } from "./start";
 import { t } from "./texts";
+import { Wrong } from "./wrong";
 
 /** Afterwards: how the cluster is, what happens in it, what has been run, and what can be taken along. */
 export default function Cluster() {
@@ -54,22 +55,22 @@ function Import() {
     mutationFn: async (file: File) => api.takeIn(draft.data?.revision ?? 0, await file.text()),
     onSuccess: () => queries.invalidateQueries({ queryKey: ["draft"] }),
   });
+  const input = useRef<HTMLInputElement>(null);
   const chosen = (event: ChangeEvent<HTMLInputElement>) => {
     const file = event.target.files?.[0];
     event.target.value = "";
     if (file) taking.mutate(file);
   };
-  const problems = taking.error instanceof Refused ? taking.error.problems : [];
   return (
     <>
-      <Button variant="outlined" component="label" loading={taking.isPending}>
+      <Button variant="outlined" loading={taking.isPending} onClick={() => input.current?.click()}>
         {t.import}
-        <input type="file" accept=".yml,.yaml" hidden onChange={chosen} />
       </Button>
+      <input ref={input} type="file" accept=".yml,.yaml" hidden onChange={chosen} />
       {taking.error && (
-        <Alert severity="error" sx={{ width: "100%" }}>
-          {problems.length ? problems.map((problem) => <div key={problem.message}>{`${problem.message} ${problem.remedy}`}</div>) : taking.error.message}
-        </Alert>
+        <Box sx={{ width: "100%" }}>
+          <Wrong error={taking.error} />
+        </Box>
       )}
       {taking.data && (
         <Alert severity="success" sx={{ width: "100%" }}>
@@ -115,7 +116,7 @@ function Live() {
             <Typography variant="h2" id="events" gutterBottom>
               {t.events}
             </Typography>
-            {!events.length && <Typography color="text.secondary">{t.noEvents}</Typography>}
+            {!events.length && <Typography color="textSecondary">{t.noEvents}</Typography>}
             <Box component="ol" tabIndex={0} aria-labelledby="events" sx={{ listStyle: "none", m: 0, p: 0, maxHeight: 200, overflow: "auto" }}>
               {events.map((news) => (
                 <li key={news.id}>
@@ -149,7 +150,7 @@ function NodeCard({ member }: { member: Member }) {
           </Typography>
           <Chip size="small" color={HEALTH[member.health]} variant={member.health === "pass" ? "outlined" : "filled"} label={t.health[member.health]} />
         </Stack>
-        <Typography color="text.secondary">
+        <Typography color="textSecondary">
           {member.address}, {member.primary ? t.primaryCoordinator : member.roles?.join(", ")}
         </Typography>
         <Typography>{machine}</Typography>
@@ -158,7 +159,7 @@ function NodeCard({ member }: { member: Member }) {
             {gpu.model ?? "GPU"} {gib(gpu.memory_total_mib)}
           </Typography>
         ))}
-        <Typography color={models.length ? undefined : "text.secondary"}>{models.length ? `${t.models}: ${models.join(", ")}` : t.noModels}</Typography>
+        <Typography color={models.length ? undefined : "textSecondary"}>{models.length ? `${t.models}: ${models.join(", ")}` : t.noModels}</Typography>
         {member.checks
           ?.filter((check) => check.status !== "pass")
           .map((check) => (

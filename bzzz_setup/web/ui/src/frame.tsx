@@ -165,7 +165,7 @@ function Beside({ draft }: { draft: Draft | undefined }) {
               <Typography sx={{ fontWeight: 600 }} noWrap>
                 {name}
               </Typography>
-              <Typography color="text.secondary">
+              <Typography color="textSecondary">
                 {node.address}
                 {node.groups.includes("coordinators") && `, ${t.coordinator}`}
               </Typography>

@@ -15,7 +15,7 @@ export function Machines({ draft }: { draft: Draft }) {
           <Typography variant="h2" id="machines" sx={{ flexGrow: 1 }}>
             {t.machines}
           </Typography>
-          <Typography color="text.secondary">{nodes.data?.seen ? t.seen(nodes.data.seen) : t.notSeen}</Typography>
+          <Typography color="textSecondary">{nodes.data?.seen ? t.seen(nodes.data.seen) : t.notSeen}</Typography>
           <Button variant="outlined" loading={detecting.isPending} onClick={() => detecting.mutate([])}>
             {nodes.data?.seen ? t.detectAgain : t.detect}
           </Button>

@@ -13,15 +13,17 @@ import {
   Typography,
 } from "@mui/material";
 import { generateForm } from "@rjsf/mui";
+import { useMutation } from "@tanstack/react-query";
 import type { DescriptionFieldProps, ErrorSchema, FieldProps, RJSFSchema, UiSchema, WidgetProps } from "@rjsf/utils";
 import { Fragment, lazy, type ReactNode, Suspense, useEffect, useMemo, useRef, useState } from "react";
-import type { Draft, OptionSchema, Problem, Role } from "./api";
+import { api, type Draft, type OptionSchema, type Problem, type Role } from "./api";
 import { go, useChange, useDraft, useSchema, useWanted } from "./hooks";
 import { Begin } from "./begin";
 import { Machines } from "./machines";
 import { t } from "./texts";
 import unjudged from "./unjudged";
 import { title } from "./words";
+import { Wrong } from "./wrong";
 
 type Values = Record<string, unknown>;
 
@@ -40,7 +42,7 @@ const CHOSEN: Record<string, (props: WidgetProps) => ReactNode> = {
 
 const Form = generateForm<Values>();
 const templates = { DescriptionFieldTemplate: ({ description, id }: DescriptionFieldProps<Values>) => (
-  <Typography id={id} variant="caption" color="text.secondary" component="div">
+  <Typography id={id} variant="caption" color="textSecondary" component="div">
     {typeof description === "string" ? <Told text={description} /> : description}
   </Typography>
 ) };
@@ -116,6 +118,7 @@ export default function StepPage({ number }: { number: number }) {
   const schema = useSchema();
   const draft = useDraft();
   const changing = useChange();
+  const checking = useMutation({ mutationFn: async () => api.check() });
   const [node, setNode] = useState("");
   const steps = schema.data?.steps;
   const step = steps?.find((one) => one.number === number);
@@ -162,9 +165,22 @@ export default function StepPage({ number }: { number: number }) {
           )}
         </Fragment>
       ))}
+      <Box aria-live="polite">
+        {checking.data && !checking.data.problems.length && <Alert severity="success">{t.noProblems}</Alert>}
+        {checking.error && <Wrong error={checking.error} />}
+        {checking.data?.problems.map((problem) => (
+          <Alert key={`${problem.option} ${problem.node ?? ""} ${problem.message}`} severity={problem.severity ?? "error"} sx={{ mb: 1 }}>
+            <strong>{problem.option}</strong>
+            {problem.node && ` (${problem.node})`}: {problem.message} {problem.remedy}
+          </Alert>
+        ))}
+      </Box>
       <Stack direction="row" spacing={1} sx={{ justifyContent: "space-between" }}>
         <Button variant="outlined" disabled={number === 1} onClick={() => go(`/step/${number - 1}`)}>
           {t.back}
+        </Button>
+        <Button variant="outlined" loading={checking.isPending} disabled={!Object.keys(draft.data.nodes).length} onClick={() => checking.mutate()}>
+          {t.check}
         </Button>
         <Button variant="contained" onClick={() => go(last ? "/review" : `/step/${number + 1}`)}>
           {last ? t.review : t.next}
@@ -179,6 +195,28 @@ interface RoleProps {
   draft: Draft;
   node: string;
   onChange: (changes: Record<string, unknown>) => void;
+}
+
+/** Tries whom the declaration names, before anything is applied. */
+function Tests({ tests }: { tests: string[] }) {
+  const trying = useMutation({ mutationFn: (what: string) => api.test(what) });
+  return (
+    <Box sx={{ mt: 2 }} aria-live="polite">
+      <Stack direction="row" spacing={1}>
+        {tests.map((what) => (
+          <Button key={what} variant="outlined" loading={trying.isPending && trying.variables === what} onClick={() => trying.mutate(what)}>
+            {t.tests[what] ?? what}
+          </Button>
+        ))}
+      </Stack>
+      {trying.data && (
+        <Alert severity="success" sx={{ mt: 1 }}>
+          {trying.data.told}
+        </Alert>
+      )}
+      <Wrong error={trying.error} />
+    </Box>
+  );
 }
 
 function RoleCard({ role, draft, node, wanted, onChange }: RoleProps & { wanted: string }) {
@@ -198,13 +236,14 @@ function RoleCard({ role, draft, node, wanted, onChange }: RoleProps & { wanted:
         <Typography variant="h2" id={`role-${role.name}`}>
           {role.title}
         </Typography>
-        <Typography color="text.secondary" sx={{ mb: 1 }}>
+        <Typography color="textSecondary" sx={{ mb: 1 }}>
           <Told text={role.description} />
         </Typography>
         <Options role={role} names={shown.first} own={own} draft={draft} node={node} problems={about} onChange={onChange} />
         {secret.map(([name, option]) => (
           <Secret key={name} label={title(role.name, name)} name={name} option={option} isSet={!!draft.secrets[name]} onChange={onChange} />
         ))}
+        {role.tests.length > 0 && !node && <Tests tests={role.tests} />}
         {shown.rest.length > 0 && (
           <Accordion disableGutters elevation={0} slotProps={{ transition: { unmountOnExit: true } }} sx={{ mt: 1, "&::before": { display: "none" } }}>
             <AccordionSummary expandIcon={<span aria-hidden>▾</span>} sx={{ px: 0 }}>
