@@ -8,6 +8,7 @@ Between steps only: within one, a node may be waiting for a word that keeps it f
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from ansible.plugins.callback import CallbackBase
 
 LOOK_SECONDS = 0.2
+STEP = re.compile(r"Step \d+ of \d+")
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc]
@@ -23,11 +25,13 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     CALLBACK_NAME = "bzzz_pause"
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
+        if not STEP.match(play.get_name()):
+            return
         folder = Path(os.environ["BZZZ_RUN_FOLDER"])
         waits = folder / "waits"
         try:
             while (folder / "pause").exists():
-                waits.write_text(str(play.get_name()), encoding="utf-8")
+                waits.write_text(play.get_name(), encoding="utf-8")
                 time.sleep(LOOK_SECONDS)
         finally:
             waits.unlink(missing_ok=True)

@@ -342,8 +342,13 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
             newer = {path: change for path, change in draft.changes.items() if change.revision > base}
             raise Conflict(newer)
 
-    @app.post(f"{API}/check", tags=["declaration"], response_model=None, responses={200: {"model": answers.Checked}})
-    def check(_who: Viewer) -> dict[str, Any]:
+    @app.post(
+        f"{API}/check",
+        tags=["declaration"],
+        response_model=None,
+        responses={200: {"model": answers.Checked}, **bad(_409="Others ask already", _502="It cannot be worked out")},
+    )
+    def check(_who: Operator) -> dict[str, Any]:
         """What is wrong with the draft once Ansible has worked its values out, as `bzzz-setup check` tells. Takes some seconds."""
         with draft.folder() as folder:
             problems = runs.problems(folder)
@@ -365,7 +370,7 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
         f"{API}/export",
         tags=["declaration"],
         response_class=answers.Yaml,
-        responses={**answers.EXPORTED, **bad(_502="The files cannot be made")},
+        responses={**answers.EXPORTED, **bad(_409="Others ask already", _502="The files cannot be made")},
     )
     def export(_who: Viewer, kind: Literal["yaml", "env", "systemd", "all"] = "yaml") -> Response:
         """The declaration as one YAML file without its secrets, or what it makes of each node as an archive; see `bzzz-setup export`."""

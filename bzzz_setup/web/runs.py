@@ -30,6 +30,8 @@ from bzzz_setup.events import Event, ExitCode, Refusal
 from bzzz_setup.report import Report
 
 START_SECONDS = 60
+# Processes that answer a question, at a time.
+QUESTIONS = 2
 COMMAND = (sys.executable, "-m", "bzzz_setup")
 
 
@@ -94,6 +96,7 @@ class Runs:
 
     def __init__(self, inventory: Path, cluster: Callable[[], str]) -> None:
         self._inventory, self._cluster = inventory, cluster
+        self._turns = threading.BoundedSemaphore(QUESTIONS)
         self._journals: dict[Path, Journal] = {}
         self._lock = threading.Lock()
 
@@ -187,15 +190,20 @@ class Runs:
 
     def _answer(self, *arguments: str) -> tuple[dict[str, Any], int]:
         """What a command that is soon over prints, and its exit code."""
-        done = subprocess.run(
-            [*COMMAND, *arguments, "--json"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=self._environment(),
-            check=False,
-        )
+        if not self._turns.acquire(blocking=False):
+            raise Refusal("as much as can be is being worked out at this moment", "Ask again in some seconds.", ExitCode.BUSY)
+        try:
+            done = subprocess.run(
+                [*COMMAND, *arguments, "--json"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env=self._environment(),
+                check=False,
+            )
+        finally:
+            self._turns.release()
         return _document(done.stdout), done.returncode
 
     def _environment(self) -> dict[str, str]:

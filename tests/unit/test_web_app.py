@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -371,6 +372,14 @@ def test_the_cluster_is_watched_for_as_long_as_somebody_looks(
         admin.websocket_connect(f"{API}/cluster/socket", headers={"Origin": "http://evil.example"}) as bad,
     ):
         bad.receive_json()
+
+
+def test_only_so_much_is_worked_out_at_a_time(admin: TestClient, wizard: Wizard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wizard.runs, "_turns", threading.BoundedSemaphore(1))
+    with wizard.runs._turns:
+        for method, path in (("POST", "/check"), ("GET", "/export?kind=env")):
+            busy = refused(admin.request(method, f"{API}{path}"), 409)
+            assert busy["problems"][0]["remedy"]
 
 
 @pytest.mark.requirement("T2", part="the last answer to each check")

@@ -19,9 +19,9 @@ import {
 } from "@mui/material";
 import { useQueryClient } from "@tanstack/react-query";
 import { type MouseEvent, type ReactNode, useEffect, useRef } from "react";
-import { api, type Draft, type Me, type Step } from "./api";
+import { api, type Check, type Draft, type Me, type Step } from "./api";
 import { Field } from "./field";
-import { go, useDraft, usePath, useRuns, useSchema } from "./hooks";
+import { go, useChecks, useDraft, usePath, useRuns, useSchema } from "./hooks";
 import { t } from "./texts";
 import { FIRST } from "./words";
 
@@ -149,6 +149,7 @@ function Count({ draft, step }: { draft: Draft | undefined; step: number }) {
 /** The cluster as it is now, and what is wrong with what is typed, each with the way to its field. */
 function Beside({ draft }: { draft: Draft | undefined }) {
   const runs = useRuns();
+  const checks = useChecks();
   const newest = runs.data?.runs[0];
   if (!draft) return null;
   const typed = Object.keys(draft.changed).length;
@@ -169,6 +170,7 @@ function Beside({ draft }: { draft: Draft | undefined }) {
                 {node.address}
                 {node.groups.includes("coordinators") && `, ${t.coordinator}`}
               </Typography>
+              <Health checks={checks.data?.checks.filter((check) => check.node === name) ?? []} />
             </Box>
           ))}
         </Stack>
@@ -193,4 +195,12 @@ function Beside({ draft }: { draft: Draft | undefined }) {
       ))}
     </Stack>
   );
+}
+
+/** How a machine was when it was checked last; nothing where it was not. */
+function Health({ checks }: { checks: Check[] }) {
+  const [failed, warned] = ["fail", "warn"].map((status) => checks.filter((check) => check.status === status).length);
+  if (!checks.length) return null;
+  const colour = failed ? "error" : warned ? "warning" : "success";
+  return <Chip component="a" clickable href="/cluster" onClick={follow("/cluster")} size="small" variant="outlined" color={colour} label={failed ? t.checksFail(failed) : warned ? t.warnings(warned) : t.health.pass} />;
 }

@@ -81,6 +81,7 @@ export const t = {
   asLastSeen: "As last seen",
   primaryCoordinator: "primary coordinator",
   health: { pass: "well", warn: "look at it", fail: "failing" } as Record<string, string>,
+  checksFail: (count: number) => (count === 1 ? "1 check fails" : `${count} checks fail`),
   models: "Models",
   noModels: "no models",
   events: "What happened",
