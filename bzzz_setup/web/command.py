@@ -25,9 +25,10 @@ from bzzz_setup.node.auth.gate import COOKIE, Gate
 from bzzz_setup.node.config import Auth
 from bzzz_setup.web import form, frontend, importing
 from bzzz_setup.web.accounts import Claim, FileStore
-from bzzz_setup.web.app import Wizard, build
+from bzzz_setup.web.app import build
 from bzzz_setup.web.draft import Draft
 from bzzz_setup.web.outside import Authorities
+from bzzz_setup.web.wizard import Wizard
 
 
 def web(

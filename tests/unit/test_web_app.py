@@ -23,7 +23,9 @@ from bzzz_setup.declaration import HOSTS, dump
 from bzzz_setup.node.auth.passwords import hashed
 from bzzz_setup.node.auth.records import User
 from bzzz_setup.web import command, guard, watching
-from bzzz_setup.web.app import API, Wizard, build
+from bzzz_setup.web.app import build
+from bzzz_setup.web.shapes import API
+from bzzz_setup.web.wizard import Wizard
 
 PASSWORD = "correct horse battery"
 ORIGIN = {"Origin": "http://testserver"}

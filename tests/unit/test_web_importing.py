@@ -20,8 +20,9 @@ from bzzz_setup import init, portable
 from bzzz_setup.declaration import HOSTS, KNOWN_HOSTS, MAIN, VAULT, Declaration, dump, load
 from bzzz_setup.events import Refusal
 from bzzz_setup.web import command, importing
-from bzzz_setup.web.app import API, build
+from bzzz_setup.web.app import build
 from bzzz_setup.web.draft import Conflict, Draft
+from bzzz_setup.web.shapes import API
 
 EXAMPLE = Path(__file__).parents[2] / "inventories/example"
 MAIN_TEXT = "# ours\ndeclaration_cluster_name: trial  # the name\nservice_port: 8080\nansible_connection: local\n"

@@ -15,7 +15,8 @@ from starlette.testclient import TestClient
 from bzzz_setup import init
 from bzzz_setup.declaration import HOSTS, dump
 from bzzz_setup.web import command
-from bzzz_setup.web.app import API, build
+from bzzz_setup.web.app import build
+from bzzz_setup.web.shapes import API
 
 ORIGIN = {"Origin": "http://testserver"}
 

@@ -27,8 +27,10 @@ from bzzz_setup.declaration import HOSTS, MAIN, VAULT, Declaration, dump, encryp
 from bzzz_setup.events import Refusal
 from bzzz_setup.node import config
 from bzzz_setup.web import command
-from bzzz_setup.web.app import API, Wizard, build
+from bzzz_setup.web.app import build
 from bzzz_setup.web.outside import declared
+from bzzz_setup.web.shapes import API
+from bzzz_setup.web.wizard import Wizard
 
 PASSWORD = "correct horse battery"
 ORIGIN = {"Origin": "http://testserver"}

@@ -24,7 +24,8 @@ from bzzz_setup.events import TaskFinished
 from bzzz_setup.node.auth.passwords import hashed
 from bzzz_setup.node.auth.records import User
 from bzzz_setup.web import command, guard
-from bzzz_setup.web.app import API, build
+from bzzz_setup.web.app import build
+from bzzz_setup.web.shapes import API
 
 PASSWORD = "correct horse battery"
 MACHINES = [f"gpu{number:03}" for number in range(1, 101)]

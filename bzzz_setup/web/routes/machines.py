@@ -18,6 +18,7 @@ from bzzz_setup.web import answers
 from bzzz_setup.web.answers import bad
 from bzzz_setup.web.draft import NODES, Draft
 from bzzz_setup.web.shapes import API, Body, Machine, Operator, Request, secret
+from bzzz_setup.web.wizard import Wizard
 
 PASSPHRASE = "ansible_ssh_private_key_passphrase"  # noqa: S105 - an option's name
 
@@ -44,8 +45,9 @@ class TakeBody(Body):
     passphrase: str | None = secret("The private key's, where it has one and no agent holds the key.")
 
 
-def routes(app: FastAPI, draft: Draft) -> None:
+def routes(app: FastAPI, wizard: Wizard) -> None:
     """Add them to the application."""
+    draft = wizard.draft
 
     @app.get(f"{API}/keys", tags=["machines"], response_model=None, responses={200: {"model": answers.Keys}})
     def offered(_who: Operator) -> dict[str, Any]:
