@@ -245,7 +245,9 @@ class Report:
         ]
 
     def resume(self) -> str:
-        """The command that goes on from where an apply to the last step stopped, or nothing; one that was refused begins anew."""
+        """The command that goes on from where an apply to the last step, or a rotation, stopped; nothing where there is no such."""
+        if self.command in ("rotate-ca", "rotate-key"):
+            return f"bzzz-setup {self.command}{self._option}" if self.exit_code not in (ExitCode.FINE, ExitCode.REFUSED) else ""
         failed = [step.number for step in self.steps.values() if step.state in ("failed", "running")]
         if self.command != "apply" or not failed or max(self.steps) != steps()[-1].number or self.exit_code == ExitCode.REFUSED:
             return ""

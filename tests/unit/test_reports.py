@@ -177,6 +177,14 @@ def test_commands_name_the_inventory_where_they_must(tmp_path: Path, monkeypatch
     assert "bzzz-setup apply --only 5" in found.checks[0]["remedy"] and found.resume() == "bzzz-setup apply --from 5"
 
 
+@pytest.mark.parametrize("command", ["rotate-ca", "rotate-key"])
+def test_a_rotation_that_was_interrupted_says_how_to_go_on(command: str) -> None:
+    begun = RunStarted(run="r", command=command, cluster="c", inventory="", steps=[])
+    assert Report.of([begun, RunFinished(returncode=-1, interrupted=True)]).resume() == f"bzzz-setup {command}"
+    task = TaskFinished(step=0, node="n1", role="tls", task="t", status="ok")
+    assert Report.of([begun, task, RunFinished(returncode=0)]).resume() == ""
+
+
 def test_the_last_line_counts_warnings_and_a_refusal_begins_anew(tmp_path: Path) -> None:
     def said(report: Report) -> str:
         out = Console(record=True, width=200, file=io.StringIO())

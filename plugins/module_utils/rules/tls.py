@@ -73,7 +73,7 @@ def _together(tls: Mapping[str, Any], node: str) -> Iterator[Problem]:
     """The options of a mode need each other, and mean nothing in the others."""
     for option in ("certificate_file", "key_file"):
         if tls["mode"] == "uploaded" and not tls[option]:
-            message = "An uploaded certificate needs it."
+            message = "tls_mode: uploaded needs it."
             yield problem(
                 f"tls_{option}", message, f"Name the file on this admin host in tls_{option}, or set tls_mode: private_ca.", node=node
             )
