@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import ipaddress
 import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -101,14 +103,21 @@ class Provider:
         file.write_text(json.dumps(self.settings))
         shutil.copy(FIXTURE / "provider.mjs", place / "provider.mjs")
         with self.log.open("ab") as log:
+            # PyPI's node is a program that starts the real one.
             self.process = subprocess.Popen(
-                ["node", "provider.mjs", str(file)], cwd=place, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                ["node", "provider.mjs", str(file)],
+                cwd=place,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         wait_for(lambda: _listens(self.address, self.port), 30, "the provider listens")
 
     def close(self) -> None:
         if self.process:
-            self.process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
     def rotate(self, kid: str) -> None:

@@ -32,6 +32,7 @@ def passes(scenario: str, home: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("1.3.1", part="the role alone, in a playbook of somebody else's")
 def test_a_role_works_alone_on_hosts_of_another_group(home: Path) -> None:
     passes("firewall", home)

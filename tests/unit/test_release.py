@@ -44,6 +44,7 @@ def test_the_index_describes_the_artifact(built: Path) -> None:
     assert entry["version"] == release.version() == galaxy["version"]
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("F6", part="release artifact")
 def test_the_same_inputs_give_the_same_bytes_and_are_built_once(built: Path, tmp_path: Path) -> None:
     again = release.build(tmp_path / "other")
