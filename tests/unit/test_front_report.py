@@ -12,7 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bzzz_setup import events, steps, terminal
-from bzzz_setup.events import Event, ExitCode, Message, RunFinished, RunStarted, StepStarted, TaskFinished, TaskStarted
+from bzzz_setup.events import (
+    Event,
+    ExitCode,
+    Message,
+    Paused,
+    Resumed,
+    RunFinished,
+    RunStarted,
+    StepStarted,
+    TaskFinished,
+    TaskStarted,
+)
 from bzzz_setup.report import Report, gib
 
 EXPECTED = ["detection", "network", "security", "ai", "resources", "services", "formation", "validation"]
@@ -20,7 +31,7 @@ text = st.text(st.characters(codec="utf-8"))
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | text, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(text, inner, max_size=2)
 )
-known = [RunStarted, StepStarted, TaskStarted, TaskFinished, Message, RunFinished]
+known = [RunStarted, StepStarted, Paused, Resumed, TaskStarted, TaskFinished, Message, RunFinished]
 made = {
     "int": st.integers(),
     "float": st.floats(allow_nan=False, allow_infinity=False),

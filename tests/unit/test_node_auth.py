@@ -30,7 +30,7 @@ from bzzz_setup.node.auth import passwords, records
 from bzzz_setup.node.auth.gate import Throttle
 from bzzz_setup.node.auth.principals import ADMIN, OPERATOR, ROLES, SCOPES, VIEWER, Principal
 
-LOCKOUT = 6
+LOCKOUT = 12
 
 # --- rules ---
 
