@@ -80,7 +80,7 @@ def test(
     deadline = time.monotonic() + BUDGET_SECONDS * (3 if everything else 1)
     with ThreadPoolExecutor(len(lanes) + 1) as pool:
         # Linters need nothing of it, and fill the time.
-        prepared = pool.submit(_prepare, lab=not fast, browser=browser, ollama=not arguments and not fast)
+        prepared = pool.submit(_prepare, lab=not fast, browser=browser, ollama=everything and not arguments and not fast)
         ends = pool.map(_failing, lanes, [True, False], [deadline] * 2, [prepared] * 2)
         failed = [name for names in ends for name in names]
     outcomes: dict[str, str] = json.loads(RESULTS.read_text(encoding="utf-8"))["outcomes"] if RESULTS.exists() else {}

@@ -16,6 +16,8 @@ from trouble import gets_in, in_force
 
 from bzzz_setup.lab import Lab
 
+# Docker and two firewalls are installed on the nodes.
+pytestmark = pytest.mark.slow
 APT = "export DEBIAN_FRONTEND=noninteractive; apt-get -qy {0} || {{ apt-get -q update && apt-get -qy {0}; }}"
 DOCKER = "docker.io containerd runc busybox-static $(. /etc/os-release; [ $VERSION_ID = 12 ] || echo docker-cli)"
 # A container that answers on a published port, of an image without any registry.

@@ -18,7 +18,8 @@ from bzzz_setup.declaration import MAIN, write
 from bzzz_setup.events import Refusal
 from bzzz_setup.lab import Lab
 
-pytestmark = pytest.mark.beside
+# Compiling Ollama takes minutes of both cores.
+pytestmark = [pytest.mark.beside, pytest.mark.slow]
 WITH, WITHOUT = "bzzz-node1", "bzzz-node2"
 LOCAL = "http://127.0.0.1:11434"
 CHECK = "ollama-answers"
