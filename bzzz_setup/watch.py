@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import tempfile
 import threading
 import time
@@ -80,7 +82,12 @@ def followed(folder: Path, tell: Callable[[dict[str, Any]], None]) -> tuple[Repo
 
 def _hand_on(feed: Path, over: threading.Event, tell: Callable[[dict[str, Any]], None]) -> None:
     for line in _lines(feed, over):
-        tell(line)
+        try:
+            tell(line)
+        except BrokenPipeError:
+            # Whoever has read them is gone.
+            os.kill(os.getpid(), signal.SIGINT)
+            return
 
 
 def _lines(feed: Path, over: threading.Event) -> Iterator[dict[str, Any]]:

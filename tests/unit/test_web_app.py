@@ -376,6 +376,20 @@ def test_the_cluster_is_watched_for_as_long_as_somebody_looks(
         bad.receive_json()
 
 
+def test_a_watch_ends_when_nobody_reads_it_any_more(front: Front) -> None:
+    again = """while true; do echo '{"id": "a-1", "type": "quiet"}' >> {{ watch_feed }}; sleep 0.2; done"""
+    front.playbook("watch", [{"hosts": "coordinators", "gather_facts": False, "tasks": [{"ansible.builtin.shell": {"cmd": again}}]}])
+    process = front.start("watch", "--json")
+    assert process.stdout and process.stderr
+    assert json.loads(process.stdout.readline())["type"] == "quiet"
+    process.stdout.close()
+    process.stderr.close()
+    try:
+        process.wait(30)
+    finally:
+        process.kill()
+
+
 def test_only_so_much_is_worked_out_at_a_time(admin: TestClient, wizard: Wizard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wizard.runs, "_turns", threading.BoundedSemaphore(1))
     with wizard.runs._turns:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import FastAPI, Query, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field, ValidationError
 
@@ -101,7 +101,7 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
         response_model=None,
         responses={200: {"model": answers.Tried}, **bad(_502="It does not answer, or not so")},
     )
-    def try_out(who: Operator, request: Request, what: Literal["ldap", "oidc"]) -> dict[str, Any]:
+    def try_out(_who: Operator, what: Literal["ldap", "oidc"]) -> dict[str, Any]:
         """Ask, from this host, whom the draft names: the LDAP directory as its service account, the provider for its keys."""
         assert gate.directory
         with draft.folder() as folder:
@@ -131,7 +131,7 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
         response_model=None,
         responses={200: {"model": answers.Imported}, **bad(_409="Changed by somebody else meanwhile")},
     )
-    def take_in(who: Operator, request: Request, body: ImportBody) -> dict[str, Any]:
+    def take_in(who: Operator, body: ImportBody) -> dict[str, Any]:
         """Take in what export has written: as changes of the draft, or as the inventory folder where there is none yet."""
         taken = importing.take(draft, body.declaration, body.base, str(who), {})
         return dataclasses.asdict(taken)
