@@ -25,6 +25,7 @@ ROUNDS = 3
 ECHOES = 20
 ECHO_INTERVAL = 0.002
 ECHO_SECONDS = 1.0  # for the answers, which are waited for only while some are missing
+ECHO_LIMIT_SECONDS = 10.0
 # Bytes of a packet that are tried where the largest one gets no answer: what links and tunnels usually let through.
 SIZES = (9000, 8000, 4000, 2000, 1500, 1492, 1480, 1476, 1460, 1450, 1440, 1420, 1400, 1380, 1350, 1300, 1280, 1000, 576)
 # Missing from Python's socket module; values of Linux's <netinet/in.h>.
@@ -134,8 +135,8 @@ def peers(
     ways: dict[str, dict[str, Any]] = {peer["name"]: {"mtu": None, "resolves": []} for peer in others}
     echoes: dict[str, Echoes] = {}
     lookers = [threading.Thread(target=_look, args=(peer, ways[peer["name"]]), daemon=True) for peer in others]
-    lookers.append(threading.Thread(target=lambda: echoes.update(echo([peer["address"] for peer in others])), daemon=True))
-    for looker in lookers:
+    echoing = threading.Thread(target=lambda: echoes.update(echo([peer["address"] for peer in others])), daemon=True)
+    for looker in (echoing, *lookers):
         looker.start()
     targets = [(peer["address"], port) for peer in others]
     first = connect(targets, timeout)
@@ -147,6 +148,7 @@ def peers(
     until = time.monotonic() + timeout + ECHO_SECONDS
     for looker in lookers:
         looker.join(max(0.0, until - time.monotonic()))
+    echoing.join(ECHO_LIMIT_SECONDS)  # ends by itself: a busy node only takes longer, and its figures are not to vanish
     rows: list[dict[str, Any]] = []
     for at, peer in enumerate(others):
         latency = round(statistics.median(latencies[at]), 3) if latencies.get(at) else None
