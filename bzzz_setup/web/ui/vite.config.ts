@@ -33,6 +33,11 @@ export default defineConfig({
     }),
   ],
   // A helper for tests, in the form's own package, asks for it.
-  resolve: { alias: { "@rjsf/validator-ajv8": new URL("src/unjudged.ts", import.meta.url).pathname } },
+  resolve: {
+    alias: {
+      "@rjsf/validator-ajv8": new URL("src/unjudged.ts", import.meta.url).pathname,
+      "markdown-to-jsx/react": new URL("src/plain.tsx", import.meta.url).pathname,
+    },
+  },
   build: { target: "es2022", chunkSizeWarningLimit: 700 },
 });

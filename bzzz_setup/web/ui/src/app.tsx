@@ -1,10 +1,11 @@
 import { Alert, CircularProgress } from "@mui/material";
 import { Component, lazy, type ReactNode, Suspense } from "react";
-import { Frame } from "./frame";
 import { usePath, useWelcome } from "./hooks";
-import { Enter } from "./enter";
 import { t } from "./texts";
 
+// What is lazy is also drawn piece by piece, between which the browser gets to do something else.
+const Enter = lazy(() => import("./enter"));
+const Frame = lazy(() => import("./frame"));
 const StepPage = lazy(() => import("./step"));
 const Review = lazy(() => import("./review"));
 const RunPage = lazy(() => import("./run"));
@@ -15,16 +16,22 @@ export function App() {
   const welcome = useWelcome();
   const path = usePath();
   if (!welcome.data && welcome.failureCount) return <Alert severity="warning">{t.disconnected}</Alert>;
-  if (!welcome.data) return <CircularProgress aria-label={t.loading} sx={{ m: 4 }} />;
-  if (!welcome.data.me) return <Enter welcome={welcome.data} />;
+  const waiting = <CircularProgress aria-label={t.loading} sx={{ m: 4 }} />;
+  if (!welcome.data) return waiting;
   return (
-    <Frame me={welcome.data.me}>
-      <Suspense fallback={<CircularProgress aria-label={t.loading} />}>
-        <Fence key={path}>
-          <Page path={path} />
-        </Fence>
-      </Suspense>
-    </Frame>
+    <Suspense fallback={waiting}>
+      {welcome.data.me ? (
+        <Frame me={welcome.data.me}>
+          <Suspense fallback={waiting}>
+            <Fence key={path}>
+              <Page path={path} />
+            </Fence>
+          </Suspense>
+        </Frame>
+      ) : (
+        <Enter welcome={welcome.data} />
+      )}
+    </Suspense>
   );
 }
 

@@ -9,7 +9,7 @@ const told = new URLSearchParams(location.hash.slice(1)).get("claim") ?? "";
 if (told) history.replaceState(null, "", location.pathname);
 
 /** The way in: the first account, or signing in. */
-export function Enter({ welcome: { claimed, provider, refused } }: { welcome: Welcome }) {
+export default function Enter({ welcome: { claimed, provider, refused } }: { welcome: Welcome }) {
   const queries = useQueryClient();
   const [token, setToken] = useState(told);
   const [name, setName] = useState("");

@@ -34,7 +34,7 @@ function follow(path: string) {
 }
 
 /** Left the steps, in the middle the page, right the cluster as it is. */
-export function Frame({ me, children }: { me: Me; children: ReactNode }) {
+export default function Frame({ me, children }: { me: Me; children: ReactNode }) {
   const schema = useSchema();
   const draft = useDraft();
   const queries = useQueryClient();

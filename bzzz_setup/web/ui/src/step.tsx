@@ -15,7 +15,7 @@ import {
 import { generateForm } from "@rjsf/mui";
 import { useMutation } from "@tanstack/react-query";
 import type { DescriptionFieldProps, ErrorSchema, FieldProps, RJSFSchema, UiSchema, WidgetProps } from "@rjsf/utils";
-import { Fragment, lazy, type ReactNode, Suspense, useEffect, useMemo, useRef, useState } from "react";
+import { Fragment, lazy, type ReactNode, startTransition, Suspense, useEffect, useMemo, useRef, useState } from "react";
 import { api, type Draft, type OptionSchema, type Problem, type Role } from "./api";
 import { go, useChange, useDraft, useSchema, useWanted } from "./hooks";
 import { Begin } from "./begin";
@@ -114,6 +114,16 @@ export function Told({ text }: { text: string }) {
   );
 }
 
+/** How many of so many are drawn: one more at a time, so that the page answers meanwhile; at once those that somebody waits for. */
+function useOneByOne(all: number, atOnce: number): number {
+  const [drawn, setDrawn] = useState(1);
+  const shown = Math.min(all, Math.max(drawn, atOnce));
+  useEffect(() => {
+    if (shown < all) startTransition(() => setDrawn(shown + 1));
+  }, [shown, all]);
+  return shown;
+}
+
 export default function StepPage({ number }: { number: number }) {
   const schema = useSchema();
   const draft = useDraft();
@@ -124,6 +134,8 @@ export default function StepPage({ number }: { number: number }) {
   const step = steps?.find((one) => one.number === number);
   const wanted = useWanted();
   const there = !!step && !!draft.data;
+  const roles = step?.roles ?? [];
+  const shown = useOneByOne(there ? roles.length : 0, roles.findIndex((role) => wanted in role.schema.properties) + 1);
   useEffect(() => {
     if (wanted && there) document.getElementById(`root_${wanted}`)?.focus();
   }, [wanted, there]);
@@ -155,7 +167,7 @@ export default function StepPage({ number }: { number: number }) {
           ))}
         </TextField>
       )}
-      {step.roles.map((role) => (
+      {roles.slice(0, shown).map((role) => (
         <Fragment key={role.name}>
           <RoleCard key={`${node} ${wanted in role.schema.properties ? wanted : ""}`} role={role} draft={draft.data} node={node} wanted={wanted} onChange={changing.change} />
           {DRAWN.includes(role.name) && (
