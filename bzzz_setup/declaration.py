@@ -137,7 +137,8 @@ def encrypted(text: str, cluster: str) -> str:
     return str(VaultLib([("default", VaultSecret(vault_key(cluster).encode()))]).encrypt(text).decode())
 
 
-def _mapping(file: Path) -> dict[str, Any]:
+def mapping(file: Path) -> dict[str, Any]:
+    """What a YAML file holds; nothing where it is not there, or holds something else. Raises Refusal where it is no YAML."""
     if not file.is_file():
         return {}
     try:
@@ -168,12 +169,12 @@ class Declaration:
 
         known_hosts = folder / KNOWN_HOSTS
         pinned = known_hosts.read_text(encoding="utf-8") if known_hosts.is_file() else ""
-        return cls(folder, _mapping(folder / HOSTS), _mapping(folder / MAIN), pinned)
+        return cls(folder, mapping(folder / HOSTS), mapping(folder / MAIN), pinned)
 
     def of_node(self, name: str) -> dict[str, Any]:
         """The variables of a node's own file. Raises Refusal where it is no YAML."""
         file = f"host_vars/{name}.yml"
-        return self.variables[file] if file in self.variables else _mapping(self.folder / file)
+        return self.variables[file] if file in self.variables else mapping(self.folder / file)
 
     @property
     def cluster(self) -> str:

@@ -98,6 +98,11 @@ class Member(Answer):
     options: dict[str, Any]
 
 
+class Elsewhere(Answer):
+    file: str
+    value: Any = Field(description="Null where it is a secret's.")
+
+
 class View(Answer):
     revision: int
     cluster: str
@@ -106,6 +111,7 @@ class View(Answer):
     secrets: dict[str, bool] = Field(description="Whether they are set.")
     changed: dict[str, Changed]
     templates: list[str] = Field(description="Paths of values that only Ansible can work out.")
+    elsewhere: dict[str, list[Elsewhere]] = Field(description="Option to where else in the folder it is set, which a form leaves alone.")
 
 
 class Listener(Answer):

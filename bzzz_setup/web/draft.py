@@ -23,7 +23,22 @@ from typing import Any
 from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import Spec, load_specs, options_of
 
 from bzzz_setup import paths
-from bzzz_setup.declaration import HOSTS, KNOWN_HOSTS, MAIN, NAME, VAULT, Declaration, decrypted, dump, encrypted, is_template, typed, write
+from bzzz_setup.declaration import (
+    HOSTS,
+    KNOWN_HOSTS,
+    MAIN,
+    NAME,
+    VAULT,
+    Declaration,
+    Vaulted,
+    decrypted,
+    dump,
+    encrypted,
+    is_template,
+    mapping,
+    typed,
+    write,
+)
 from bzzz_setup.editing import REMOVED, edited
 from bzzz_setup.events import ExitCode, Refusal
 
@@ -226,7 +241,7 @@ class Draft:
         return tuple(found)
 
     def view(self) -> dict[str, Any]:
-        """`{revision, cluster, nodes, options, secrets, changed, templates}`, as they are to become. It is shared: do not change it.
+        """`{revision, cluster, nodes, options, secrets, changed, templates, elsewhere}`, as they are to become: shared, do not change it.
 
         Of secrets it is told only whether they are set; `templates` are paths of values that Ansible works out.
         """
@@ -274,7 +289,36 @@ class Draft:
                 "secrets": secrets,
                 "changed": changed,
                 "templates": templates,
+                "elsewhere": _elsewhere(declaration, specs),
             }
+
+
+def _elsewhere(declaration: Declaration, specs: Mapping[str, Spec]) -> dict[str, list[dict[str, Any]]]:
+    """Option -> `{file, value}`s, of what an operator keeps in other files of the folder than a form writes; no secret's value."""
+    kept = {HOSTS: list(_variables(declaration.hosts))}
+    own = {MAIN, VAULT, *(f"host_vars/{node}.yml" for node in machines(declaration))}
+    tops = (declaration.folder / name for name in ("group_vars", "host_vars"))
+    for file in sorted(file for top in tops for file in top.rglob("*.y*ml")):
+        if (name := str(file.relative_to(declaration.folder))) not in own:
+            with contextlib.suppress(Refusal):  # broken, or encrypted: Ansible says so
+                kept[name] = [mapping(file)]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for file_name, groups in kept.items():
+        for variables in groups:
+            for option, value in variables.items():
+                if option in specs:
+                    hidden = specs[option].get("no_log") or isinstance(value, Vaulted)
+                    found.setdefault(option, []).append({"file": file_name, "value": None if hidden else value})
+    return found
+
+
+def _variables(groups: Any) -> Iterator[dict[str, Any]]:
+    """Of groups, however they are nested, their variables."""
+    for content in (groups or {}).values():
+        if isinstance(content, dict):
+            if isinstance(content.get("vars"), dict):
+                yield content["vars"]
+            yield from _variables(content.get("children"))
 
 
 def machines(declaration: Declaration) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bzzz_setup import init
-from bzzz_setup.declaration import HOSTS, MAIN, VAULT, Declaration, Unsafe, decrypted, dump, load
+from bzzz_setup.declaration import HOSTS, MAIN, VAULT, Declaration, Unsafe, decrypted, dump, load, write
 from bzzz_setup.events import Refusal
 from bzzz_setup.web import form
 from bzzz_setup.web.draft import Conflict, Draft
@@ -138,6 +138,21 @@ def test_what_is_typed_is_no_template_and_a_template_of_the_operators_is_told(dr
     assert [one["option"] for one in form.judged(view)["problems"]] == ["network_interface"]
     draft.publish()
     assert isinstance(load((source / MAIN).read_text())["network_interface"], Unsafe)
+
+
+def test_what_other_files_of_the_folder_set_is_told(draft: Draft, source: Path) -> None:
+    hosts = load((source / HOSTS).read_text())
+    hosts["bzzz"].setdefault("children", {})["special"] = {"hosts": {}, "vars": {"service_port": 8090, "ansible_user": "anna"}}
+    write(source / HOSTS, dump(hosts))
+    write(source / "group_vars/workers.yml", "service_log_level: warn\nservice_token: hidden-from-everybody\n")
+    write(source / "group_vars/broken.yml", "a: [")
+    write(source / "host_vars/node1/ports.yaml", "service_port: 8091\n")
+    view = draft.view()
+    assert view["elsewhere"] == {
+        "service_port": [{"file": HOSTS, "value": 8090}, {"file": "host_vars/node1/ports.yaml", "value": 8091}],
+        "service_log_level": [{"file": "group_vars/workers.yml", "value": "warn"}],
+        "service_token": [{"file": "group_vars/workers.yml", "value": None}],
+    }
 
 
 @pytest.mark.parametrize(

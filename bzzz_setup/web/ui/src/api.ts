@@ -66,6 +66,8 @@ export interface Draft {
   };
   /** Paths of values that only Ansible can work out. */
   templates: string[];
+  /** Option to where else it is set, in files that the form leaves alone; null is a secret's value. */
+  elsewhere: Record<string, { file: string; value: unknown }[]>;
 }
 
 export interface Check {

@@ -253,7 +253,7 @@ function RoleCard({ role, draft, node, wanted, onChange }: RoleProps & { wanted:
         </Typography>
         <Options role={role} names={shown.first} own={own} draft={draft} node={node} problems={about} onChange={onChange} />
         {secret.map(([name, option]) => (
-          <Secret key={name} label={title(role.name, name)} name={name} option={option} isSet={!!draft.secrets[name]} onChange={onChange} />
+          <Secret key={name} label={title(role.name, name)} name={name} option={option} isSet={!!draft.secrets[name]} elsewhere={draft.elsewhere[name] ?? []} onChange={onChange} />
         ))}
         {role.tests.length > 0 && !node && <Tests tests={role.tests} />}
         {shown.rest.length > 0 && (
@@ -279,9 +279,9 @@ interface OptionsProps extends RoleProps {
 
 function Options({ role, names, own, draft, node, problems, onChange }: OptionsProps) {
   const schema = useMemo(() => {
-    const chosen = names.map((name) => [name, forForm(role.name, role.schema.properties[name]!, name)] as const);
+    const chosen = names.map((name) => [name, forForm(role.name, role.schema.properties[name]!, name, draft.elsewhere[name])] as const);
     return { type: "object", properties: Object.fromEntries(chosen) } as RJSFSchema;
-  }, [role, names]);
+  }, [role, names, draft.elsewhere]);
   const ui = useMemo(() => {
     const found: UiSchema<Values> = { "ui:submitButtonOptions": { norender: true }, "ui:label": false };
     for (const name of names) {
@@ -353,12 +353,13 @@ function otherwise(option: OptionSchema, draft: Draft, node: string, name: strin
 }
 
 /** An option as a form shows it; the default is not filled in, so that only what somebody has decided is kept. */
-function forForm(role: string, option: OptionSchema, name: string): RJSFSchema {
+function forForm(role: string, option: OptionSchema, name: string, elsewhere: Draft["elsewhere"][string] = []): RJSFSchema {
   const { default: _default, ...rest } = option;
-  return { ...rest, title: title(role, name), description: `${option.description} \`${name}\`` } as RJSFSchema;
+  const others = elsewhere.map(({ file, value }) => t.elsewhere(file, inWords(value)));
+  return { ...rest, title: title(role, name), description: [option.description, `\`${name}\``, ...others].join(" ") } as RJSFSchema;
 }
 
-function Secret({ name, label, option, isSet, onChange }: { name: string; label: string; option: OptionSchema; isSet: boolean; onChange: (changes: Record<string, unknown>) => void }) {
+function Secret({ name, label, option, isSet, elsewhere, onChange }: { name: string; label: string; option: OptionSchema; isSet: boolean; elsewhere: Draft["elsewhere"][string]; onChange: (changes: Record<string, unknown>) => void }) {
   const [typed, setTyped] = useState("");
   const send = () => {
     if (typed) onChange({ [`secrets/${name}`]: typed });
@@ -376,7 +377,7 @@ function Secret({ name, label, option, isSet, onChange }: { name: string; label:
       autoComplete="off"
       onChange={(event) => setTyped(event.target.value)}
       onBlur={send}
-      helperText={<Told text={`${option.description} \`${name}\``} />}
+      helperText={<Told text={[option.description, `\`${name}\``, ...elsewhere.map(({ file }) => t.elsewhere(file, ""))].join(" ")} />}
       sx={{ mt: 2 }}
     />
   );

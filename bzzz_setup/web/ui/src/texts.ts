@@ -20,6 +20,7 @@ export const t = {
   overridden: "What is set here differs from all machines' value on this one machine.",
   secretSet: "is set; type a new one to replace it",
   secretUnset: "is not set",
+  elsewhere: (file: string, value: string) => `Also set in \`${file}\`${value ? `, to ${value}` : ""}: whoever it is for there has that one.`,
   template: "worked out by Ansible from a template; change it in the inventory's files",
   machines: "Machines",
   name: "Name",
