@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from . import metrics, page
 from .auth import api
@@ -22,6 +22,7 @@ from .auth.gate import COOKIE, FLOW_SECONDS, Gate, address
 from .auth.principals import Principal
 from .checks import FAIL
 from .mcp_server import McpServer
+from .setup import PREFIX, Setup
 from .stream import Stream
 from .web import HOST, application, body_of, from_here, problem
 
@@ -133,6 +134,7 @@ def build(gate: Gate, stream: Stream, mcp: McpServer) -> Starlette:
             Route("/sign-in/oidc", leave),
             Route("/sign-in/oidc/callback", come_back),
             Route("/sign-out", sign_out, methods=["POST"]),
+            Mount(PREFIX, Setup(service.settings)),
             Route("/health", health),
             Route("/health/ready", ready),
             Route("/health/live", live),

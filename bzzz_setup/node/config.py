@@ -58,6 +58,7 @@
       data: /var/lib/bzzz
       log: /var/log/bzzz
       models: /var/lib/bzzz/models
+      wizard: /run/bzzz-setup/wizard.sock  # where the wizard listens that /setup hands on to
 
 ``BZZZ_<SECTION>_<KEY>`` in the environment overrides a key (lists: ``a,b``; maps: ``a=b,c=d``; an empty value is no
 value); ``BZZZ_LOG_LEVEL`` is short for ``BZZZ_LOGGING_LEVEL``. A key that this release does not know is a warning, not
@@ -376,6 +377,7 @@ class Paths:
     data: Annotated[Path, _directory] = Path("/var/lib/bzzz")
     log: Annotated[Path, _directory] = Path("/var/log/bzzz")
     models: Annotated[Path, _directory] = Path("/var/lib/bzzz/models")
+    wizard: Annotated[Path, _directory] = Path("/run/bzzz-setup/wizard.sock")
 
 
 @dataclasses.dataclass(frozen=True)

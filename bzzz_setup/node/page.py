@@ -91,6 +91,16 @@ def sign_in(cluster: str, node: str, error: str = "", by_token: bool = False, ot
     )
 
 
+def no_wizard(cluster: str, node: str) -> str:
+    """What `/setup` shows where nobody serves the wizard."""
+    return _document(
+        f"Set-up · {cluster}",
+        f'<main class="narrow"><h1>{escape(cluster)}</h1><p>The set-up wizard is not running on node {escape(node)}.</p>'
+        "<p>On a node that has the cluster's inventory, start it as root: <code>bzzz-setup web --coordinator</code>.</p>"
+        '<p><a href="/">Status page</a></p></main>',
+    )
+
+
 def _badge(status: str, words: Mapping[str, str] = WORDS) -> str:
     kind = status if status in WORDS else FAIL
     return f'<span class="badge {kind}">{words[kind]}</span>'

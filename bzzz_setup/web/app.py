@@ -112,11 +112,17 @@ class Assets(StaticFiles):
 def _serve(app: FastAPI, page: Path) -> None:
     """The built frontend. Its page is answered for every address that is none of the interface's: the browser knows which it shows."""
     document = (page / "index.html").read_text(encoding="utf-8")
+
+    def placed(request: Request) -> str:
+        """The page, for where the wizard is: its own paths are relative to that, whatever the browser's address."""
+        root = request.scope.get("root_path", "")
+        return document.replace('"./', f'"{root}/').replace('"BASE"', f'"{root}"')
+
     app.mount("/assets", GZipMiddleware(Assets(directory=page / "assets")))
     files = {file.name: file for file in page.iterdir() if file.is_file() and file.suffix in (".js", ".svg", ".webmanifest")}
 
     @app.get("/{path:path}", include_in_schema=False)
-    async def shell(path: str) -> Response:
+    async def shell(request: Request, path: str) -> Response:
         if path.startswith("api/"):
             raise HTTPException(404)
         if path in files:
@@ -129,4 +135,4 @@ def _serve(app: FastAPI, page: Path) -> None:
             "connect-src 'self'; manifest-src 'self'; worker-src 'self'; "
             "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
-        return HTMLResponse(document.replace("NONCE", nonce), headers={"content-security-policy": policy})
+        return HTMLResponse(placed(request).replace("NONCE", nonce), headers={"content-security-policy": policy})

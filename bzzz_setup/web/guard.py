@@ -13,9 +13,9 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bzzz_setup.node.setup import BODY_BYTES
 from bzzz_setup.node.web import problem
 
-BODY_BYTES = 2 * 1024 * 1024
 # Of one address: so many at once, and so many a second in the long run.
 BURST, PER_SECOND = 300, 60
 SOURCES = 1024

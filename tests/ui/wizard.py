@@ -25,6 +25,7 @@ class Server:
     inventory: Path
     home: Path
     more: dict[str, str] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
     said: list[str] = field(default_factory=list)
     process: subprocess.Popen[str] | None = None
 
@@ -32,7 +33,7 @@ class Server:
         environment = {**os.environ, "HOME": str(self.home), "COLUMNS": "200"}
         environment = {name: value for name, value in environment.items() if not name.startswith(("XDG_", "BZZZ_"))}
         environment |= self.more
-        command = [sys.executable, "-m", "bzzz_setup", "web", "-i", str(self.inventory), "--port", str(port)]
+        command = [sys.executable, "-m", "bzzz_setup", "web", "-i", str(self.inventory), *(self.arguments or ("--port", str(port)))]
         self.process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr
         threading.Thread(target=self._read, args=(self.process.stderr,), daemon=True).start()

@@ -49,8 +49,13 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
     def keep(request: Request, response: Response, cookie: str, value: str, seconds: int) -> Response:
         """Have the browser keep it for so long; 0 takes it away."""
         site: Literal["lax", "strict"] = "lax" if cookie == flow_cookie else "strict"
-        response.set_cookie(cookie, value, seconds, secure=request.url.scheme == "https", httponly=True, samesite=site)
+        path = root(request) or "/"
+        response.set_cookie(cookie, value, seconds, path=path, secure=request.url.scheme == "https", httponly=True, samesite=site)
         return response
+
+    def root(request: Request) -> str:
+        """What comes before the wizard's paths."""
+        return str(request.scope.get("root_path", ""))
 
     def signed_in(request: Request, who: Principal, response: Response | None = None) -> Response:
         response = response or JSONResponse(about(who), 201)
@@ -121,7 +126,7 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
 
     def refused_outside(request: Request, refused: HTTPException) -> Response:
         """Back to the page, which is told why."""
-        return keep(request, RedirectResponse("/", 303), flow_cookie, gate.seal(REFUSED, refused.detail), REFUSED_SECONDS)
+        return keep(request, RedirectResponse(f"{root(request)}/", 303), flow_cookie, gate.seal(REFUSED, refused.detail), REFUSED_SECONDS)
 
     @app.get(
         f"{API}/sign-in/oidc",
@@ -137,7 +142,7 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
             raise HTTPException(400, "The request's host is none")
         try:
             # As the browser names this host, by a name that the guard knows; the provider knows which addresses are ours.
-            url, flow = await gate.leave(address(request), f"{request.url.scheme}://{host}{API}/sign-in/oidc/callback")
+            url, flow = await gate.leave(address(request), f"{request.url.scheme}://{host}{root(request)}{API}/sign-in/oidc/callback")
         except HTTPException as refused:
             return refused_outside(request, refused)
         return keep(request, RedirectResponse(url, 302), flow_cookie, flow, FLOW_SECONDS)
@@ -149,4 +154,4 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
             who = await gate.come_back(address(request), request.cookies.get(flow_cookie, ""), request.query_params)
         except HTTPException as refused:
             return refused_outside(request, refused)
-        return signed_in(request, who, RedirectResponse("/", 303))
+        return signed_in(request, who, RedirectResponse(f"{root(request)}/", 303))

@@ -3,6 +3,8 @@ import { defineConfig } from "vite";
 import { VitePWA } from "vite-plugin-pwa";
 
 export default defineConfig({
+  // Relative to where the wizard is, which the server says: at the top, or under /setup on a coordinator.
+  base: "./",
   plugins: [
     react(),
     VitePWA({
@@ -15,18 +17,20 @@ export default defineConfig({
         theme_color: "#0b57d0",
         background_color: "#ffffff",
         display: "standalone",
+        start_url: ".",
+        scope: ".",
         icons: [{ src: "icon.svg", sizes: "any", type: "image/svg+xml", purpose: "any" }],
       },
       // The shell only: what the interface answers is never kept. Without a connection every address shows it, and it says so.
       workbox: {
         globPatterns: ["assets/*.{js,css}", "icon.svg", "index.html"],
-        manifestTransforms: [(entries) => ({ manifest: entries.map((entry) => (entry.url === "index.html" ? { ...entry, url: "/shell" } : entry)) })],
+        manifestTransforms: [(entries) => ({ manifest: entries.map((entry) => (entry.url === "index.html" ? { ...entry, url: "shell" } : entry)) })],
         navigateFallback: null,
         runtimeCaching: [
           {
-            urlPattern: ({ request, url }) => request.mode === "navigate" && !url.pathname.startsWith("/api/"),
+            urlPattern: ({ request, url }) => request.mode === "navigate" && !url.pathname.includes("/api/v1/"),
             handler: "NetworkOnly",
-            options: { precacheFallback: { fallbackURL: "/shell" } },
+            options: { precacheFallback: { fallbackURL: "shell" } },
           },
         ],
       },

@@ -1,4 +1,6 @@
 /** The wizard's REST interface, `/api/v1`: shapes as its OpenAPI description tells them. */
+import { at } from "./place";
+
 export interface Problem {
   severity?: "error" | "warning";
   option: string;
@@ -239,7 +241,7 @@ export class Refused extends Error {
 }
 
 async function ask<T>(method: string, path: string, body?: unknown): Promise<T> {
-  const answer = await fetch(`/api/v1${path}`, {
+  const answer = await fetch(at(`/api/v1${path}`), {
     method,
     headers: body === undefined ? {} : { "Content-Type": "application/json" },
     body: body === undefined ? null : JSON.stringify(body),
@@ -253,7 +255,7 @@ async function ask<T>(method: string, path: string, body?: unknown): Promise<T> 
 export const api = {
   welcome: () => ask<Welcome>("GET", "/welcome"),
   /** Where a browser goes, as a page, to sign in by the provider. */
-  provider: "/api/v1/sign-in/oidc",
+  provider: at("/api/v1/sign-in/oidc"),
   claim: (token: string, name: string, password: string) => ask<Me>("POST", "/claim", { token, name, password }),
   signIn: (user: string, password: string) => ask<Me>("POST", "/session", { user, password }),
   signOut: () => ask<null>("DELETE", "/session"),

@@ -4,6 +4,7 @@ import { type ChangeEvent, useRef, useState } from "react";
 import { api, type Check, type Member, type News } from "./api";
 import { go, useChecks, useDraft, useNow, useRuns } from "./hooks";
 import { useStart } from "./start";
+import { at } from "./place";
 import { t } from "./texts";
 import { Wrong } from "./wrong";
 
@@ -31,15 +32,15 @@ export default function Cluster() {
 }
 
 function Exports() {
-  const [at, setAt] = useState<HTMLElement | null>(null);
+  const [menu, setMenu] = useState<HTMLElement | null>(null);
   return (
     <>
-      <Button variant="outlined" aria-haspopup="menu" aria-expanded={!!at} onClick={(event) => setAt(event.currentTarget)}>
+      <Button variant="outlined" aria-haspopup="menu" aria-expanded={!!menu} onClick={(event) => setMenu(event.currentTarget)}>
         {t.exports}
       </Button>
-      <Menu anchorEl={at} open={!!at} onClose={() => setAt(null)}>
+      <Menu anchorEl={menu} open={!!menu} onClose={() => setMenu(null)}>
         {Object.entries(t.exportKinds).map(([kind, label]) => (
-          <MenuItem key={kind} component="a" href={`/api/v1/export?kind=${kind}`} download onClick={() => setAt(null)}>
+          <MenuItem key={kind} component="a" href={at(`/api/v1/export?kind=${kind}`)} download onClick={() => setMenu(null)}>
             {label}
           </MenuItem>
         ))}
@@ -252,7 +253,7 @@ function Runs() {
               <TableRow key={run.run}>
                 <TableCell component="th" scope="row">
                   <Link
-                    href={`/run/${run.run}`}
+                    href={at(`/run/${run.run}`)}
                     onClick={(event) => {
                       event.preventDefault();
                       go(`/run/${run.run}`);
@@ -265,7 +266,7 @@ function Runs() {
                 <TableCell>{run.seconds.toFixed(0)}</TableCell>
                 <TableCell>{run.exit_code === 0 ? t.fine : run.outcome.replace("_", " ")}</TableCell>
                 <TableCell>
-                  <Link href={`/api/v1/runs/${run.run}/report`} target="_blank" rel="noopener">
+                  <Link href={at(`/api/v1/runs/${run.run}/report`)} target="_blank" rel="noopener">
                     {t.open}
                   </Link>
                 </TableCell>

@@ -2,6 +2,7 @@ import { Alert, Box, Button, Container, Divider, Paper, Stack, TextField, Typogr
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
 import { api, type Welcome } from "./api";
+import { at } from "./place";
 import { t } from "./texts";
 
 // Told by the link's fragment, which no server is sent; it does not stay in the address.
@@ -28,7 +29,7 @@ export default function Enter({ welcome: { claimed, provider, refused } }: { wel
     <Container component="main" maxWidth="xs" sx={{ pt: 8 }}>
       <Paper sx={{ p: 3 }}>
         <Stack component="form" spacing={2} onSubmit={submit}>
-          <Box component="img" src="/icon.svg" alt="" sx={{ width: 48 }} />
+          <Box component="img" src={at("/icon.svg")} alt="" sx={{ width: 48 }} />
           <Typography variant="h1">{claimed ? t.signIn : t.claimTitle}</Typography>
           {!claimed && <Typography>{t.claimText}</Typography>}
           {!claimed && !told && (

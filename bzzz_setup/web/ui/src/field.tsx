@@ -1,12 +1,13 @@
 import { Link } from "@mui/material";
 import { go } from "./hooks";
+import { at } from "./place";
 
 /** The way to an option's field, on whichever step it is. */
 export function Field({ option, step }: { option: string; step: number }) {
   const there = `/step/${step}#${option}`;
   return (
     <Link
-      href={there}
+      href={at(there)}
       onClick={(event) => {
         if (event.ctrlKey || event.metaKey || event.shiftKey) return;
         event.preventDefault();

@@ -22,6 +22,7 @@ import { type MouseEvent, type ReactNode, useEffect, useRef } from "react";
 import { api, type Check, type Draft, type Me, type Step } from "./api";
 import { Field } from "./field";
 import { go, useChecks, useDraft, usePath, useRuns, useSchema } from "./hooks";
+import { at } from "./place";
 import { t } from "./texts";
 import { FIRST } from "./words";
 
@@ -57,7 +58,7 @@ export default function Frame({ me, children }: { me: Me; children: ReactNode })
       </Link>
       <AppBar position="sticky" color="default" elevation={0} sx={{ borderBottom: 1, borderColor: "divider" }}>
         <Toolbar variant="dense" sx={{ gap: 1, flexWrap: "wrap" }}>
-          <Box component="img" src="/icon.svg" alt="" sx={{ width: 24 }} />
+          <Box component="img" src={at("/icon.svg")} alt="" sx={{ width: 24 }} />
           <Typography component="span" sx={{ fontWeight: 600, flexGrow: 1 }}>
             {t.title}
             {draft.data && ` · ${draft.data.cluster}`}
@@ -116,7 +117,7 @@ function Steps({ steps, draft, path, admin }: { steps: Step[]; draft: Draft | un
           const here = place.path === current;
           return (
             <ListItem key={place.path} disablePadding>
-              <ListItemButton component="a" href={place.path} selected={here} aria-current={here ? "step" : undefined} onClick={follow(place.path)}>
+              <ListItemButton component="a" href={at(place.path)} selected={here} aria-current={here ? "step" : undefined} onClick={follow(place.path)}>
                 <ListItemText primary={place.label} />
                 {place.step > 0 && <Count draft={draft} step={place.step} />}
               </ListItemButton>
@@ -127,7 +128,7 @@ function Steps({ steps, draft, path, admin }: { steps: Step[]; draft: Draft | un
       <List dense disablePadding sx={{ borderTop: 1, borderColor: "divider" }}>
         {[["/cluster", t.cluster] as const, ...(admin ? [["/people", t.people] as const] : [])].map(([to, label]) => (
           <ListItem key={to} disablePadding>
-            <ListItemButton component="a" href={to} selected={current === to} aria-current={current === to ? "page" : undefined} onClick={follow(to)}>
+            <ListItemButton component="a" href={at(to)} selected={current === to} aria-current={current === to ? "page" : undefined} onClick={follow(to)}>
               <ListItemText primary={label} />
             </ListItemButton>
           </ListItem>
@@ -181,7 +182,7 @@ function Beside({ draft }: { draft: Draft | undefined }) {
           <Typography variant="h2" gutterBottom>
             {t.runs}
           </Typography>
-          <Link href={`/run/${newest.run}`} onClick={follow(`/run/${newest.run}`)}>
+          <Link href={at(`/run/${newest.run}`)} onClick={follow(`/run/${newest.run}`)}>
             {t.commands[newest.command] ?? newest.command} · {new Date(newest.started * 1000).toLocaleString()}
           </Link>
         </Paper>
@@ -202,5 +203,5 @@ function Health({ checks }: { checks: Check[] }) {
   const [failed, warned] = ["fail", "warn"].map((status) => checks.filter((check) => check.status === status).length);
   if (!checks.length) return null;
   const colour = failed ? "error" : warned ? "warning" : "success";
-  return <Chip component="a" clickable href="/cluster" onClick={follow("/cluster")} size="small" variant="outlined" color={colour} label={failed ? t.checksFail(failed) : warned ? t.warnings(warned) : t.health.pass} />;
+  return <Chip component="a" clickable href={at("/cluster")} onClick={follow("/cluster")} size="small" variant="outlined" color={colour} label={failed ? t.checksFail(failed) : warned ? t.warnings(warned) : t.health.pass} />;
 }

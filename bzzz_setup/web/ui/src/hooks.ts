@@ -2,6 +2,7 @@ import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useCallback, useEffect, useReducer, useRef, useState, useSyncExternalStore } from "react";
 import { api, type Draft, type News, Refused, type RunEvent } from "./api";
 import { begun, type Live, take } from "./live";
+import { at, base, socketAt } from "./place";
 
 // --- where one is: the address's path ---
 
@@ -9,8 +10,8 @@ const moved = new EventTarget();
 window.addEventListener("popstate", () => moved.dispatchEvent(new Event("move")));
 
 export function go(path: string): void {
-  if (path === location.pathname + location.hash) return;
-  history.pushState(null, "", path);
+  if (at(path) === location.pathname + location.hash) return;
+  history.pushState(null, "", at(path));
   moved.dispatchEvent(new Event("move"));
 }
 
@@ -19,7 +20,7 @@ function onMove(told: () => void): () => void {
   return () => moved.removeEventListener("move", told);
 }
 
-export const usePath = () => useSyncExternalStore(onMove, () => location.pathname);
+export const usePath = () => useSyncExternalStore(onMove, () => location.pathname.slice(base.length) || "/");
 /** The option whose field is asked for. */
 export const useWanted = () => useSyncExternalStore(onMove, () => location.hash.slice(1));
 
@@ -97,7 +98,7 @@ export function useNow(): Now {
     let socket: WebSocket;
     let timer: ReturnType<typeof setTimeout>;
     const connect = () => {
-      socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/api/v1/cluster/socket`);
+      socket = new WebSocket(socketAt("/api/v1/cluster/socket"));
       socket.onmessage = (message) => tell(JSON.parse(message.data as string) as News);
       socket.onclose = () => (timer = setTimeout(connect, 3000));
     };
@@ -140,8 +141,7 @@ export function useRun(name: string): { live: Live | null; connected: boolean } 
         tell(begun(report));
         setConnected(true);
         if (!report.running) return;
-        const scheme = location.protocol === "https:" ? "wss" : "ws";
-        socket = new WebSocket(`${scheme}://${location.host}/api/v1/runs/${name}/socket?after=${last}`);
+        socket = new WebSocket(socketAt(`/api/v1/runs/${name}/socket?after=${last}`));
         socket.onmessage = (message) => {
           const event = JSON.parse(message.data as string) as RunEvent;
           last = event.id;

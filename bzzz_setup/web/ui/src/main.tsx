@@ -6,6 +6,7 @@ import { startTransition, StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { Refused } from "./api";
 import { App } from "./app";
+import { at } from "./place";
 import { theme } from "./theme";
 
 // The page's policy lets in the styles that carry this answer's nonce, and no others.
@@ -41,4 +42,4 @@ startTransition(() =>
   ),
 );
 
-if ("serviceWorker" in navigator && import.meta.env.PROD) void navigator.serviceWorker.register("/sw.js").catch(() => undefined);
+if ("serviceWorker" in navigator && import.meta.env.PROD) void navigator.serviceWorker.register(at("/sw.js")).catch(() => undefined);

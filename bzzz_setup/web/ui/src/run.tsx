@@ -6,6 +6,7 @@ import { Changed, Diffs } from "./changed";
 import { useRun } from "./hooks";
 import type { Line, Live } from "./live";
 import { useStart } from "./start";
+import { at } from "./place";
 import { t } from "./texts";
 
 /** Lines of the log that are in the page at a time. */
@@ -32,7 +33,7 @@ export default function RunPage({ name }: { name: string }) {
             {stopping.isSuccess ? t.stopping : t.stop}
           </Button>
         ) : (
-          <Button component="a" href={`/api/v1/runs/${name}/report`} target="_blank" rel="noopener">
+          <Button component="a" href={at(`/api/v1/runs/${name}/report`)} target="_blank" rel="noopener">
             {t.report}
           </Button>
         )}
