@@ -1,0 +1,470 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What LiteLLM's proxy calls: ``general_settings.custom_auth: bzzz_setup.gateway.hooks.authenticate`` and
+``litellm_settings.callbacks: [bzzz_setup.gateway.hooks.accounting]``.
+
+A call is held before it leaves and settled before its client has the whole answer, so that what a client knows of is in the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import logging
+import re
+import time
+import uuid
+from collections.abc import AsyncGenerator, Mapping
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import litellm
+from fastapi import Request
+from litellm.integrations.custom_logger import CustomLogger
+from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
+
+from .budgets import Invalid, nano, refusal
+from .ledger import Call, Ledger, Outcome, Warned, Writer
+from .measured import Measures
+from .settings import Settings, read
+from .tokens import Identity, Unsure
+
+log = logging.getLogger("bzzz.gateway")
+T = TypeVar("T")
+
+TASK_HEADER, PROJECT_HEADER = "x-bzzz-task", "x-bzzz-project"
+# The only ones whose calls are counted; LiteLLM has many more, which would spend without a trace.
+PATHS = frozenset(f"{root}{path}" for root in ("", "/v1") for path in ("/chat/completions", "/embeddings", "/models"))
+PATHS_BELOW = ("/v1/models/", "/models/")
+COUNTED = {"completion", "acompletion", "embeddings", "aembedding", "embedding"}
+# What LiteLLM takes from a body beside the call itself, and would have it routed, priced or billed otherwise.
+_OURS = (
+    "extra_headers headers organization api_base base_url api_key api_version custom_llm_provider base_model model_info model_list mock_response"
+    " mock_tool_calls mock_testing_fallbacks fallbacks context_window_fallbacks content_policy_fallbacks num_retries max_retries"
+    " no-log litellm_logging_obj cost_per_query extra_body extra_query router_settings_override user_config store service_tier"
+).split()
+_KEY = "bzzz_call"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@/:-]{0,127}")
+FREE_PROVIDERS = {"ollama", "ollama_chat"}
+# More than any image or file is known to count for; what one really does is in the answer's usage.
+PART_TOKENS = 50_000
+SWEEP_SECONDS = 60
+
+
+@dataclasses.dataclass
+class _Open:
+    """A call under way. deployment: where it went last."""
+
+    call: Call
+    started: float
+    deployment: dict[str, Any] = dataclasses.field(default_factory=dict)
+    told: bool = True  # whether its client wants the usage of a stream
+    ended: bool = False
+    openai_project: str = ""
+    organization: str = ""
+
+
+class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
+    """The hooks. Nothing is read or opened before the first call."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        super().__init__()
+        self._settings = settings
+        self._ledger: Ledger | None = None
+        self._writer: Writer | None = None
+        self._open: dict[str, _Open] = {}
+        self._prices: dict[str, tuple[float, list[dict[str, Any]]]] = {}
+        self._swept = 0.0
+        self.measures = Measures()
+
+    @property
+    def settings(self) -> Settings:
+        if self._settings is None:
+            self._settings = read()
+        return self._settings
+
+    @property
+    def ledger(self) -> Ledger:
+        if self._ledger is None:
+            ledger = Ledger(self.settings.ledger, self.settings.budgets, self.settings.gateway)
+            if lost := ledger.start():
+                log.warning("%s calls were under way when the gateway died: their outcome is unknown until the provider has told", lost)
+            self._ledger = ledger
+            self.measures.serve(ledger, self.settings.metrics)
+        return self._ledger
+
+    @property
+    def writer(self) -> Writer:
+        if self._writer is None:
+            self._writer = Writer(self.ledger)
+        return self._writer
+
+    # --- before ---
+
+    async def authenticate(self, request: Request, api_key: str) -> UserAPIKeyAuth:
+        path = request.url.path.rstrip("/")
+        if path not in PATHS and not path.startswith(PATHS_BELOW):
+            raise _error(403, "not_served", f"This gateway serves {', '.join(sorted(PATHS))} only: elsewhere costs are not counted.")
+        token = api_key.removeprefix("Bearer ").strip()
+        try:
+            identity = await asyncio.to_thread(self.settings.tokens.find, token) if token else None
+        except Unsure as unsure:
+            log.warning("%s", unsure)
+            raise _error(503, "unavailable", "Tokens cannot be looked up at the moment. Try again soon.") from None
+        if identity is None:
+            raise _error(
+                401, "invalid_api_key", "This token is unknown, expired or revoked. Send one of the cluster's as 'Authorization: Bearer …'."
+            )
+        project = _project(identity, request.headers.get(PROJECT_HEADER))
+        task = request.headers.get(TASK_HEADER, "")
+        if task and not _NAME.fullmatch(task):
+            raise _error(400, "invalid_task", f"{TASK_HEADER} is no name: use letters, digits and . _ @ / : -")
+        return UserAPIKeyAuth(
+            api_key=f"user:{identity.user}",  # never the token: LiteLLM logs and keeps this
+            user_id=identity.user,
+            user_role=LitellmUserRoles.INTERNAL_USER,
+            metadata={"bzzz_project": project, "bzzz_task": task},
+        )
+
+    async def async_pre_call_hook(self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str) -> dict[str, Any]:
+        if call_type not in COUNTED:
+            raise _error(403, "not_served", "This gateway does not count such calls, and so does not make them.")
+        for name in [name for name in data if name in _OURS or "_cost_per_" in name]:
+            del data[name]
+        project, task = user_api_key_dict.metadata.get("bzzz_project", ""), user_api_key_dict.metadata.get("bzzz_task", "")
+        asked = str(data.get("model") or "")
+        if asked in self.settings.tasks:
+            task = task or asked
+            data["model"] = self.settings.tasks[asked]
+        model = str(data.get("model") or "")
+        if len(model) > 200:
+            raise _error(400, "invalid_model", "The model's name is too long.")
+        chat = "embed" not in call_type
+        told = True
+        if chat:
+            if not (data.get("max_tokens") or data.get("max_completion_tokens")):
+                data["max_tokens"] = self._most(model)
+            if data.get("stream"):
+                options = data.get("stream_options") if isinstance(data.get("stream_options"), dict) else {}
+                told = bool((options or {}).get("include_usage"))
+                data["stream_options"] = {**(options or {}), "include_usage": True}
+        identifier = uuid.uuid4().hex
+        call = Call(identifier, str(user_api_key_dict.user_id or ""), project, task, model, self._estimate(model, data, chat, exact=False))
+        refused = await self._reserve(call)
+        if refused:  # tokens are counted where it matters
+            call = dataclasses.replace(call, estimate_nano=self._estimate(model, data, chat, exact=True))
+            refused = await self._reserve(call)
+        if refused:
+            self.measures.refused(call)
+            message = refusal(refused.limit, refused.used, call.estimate_nano, refused.period.end, self.settings.budgets.zone)
+            raise _error(429, "budget_exceeded", message, refused.period.end)
+        self._open[identifier] = _Open(call, time.monotonic(), told=told)
+        data.setdefault("metadata", {})[_KEY] = identifier
+        self._sweep()
+        return data
+
+    async def _reserve(self, call: Call) -> Any:
+        waiting = self.writer.ask(lambda connection: self.ledger.reserve(connection, call))
+        try:
+            return await _answer(waiting)
+        except asyncio.CancelledError:  # its client has gone meanwhile: the call is not made
+            self.writer.ask(lambda connection: self.ledger.release(connection, call.id, Outcome(status="hung up")))
+            raise
+        except Exception:
+            log.exception("the ledger could not be written: no call is made that could not be counted")
+            raise _error(503, "unavailable", "The gateway's ledger cannot be written. Try again soon.") from None
+
+    async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> dict[str, Any]:
+        """Where the call goes is known now: tell OpenAI whom to bill, and by what id to find it."""
+        opened = self._opened(kwargs)
+        if opened is None:
+            return kwargs
+        opened.deployment = {
+            "model": kwargs.get("model"),
+            "info": kwargs.get("model_info") or (kwargs.get("metadata") or {}).get("model_info") or {},
+        }
+        provider = _provider(opened.deployment)
+        if provider != "openai":
+            return kwargs
+        about = self.settings.openai
+        opened.organization, opened.openai_project = about.organization, about.project_of(opened.call.project)
+        headers = {**(kwargs.get("extra_headers") or {}), "X-Client-Request-Id": opened.call.id}
+        headers |= {"OpenAI-Organization": about.organization} if about.organization else {}
+        headers |= {"OpenAI-Project": opened.openai_project} if opened.openai_project else {}
+        kwargs["extra_headers"] = headers
+        return kwargs
+
+    # --- after ---
+
+    async def async_post_call_success_hook(self, data: dict[str, Any], user_api_key_dict: Any, response: Any) -> Any:
+        opened = self._opened(data)
+        if opened is not None:
+            await self._settle(opened, getattr(response, "usage", None), _is_cached(response))
+        return response
+
+    async def async_log_success_event(self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """Also comes for a call whose client did not wait. Streams' last word is not here: what was not read is not in it."""
+        opened = self._opened((kwargs.get("litellm_params") or {}))
+        if opened is not None and not kwargs.get("stream"):
+            await self._settle(opened, getattr(response_obj, "usage", None), bool(kwargs.get("cache_hit")))
+
+    async def async_post_call_streaming_iterator_hook(
+        self, user_api_key_dict: Any, response: Any, request_data: dict[str, Any]
+    ) -> AsyncGenerator[Any, None]:
+        opened = self._opened(request_data)
+        if opened is None:
+            async for chunk in response:
+                yield chunk
+            return
+        usage, status, cached = None, "stream cut", False
+        try:
+            async for chunk in response:
+                usage = getattr(chunk, "usage", None) or usage
+                cached = cached or _is_cached(chunk)
+                if usage is not None and not opened.ended:
+                    await self._settle(opened, usage, cached)
+                if getattr(chunk, "usage", None) is not None and not opened.told:
+                    if not chunk.choices:
+                        continue
+                    del chunk.usage
+                yield chunk
+        except (asyncio.CancelledError, GeneratorExit):
+            status = "hung up"
+            raise
+        finally:
+            # OpenAI tells what a stream has cost in its last piece, which did not come: what it has cost is not known.
+            if not opened.ended:
+                self._lose(opened, status)
+
+    async def async_post_call_failure_hook(
+        self, request_data: dict[str, Any], original_exception: Exception, user_api_key_dict: Any, traceback_str: str | None = None
+    ) -> None:
+        opened = self._opened(request_data)
+        if opened is None or opened.ended:
+            return
+        status = f"{type(original_exception).__name__} {getattr(original_exception, 'status_code', '')}".strip()
+        if _answered(original_exception):
+            self._close(opened)
+            self.measures.ended(opened.call, Outcome(status=status), time.monotonic() - opened.started)
+            outcome = self._outcome(opened, None, status)
+            await _answer(self.writer.ask(lambda connection: self.ledger.release(connection, opened.call.id, outcome)))
+        else:
+            self._lose(opened, status)
+
+    async def _settle(self, opened: _Open, usage: Any, cached: bool) -> None:
+        if opened.ended:
+            return
+        self._close(opened)
+        outcome = self._outcome(opened, usage, "cached" if cached else "ok")
+        self.measures.ended(opened.call, outcome, time.monotonic() - opened.started)
+        waiting = self.writer.ask(lambda connection: self.ledger.settle(connection, opened.call, outcome))
+        waiting.add_done_callback(_warn)
+        await _answer(waiting)
+
+    def _lose(self, opened: _Open, status: str) -> None:
+        self._close(opened)
+        outcome = self._outcome(opened, None, status)
+        self.measures.ended(opened.call, outcome, time.monotonic() - opened.started)
+        self.writer.ask(lambda connection: self.ledger.lose(connection, opened.call.id, status, outcome))
+
+    def _close(self, opened: _Open) -> None:
+        opened.ended = True
+        self._open.pop(opened.call.id, None)
+
+    def _opened(self, data: Mapping[str, Any]) -> _Open | None:
+        metadata = data.get("metadata")
+        return self._open.get(str(metadata.get(_KEY))) if isinstance(metadata, dict) else None
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        if now - self._swept > SWEEP_SECONDS:
+            self._swept, seconds = now, self.settings.call_seconds
+            self.writer.ask(lambda connection: self.ledger.sweep(connection, seconds))
+            for each in [each for each in list(self._open.values()) if now - each.started > seconds]:
+                self._close(each)
+
+    # --- costs ---
+
+    def _outcome(self, opened: _Open, usage: Any, status: str) -> Outcome:
+        tokens = _tokens(usage)
+        cost = 0
+        if usage is not None and status != "cached":
+            deployments = [opened.deployment] if opened.deployment else self._deployments(opened.call.model)
+            cost = max((_cost(each, *tokens) for each in deployments), default=0)
+        return Outcome(
+            cost_nano=cost,
+            tokens_in=tokens[0],
+            tokens_out=tokens[1],
+            tokens_cached=tokens[2],
+            latency_ms=round((time.monotonic() - opened.started) * 1000),
+            status=status,
+            provider=_provider(opened.deployment),
+            deployment=str(opened.deployment.get("model") or ""),
+            organization=opened.organization,
+            openai_project=opened.openai_project,
+        )
+
+    def _deployments(self, model: str) -> list[dict[str, Any]]:
+        """Where a model's calls may go, its fallbacks among them: ``model`` as providers name it, ``info`` with its own prices."""
+        until, known = self._prices.get(model, (0.0, []))
+        if time.monotonic() < until:
+            return known
+        from litellm.proxy.proxy_server import llm_router  # noqa: PLC0415 - made after the hooks
+
+        names = [model]
+        for each in (getattr(llm_router, "fallbacks", None) or []) if llm_router else []:
+            names += [name for name in each.get(model) or each.get("*") or [] if isinstance(name, str)]
+        found = []
+        for name in names:
+            for each in (llm_router.get_model_list(model_name=name) or []) if llm_router else []:
+                params = each.get("litellm_params") or {}
+                found.append({"model": params.get("model"), "info": {**params, **(each.get("model_info") or {})}})
+        if len(self._prices) > 1000:
+            self._prices.clear()
+        self._prices[model] = (time.monotonic() + 10, found)
+        return found
+
+    def _most(self, model: str) -> int:
+        known = [_info(each).get("max_output_tokens") for each in self._deployments(model)]
+        return min([self.settings.max_tokens, *(each for each in known if each)])
+
+    def _estimate(self, model: str, data: dict[str, Any], chat: bool, exact: bool) -> int:
+        """The most that the call can cost, at its dearest deployment."""
+        deployments = self._deployments(model)
+        spent = _prompt_tokens(data, exact)
+        out = 0
+        if chat:
+            asked = [data.get("max_tokens"), data.get("max_completion_tokens")]
+            out = max((each for each in asked if isinstance(each, int)), default=self.settings.max_tokens)
+            out *= data["n"] if isinstance(data.get("n"), int) and data["n"] > 1 else 1
+        try:
+            return max((_cost(each, spent, max(0, out), 0) for each in deployments), default=0)
+        except Unpriced as unpriced:
+            raise _error(400, "price_unknown", str(unpriced)) from None
+
+
+class Unpriced(Exception):
+    """A deployment whose costs cannot be told."""
+
+
+def _info(deployment: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return dict(litellm.get_model_info(model=deployment["model"]))
+    except Exception:
+        return {}
+
+
+def _provider(deployment: Mapping[str, Any]) -> str:
+    if not deployment.get("model"):
+        return ""
+    try:
+        return str(litellm.get_llm_provider(model=deployment["model"])[1])
+    except Exception:
+        return str(deployment["model"]).partition("/")[0] if "/" in str(deployment["model"]) else ""
+
+
+def _cost(deployment: Mapping[str, Any], spent: int, out: int, cached: int) -> int:
+    """Nano-USD, by the deployment's own prices, else LiteLLM's list; never by what a client says."""
+    info = deployment.get("info") or {}
+    own = info.get("input_cost_per_token")
+    if own is not None:
+        cheap = info.get("cache_read_input_token_cost")
+        price_out = float(info.get("output_cost_per_token") or 0)
+        return nano((spent - cached) * float(own) + cached * float(own if cheap is None else cheap) + out * price_out)
+    provider = _provider(deployment)
+    if provider in FREE_PROVIDERS:
+        return 0
+    model = str(deployment.get("model") or "")
+    try:
+        both = litellm.cost_per_token(
+            model=model, prompt_tokens=spent, completion_tokens=out, cache_read_input_tokens=cached, custom_llm_provider=provider or None
+        )
+    except Exception as error:
+        raise Unpriced(
+            f"What {model} costs is not known, so it cannot be called: set model_info.input_cost_per_token and output_cost_per_token (0 for free)."
+        ) from error
+    return nano(both[0] + both[1])
+
+
+def _prompt_tokens(data: Mapping[str, Any], exact: bool) -> int:
+    """No fewer than the provider will count: a token is a byte or more; or, exact, as a tokenizer counts, and a tenth."""
+    asked = data.get("messages") if "messages" in data else data.get("input")
+    parts = 0
+    for message in asked if isinstance(asked, list) else []:
+        content = message.get("content") if isinstance(message, dict) else None
+        parts += sum(isinstance(part, dict) and part.get("type") != "text" for part in content) if isinstance(content, list) else 0
+    rest = [data.get(name) for name in ("tools", "functions", "response_format") if data.get(name)]
+    if exact and not parts:
+        try:
+            text = {"messages": asked} if "messages" in data else {"text": json.dumps(asked)}
+            counted = litellm.token_counter(model=str(data.get("model")), **text)
+            return int(counted * 1.1) + 16 + sum(len(json.dumps(each)) for each in rest)
+        except Exception:
+            log.debug("tokens could not be counted", exc_info=True)
+    whole = len(json.dumps([asked, *rest], ensure_ascii=False, default=str).encode(errors="surrogatepass"))
+    return whole + PART_TOKENS * parts + (16 * len(asked) if isinstance(asked, list) else 16)
+
+
+def _tokens(usage: Any) -> tuple[int, int, int]:
+    """In, out and, of those in, cached."""
+    details = getattr(usage, "prompt_tokens_details", None)
+    numbers = getattr(usage, "prompt_tokens", 0), getattr(usage, "completion_tokens", 0), getattr(details, "cached_tokens", 0)
+    return numbers[0] or 0, numbers[1] or 0, numbers[2] or 0
+
+
+def _is_cached(response: Any) -> bool:
+    """Whether LiteLLM had the answer already."""
+    hidden = getattr(response, "_hidden_params", None)
+    return bool(isinstance(hidden, dict) and hidden.get("cache_hit"))
+
+
+def _answered(error: Exception) -> bool:
+    """Whether the provider, or LiteLLM before it, refused the call; after a time-out or a broken line it may have been answered and billed."""
+    if isinstance(error, (litellm.exceptions.Timeout, litellm.exceptions.APIConnectionError)):
+        return False
+    status = getattr(error, "status_code", None) or getattr(error, "code", None)
+    broken = "connection" in str(error).lower() or "disconnected" in str(error).lower()
+    return str(status).isdecimal() and not (broken and int(str(status)) >= 500)
+
+
+def _project(identity: Identity, asked: str | None) -> str:
+    if asked is None:
+        return identity.projects[0] if identity.projects else ""
+    if asked not in identity.projects:
+        raise _error(403, "wrong_project", f"{PROJECT_HEADER} names a project that this token may not spend for.")
+    return asked
+
+
+def _error(status: int, kind: str, message: str, again: datetime | None = None) -> ProxyException:
+    """As OpenAI's clients read it. They are not to try again what will be refused again."""
+    headers = {"x-should-retry": "true" if status == 503 else "false"}
+    if again:
+        headers["retry-after"] = str(max(1, int((again - datetime.now(UTC)).total_seconds())))
+    return ProxyException(message=message, type=kind, param=None, code=status, headers=headers)
+
+
+async def _answer(waiting: Future[T]) -> T:
+    """Who gives up waiting does not take back what was asked for."""
+    return await asyncio.shield(asyncio.wrap_future(waiting))
+
+
+def _warn(done: Future[list[Warned]]) -> None:
+    if done.cancelled() or done.exception():
+        log.error("a call's cost could not be written; it stays reserved")
+        return
+    for each in done.result():
+        log.warning("%s has spent %s percent of its limit for this %s", each.limit.scope, each.percent, each.limit.period)
+
+
+accounting = Accounting()
+
+
+async def authenticate(request: Request, api_key: str) -> UserAPIKeyAuth:
+    """LiteLLM's ``custom_auth``."""
+    try:
+        return await accounting.authenticate(request, api_key)
+    except Invalid as invalid:
+        log.error("the gateway's file is wrong: %s", invalid)
+        raise _error(503, "unavailable", "The gateway is not set up rightly; its log tells why.") from None

@@ -1,0 +1,474 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Every call and what it cost, in SQLite (one gateway) or PostgreSQL (several).
+
+A call is one row, whose state tells what it counts for:
+
+    reserved  under way: its upper estimate is held against every limit
+    spent     answered: its cost
+    free      refused by the provider: nothing
+    unknown   nobody heard how it ended: its upper estimate is held until the provider has told (``resolve``)
+
+What counts is changed in the transaction that changes the row, and one writer at a time does that, so that nothing is lost or counted
+twice. A call that a gateway had under way when it died becomes unknown: it may have been answered, and what may have been spent
+must not be spent again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, Engine
+
+from .budgets import EVERY, PERIODS, Budgets, Limit, Period, Scope, period_of, scopes_of
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+RESERVED, SPENT, FREE, UNKNOWN = "reserved", "spent", "free", "unknown"
+_LOCK = 0x62_7A_7A_7A  # of PostgreSQL, for whoever writes here
+
+metadata = sa.MetaData()
+_text = sa.String(255)
+calls = sa.Table(
+    "calls",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("at_ms", sa.BigInteger, nullable=False),  # UTC, as all times here
+    sa.Column("user", _text, nullable=False),
+    sa.Column("project", _text, nullable=False),
+    sa.Column("task", _text, nullable=False),
+    sa.Column("model", _text, nullable=False),
+    sa.Column("provider", _text, nullable=False, default=""),
+    sa.Column("deployment", _text, nullable=False, default=""),
+    sa.Column("organization", _text, nullable=False, default=""),
+    sa.Column("openai_project", _text, nullable=False, default=""),
+    sa.Column("gateway", _text, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("status", _text, nullable=False, default=""),
+    sa.Column("tokens_in", sa.BigInteger, nullable=False, default=0),
+    sa.Column("tokens_out", sa.BigInteger, nullable=False, default=0),
+    sa.Column("tokens_cached", sa.BigInteger, nullable=False, default=0),
+    sa.Column("estimate_nano", sa.BigInteger, nullable=False),
+    sa.Column("cost_nano", sa.BigInteger, nullable=False, default=0),
+    sa.Column("latency_ms", sa.BigInteger, nullable=False, default=0),
+    sa.Column("settled_ms", sa.BigInteger, nullable=False, default=0),
+    sa.Index("calls_at", "at_ms"),
+    sa.Index("calls_state", "state"),
+)
+# What each scope has spent and what is held for it, by period; always the sums of the calls.
+totals = sa.Table(
+    "totals",
+    metadata,
+    sa.Column("period", sa.String(8), primary_key=True),
+    sa.Column("start_ms", sa.BigInteger, primary_key=True),
+    sa.Column("kind", sa.String(8), primary_key=True),
+    sa.Column("name", sa.String(511), primary_key=True),
+    sa.Column("spent_nano", sa.BigInteger, nullable=False),
+    sa.Column("held_nano", sa.BigInteger, nullable=False),
+)
+warnings = sa.Table(
+    "warnings",
+    metadata,
+    sa.Column("period", sa.String(8), primary_key=True),
+    sa.Column("start_ms", sa.BigInteger, primary_key=True),
+    sa.Column("kind", sa.String(8), primary_key=True),
+    sa.Column("name", sa.String(511), primary_key=True),
+    sa.Column("percent", sa.Integer, primary_key=True),
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
+)
+
+# Made once: building a statement costs more than running it.
+_by_id = sa.select(calls).where(calls.c.id == sa.bindparam("call"))
+_insert = sa.insert(calls)
+_update = (
+    sa.update(calls)
+    .where(calls.c.id == sa.bindparam("call"))
+    .values(
+        {name: sa.bindparam(f"new_{name}") for name in ("state", "status", "tokens_in", "tokens_out", "tokens_cached", "cost_nano")}
+        | {
+            name: sa.bindparam(f"new_{name}")
+            for name in ("latency_ms", "settled_ms", "provider", "deployment", "organization", "openai_project")
+        }
+    )
+)
+_key = (totals.c.period, totals.c.start_ms, totals.c.kind, totals.c.name)
+_used = sa.select(*_key, totals.c.spent_nano, totals.c.held_nano).where(
+    sa.or_(
+        *(
+            sa.and_(totals.c.period == period, totals.c.start_ms == sa.bindparam(f"start_{period}"))
+            & sa.or_(
+                *(sa.and_(totals.c.kind == kind, totals.c.name == sa.bindparam(kind)) for kind in ("all", "user", "project", "member"))
+            )
+            for period in PERIODS
+        )
+    )
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A call that is to be made. ``estimate_nano``: the most that it can cost."""
+
+    id: str
+    user: str
+    project: str
+    task: str
+    model: str
+    estimate_nano: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a call ended."""
+
+    cost_nano: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    tokens_cached: int = 0
+    latency_ms: int = 0
+    status: str = "ok"
+    provider: str = ""
+    deployment: str = ""
+    organization: str = ""
+    openai_project: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Refused:
+    """The limit that a call would break; used: what is spent and held of it."""
+
+    limit: Limit
+    used: int
+    period: Period
+
+
+@dataclasses.dataclass(frozen=True)
+class Warned:
+    """A threshold that was reached for the first time in a period."""
+
+    limit: Limit
+    percent: int
+    spent: int
+    period: Period
+
+
+def own_name(gateway: str) -> str:
+    """This process, never to be mistaken for another: number and start, in the kernel's count."""
+    return f"{gateway} {os.getpid()} {_started(os.getpid())}"
+
+
+def _started(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _lives(name: str) -> bool:
+    _, pid, started = name.rsplit(" ", 2)
+    return pid.isdecimal() and _started(int(pid)) == started != ""
+
+
+class Ledger:
+    """Everything here blocks; ``Writer`` does it for an event loop. ``now``: seconds since 1970, UTC."""
+
+    def __init__(self, url: str, budgets: Budgets, gateway: str = "", now: Callable[[], float] = time.time) -> None:
+        self.budgets = budgets
+        self.gateway = gateway or socket.gethostname()
+        self.process = own_name(self.gateway)
+        self.now = now
+        self._periods: dict[str, Period] = {}
+        self.engine = _engine(url)
+        insert: Any = sqlite.insert if self.engine.dialect.name == "sqlite" else postgresql.insert
+        row = insert(totals)
+        self._add = row.on_conflict_do_update(
+            index_elements=["period", "start_ms", "kind", "name"],
+            set_={name: totals.c[name] + row.excluded[name] for name in ("spent_nano", "held_nano")},
+        )
+        self._warn = insert(warnings).on_conflict_do_nothing()
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """The only one that writes, as long as it lasts."""
+        with self.engine.begin() as connection:
+            if self.engine.dialect.name == "postgresql":
+                connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+            yield connection
+
+    def start(self) -> int:
+        """Make the tables where there are none, and tell what earlier processes of this gateway left: how many calls became unknown."""
+        if self.engine.dialect.name == "postgresql":
+            with self.transaction() as connection:
+                metadata.create_all(connection)
+        else:
+            metadata.create_all(self.engine)
+        with self.transaction() as connection:
+            rows = connection.execute(sa.select(calls.c.id, calls.c.gateway).where(calls.c.state == RESERVED)).all()
+            mine = [row for row in rows if row.gateway.rsplit(" ", 2)[0] == self.gateway]
+            dead = [row.id for row in mine if not _lives(row.gateway)]
+            for each in dead:
+                self.lose(connection, each, "gateway died")
+        return len(dead)
+
+    def sweep(self, connection: Connection, seconds: float) -> int:
+        """Of a call that was begun so long ago, by whichever gateway, nothing will be heard any more."""
+        old = sa.select(calls.c.id).where(calls.c.state == RESERVED, calls.c.at_ms < int((self.now() - seconds) * 1000))
+        return sum(self.lose(connection, each, "never ended") for each in connection.scalars(old).all())
+
+    # --- one transaction each; the Writer puts many into one ---
+
+    def reserve(self, connection: Connection, call: Call) -> Refused | None:
+        """Hold what a call may cost; None when it may be made. A call that is known already is not held again."""
+        at = self.now()
+        if connection.execute(_by_id, {"call": call.id}).first():
+            return None
+        if call.estimate_nano:
+            used = self._totals(connection, call.user, call.project, at)
+            for limit in self.budgets.of(call.user, call.project):
+                spent, held = used.get((limit.period, limit.scope), (0, 0))
+                if spent + held + call.estimate_nano > limit.nano:
+                    return Refused(limit, spent + held, self.period(limit.period, at))
+        fields = {**dataclasses.asdict(call), "at_ms": int(at * 1000), "gateway": self.process, "state": RESERVED}
+        connection.execute(_insert, fields)
+        self._count(connection, call.user, call.project, at, 0, call.estimate_nano)
+        return None
+
+    def settle(self, connection: Connection, call: Call, outcome: Outcome) -> list[Warned]:
+        """Count what a call has cost, once; also one that was thought lost, or of which nothing is known."""
+        row = connection.execute(_by_id, {"call": call.id}).first()
+        if row is None:
+            fields = {**dataclasses.asdict(call), "at_ms": int(self.now() * 1000), "gateway": self.process, "state": FREE}
+            connection.execute(_insert, fields)
+            row = connection.execute(_by_id, {"call": call.id}).one()
+        if row.state == SPENT:
+            return []
+        at = row.at_ms / 1000
+        used = self._totals(connection, row.user, row.project, at)
+        self._end(connection, row, SPENT, outcome)
+        warned = []
+        for limit in self.budgets.of(row.user, row.project):
+            before, _ = used.get((limit.period, limit.scope), (0, 0))
+            period = self.period(limit.period, at)
+            for percent in self.budgets.crossed(limit, before, before + outcome.cost_nano):
+                key = {"period": limit.period, "start_ms": period.start_ms, "kind": limit.scope.kind, "name": limit.scope.name}
+                if connection.execute(self._warn, {**key, "percent": percent, "at_ms": int(self.now() * 1000)}).rowcount:
+                    warned.append(Warned(limit, percent, before + outcome.cost_nano, period))
+        return warned
+
+    def release(self, connection: Connection, call: str, outcome: Outcome) -> bool:
+        """A call that has cost nothing; False when it was settled before, or is not known."""
+        return self._leave(connection, call, FREE, outcome)
+
+    def lose(self, connection: Connection, call: str, status: str, outcome: Outcome | None = None) -> bool:
+        """A call of which nobody knows how it ended."""
+        return self._leave(connection, call, UNKNOWN, dataclasses.replace(outcome or Outcome(), status=status))
+
+    def _leave(self, connection: Connection, call: str, state: str, outcome: Outcome) -> bool:
+        row = connection.execute(_by_id, {"call": call}).first()
+        if row is None or row.state not in (RESERVED, UNKNOWN) or row.state == state:
+            return False
+        self._end(connection, row, state, dataclasses.replace(outcome, cost_nano=0))
+        return True
+
+    def _end(self, connection: Connection, row: Any, state: str, outcome: Outcome) -> None:
+        fields = {f"new_{name}": value for name, value in dataclasses.asdict(outcome).items()}
+        connection.execute(_update, {**fields, "call": row.id, "new_state": state, "new_settled_ms": int(self.now() * 1000)})
+        held = -row.estimate_nano if row.state in (RESERVED, UNKNOWN) else 0
+        held += row.estimate_nano if state == UNKNOWN else 0
+        self._count(connection, row.user, row.project, row.at_ms / 1000, outcome.cost_nano, held)
+
+    def _count(self, connection: Connection, user: str, project: str, at: float, spent: int, held: int) -> None:
+        if not spent and not held:
+            return
+        rows = [
+            {
+                "period": kind,
+                "start_ms": self.period(kind, at).start_ms,
+                "kind": scope.kind,
+                "name": scope.name,
+                "spent_nano": spent,
+                "held_nano": held,
+            }
+            for kind in PERIODS
+            for scope in scopes_of(user, project)
+        ]
+        connection.execute(self._add, rows)
+
+    def _totals(self, connection: Connection, user: str, project: str, at: float) -> dict[tuple[str, Scope], tuple[int, int]]:
+        starts = {f"start_{kind}": self.period(kind, at).start_ms for kind in PERIODS}
+        names = {"all": "", "user": user, "project": project, "member": f"{project}/{user}"}
+        rows = connection.execute(_used, {**starts, **names})
+        return {(row.period, Scope(row.kind, row.name)): (row.spent_nano, row.held_nano) for row in rows}
+
+    def period(self, kind: str, at: float) -> Period:
+        """As ``period_of``; the last one is kept."""
+        moment = datetime.fromtimestamp(at, UTC)
+        known = self._periods.get(kind)
+        if known is None or not known.start <= moment < known.end:
+            known = self._periods[kind] = period_of(moment, kind, self.budgets.zone)
+        return known
+
+    # --- looking ---
+
+    def used(self, user: str = "", project: str = "", at: float | None = None) -> dict[tuple[str, Scope], tuple[int, int]]:
+        """What is spent and held now of each total of this user and project."""
+        with self.engine.connect().execution_options(reads=True) as connection:
+            return self._totals(connection, user, project, self.now() if at is None else at)
+
+    def budgeted(self) -> list[tuple[Limit, int, int]]:
+        """Each limit of a scope that has one of its own or has spent in this period, what is spent and what is held."""
+        current = {kind: self.period(kind, self.now()).start_ms for kind in PERIODS}
+        now = sa.or_(*(sa.and_(totals.c.period == kind, totals.c.start_ms == start) for kind, start in current.items()))
+        with self.engine.connect().execution_options(reads=True) as connection:
+            rows = connection.execute(sa.select(totals).where(now)).all()
+        seen = {(Scope(row.kind, row.name), row.period): (row.spent_nano, row.held_nano) for row in rows}
+        known = [(scope, period) for scope, period in self.budgets.limits if scope.name != EVERY]
+        found = []
+        for scope, period in dict.fromkeys([*known, *seen]):
+            amount = self.budgets.amount(scope, period)
+            if amount is not None:
+                found.append((Limit(scope, period, amount), *seen.get((scope, period), (0, 0))))
+        return found
+
+    def warned(self) -> list[tuple[str, str, str, int]]:
+        """The thresholds that are reached in the current periods: kind, name, period, percent."""
+        current = {kind: self.period(kind, self.now()).start_ms for kind in PERIODS}
+        with self.engine.connect().execution_options(reads=True) as connection:
+            rows = connection.execute(sa.select(warnings)).all()
+        return [(row.kind, row.name, row.period, row.percent) for row in rows if current.get(row.period) == row.start_ms]
+
+    def rows(self, since_ms: int = 0, until_ms: int = 2**62) -> list[dict[str, Any]]:
+        """The calls that were made from then to before then, by time."""
+        wanted = sa.select(calls).where(calls.c.at_ms >= since_ms, calls.c.at_ms < until_ms).order_by(calls.c.at_ms, calls.c.id)
+        with self.engine.connect().execution_options(reads=True) as connection:
+            return [dict(row) for row in connection.execute(wanted).mappings()]
+
+    def check(self) -> list[str]:
+        """Where totals are not the sums of their calls: always empty, unless the time zone was changed or something is broken."""
+        sums: dict[tuple[str, int, str, str], list[int]] = {}
+        with self.transaction() as connection:
+            for row in connection.execute(sa.select(calls)).mappings():
+                held = row["estimate_nano"] if row["state"] in (RESERVED, UNKNOWN) else 0
+                for kind in PERIODS:
+                    start = self.period(kind, row["at_ms"] / 1000).start_ms
+                    for scope in scopes_of(row["user"], row["project"]):
+                        both = sums.setdefault((kind, start, scope.kind, scope.name), [0, 0])
+                        both[0] += row["cost_nano"]
+                        both[1] += held
+            seen = {
+                tuple(row[:4]): [row.spent_nano, row.held_nano]
+                for row in connection.execute(sa.select(*_key, totals.c.spent_nano, totals.c.held_nano))
+            }
+        wrong = {key for key in sums.keys() | seen.keys() if sums.get(key, [0, 0]) != seen.get(key, [0, 0])}
+        return [f"{key}: calls {sums.get(key)}, totals {seen.get(key)}" for key in sorted(wrong)]
+
+
+def _engine(url: str) -> Engine:
+    made = sa.make_url(url)
+    if made.get_backend_name() != "sqlite":
+        return sa.create_engine(made, pool_pre_ping=True)
+    engine = sa.create_engine(made, connect_args={"timeout": 60, "check_same_thread": False})
+
+    @sa.event.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver's own BEGIN would come too late, and not be immediate
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begun(connection: Connection) -> None:
+        # One that reads first and then writes would meet another that does so, too.
+        connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get("reads") else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+Work = Callable[[Connection], Any]
+
+
+class Writer:
+    """Does in one thread what is asked for in many, as many as wait in one transaction: one wait for the disk serves them all."""
+
+    def __init__(self, ledger: Ledger, most: int = 200) -> None:
+        self.ledger, self.most = ledger, most
+        self._wanted: queue.SimpleQueue[tuple[Work, Future[Any]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        self._thread.start()
+
+    def ask(self, work: Callable[[Connection], T]) -> Future[T]:
+        """Answered when it is on the disk."""
+        future: Future[T] = Future()
+        self._wanted.put((work, future))
+        return future
+
+    def close(self) -> None:
+        self._wanted.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        ended = False
+        while not ended:
+            batch: list[tuple[Work, Future[Any]]] = []
+            one = self._wanted.get()
+            while one is not None:
+                # Who gives up waiting does not undo what was asked for.
+                batch.append((one[0], one[1] if one[1].set_running_or_notify_cancel() else Future()))
+                if len(batch) >= self.most or self._wanted.empty():
+                    break
+                one = self._wanted.get()
+            ended = one is None
+            try:
+                self._together(batch)
+            except Exception as error:
+                self._apart(batch, error)
+
+    def _together(self, batch: Sequence[tuple[Work, Future[Any]]]) -> None:
+        if not batch:
+            return
+        with self.ledger.transaction() as connection:
+            answers = [work(connection) for work, _ in batch]
+        for (_, future), answer in zip(batch, answers, strict=True):
+            future.set_result(answer)
+
+    def _apart(self, batch: Sequence[tuple[Work, Future[Any]]], error: Exception) -> None:
+        """One by one, since one of them may be at fault."""
+        if len(batch) == 1:
+            log.error("the ledger could not be written: %s", error)
+            batch[0][1].set_exception(error)
+            return
+        for each in batch:
+            try:
+                self._together([each])
+            except Exception as its:
+                self._apart([each], its)
+
+
+def resolve(ledger: Ledger, unknown: Iterable[tuple[str, Outcome]]) -> int:
+    """Settle calls of unknown outcome by what the provider has told (``reports.unknown_by_usage``); how many there were."""
+    settled = 0
+    with ledger.transaction() as connection:
+        for identifier, outcome in unknown:
+            row = connection.execute(_by_id, {"call": identifier}).first()
+            if row is not None and row.state == UNKNOWN:
+                kept = dataclasses.replace(outcome, provider=row.provider, deployment=row.deployment, organization=row.organization)
+                ledger.settle(connection, Call(row.id, row.user, row.project, row.task, row.model, row.estimate_nano), kept)
+                settled += 1
+    return settled

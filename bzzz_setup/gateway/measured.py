@@ -1,0 +1,73 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Calls, tokens, costs and budgets as Prometheus metrics, on a port of their own: LiteLLM's hooks can serve none on its."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from .budgets import NANO
+from .ledger import Call, Ledger, Outcome
+
+log = logging.getLogger("bzzz.gateway")
+_WHO = ("user", "project", "model", "task")
+
+
+class Measures:
+    """What was counted since the start; budgets are of the ledger."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        own = {"registry": self.registry}
+        self._calls = Counter("bzzz_ai_calls", "Calls, by how they ended.", [*_WHO, "status"], **own)
+        self._tokens = Counter("bzzz_ai_tokens", "Tokens: in, of those cached, and out.", [*_WHO, "kind"], **own)
+        self._cost = Counter("bzzz_ai_cost_usd", "What calls have cost.", _WHO, **own)
+        self._seconds = Histogram("bzzz_ai_latency_seconds", "From a call's coming to its whole answer.", _WHO, **own)
+
+    def refused(self, call: Call) -> None:
+        self._calls.labels(call.user, call.project, call.model, call.task, "refused").inc()
+
+    def ended(self, call: Call, outcome: Outcome, seconds: float) -> None:
+        who = call.user, call.project, call.model, call.task
+        self._calls.labels(*who, outcome.status).inc()
+        for kind, number in (("in", outcome.tokens_in), ("out", outcome.tokens_out), ("cached", outcome.tokens_cached)):
+            self._tokens.labels(*who, kind).inc(number)
+        self._cost.labels(*who).inc(outcome.cost_nano / NANO)
+        self._seconds.labels(*who).observe(seconds)
+
+    def serve(self, ledger: Ledger, where: tuple[str, int] | None) -> None:
+        self.registry.register(_Budgets(ledger))
+        if where:
+            try:
+                start_http_server(where[1], where[0], registry=self.registry)
+            except OSError as error:  # calls are worth more than their figures
+                log.error("metrics cannot be served on %s port %s: %s", *where, error.strerror)
+
+
+class _Budgets(Collector):
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+
+    def describe(self) -> list[Metric]:
+        return []  # nothing is asked before the first scrape
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ["scope", "name", "period"]
+        families = [
+            GaugeMetricFamily("bzzz_budget_limit_usd", "What may be spent in a period.", labels=labels),
+            GaugeMetricFamily("bzzz_budget_spent_usd", "What is spent in this period.", labels=labels),
+            GaugeMetricFamily("bzzz_budget_held_usd", "What calls under way, or of unknown outcome, may cost.", labels=labels),
+        ]
+        for limit, spent, held in self.ledger.budgeted():
+            for family, amount in zip(families, (limit.nano, spent, held), strict=True):
+                family.add_metric([limit.scope.kind, limit.scope.name, limit.period], amount / NANO)
+        yield from families
+        reached = GaugeMetricFamily("bzzz_budget_warning", "1 when a threshold is reached in this period.", labels=[*labels, "percent"])
+        for kind, name, period, percent in self.ledger.warned():
+            reached.add_metric([kind, name, period, str(percent)], 1)
+        yield reached

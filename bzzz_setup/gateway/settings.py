@@ -1,0 +1,155 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The gateway's file, which ``BZZZ_GATEWAY_CONFIG`` names: YAML, or JSON, which is YAML, too. docs/cost.md describes it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .budgets import Budgets, Invalid, Problem, load
+from .tokens import FileTokens, NodeTokens, Source
+
+VARIABLE = "BZZZ_GATEWAY_CONFIG"
+DEFAULT = "/etc/bzzz/gateway.yaml"
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenAI:
+    """What OpenAI bills a call to. ``projects``: OpenAI's project of each of ours; ``project`` for all others."""
+
+    organization: str = ""
+    project: str = ""
+    projects: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def project_of(self, project: str) -> str:
+        return self.projects.get(project, self.project)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """``tasks``: the model of each task's name. ``max_tokens``: what a call is given that states no most of its own."""
+
+    ledger: str
+    budgets: Budgets
+    tokens: Source
+    gateway: str = ""
+    tasks: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    openai: OpenAI = dataclasses.field(default_factory=OpenAI)
+    max_tokens: int = 16384
+    call_seconds: float = 3600
+    metrics: tuple[str, int] | None = None
+
+
+_STRINGS = {"gateway": "", "ledger": "", "ledger_file": "", "time_zone": "UTC"}
+_NUMBERS: dict[str, tuple[type, float, float, Any]] = {
+    "max_tokens": (int, 1, 10_000_000, 16384),
+    "call_seconds": (float, 10, 86400, 3600.0),
+}
+_MAPPINGS = {
+    "budgets": None,
+    "tokens": ("file", "node", "ca"),
+    "openai": ("organization", "project", "projects"),
+    "metrics": ("address", "port"),
+}
+_NAMES = ("tasks", "members")
+
+
+def read(path: Path | None = None) -> Settings:
+    """Raises Invalid with every problem; its messages repeat no value."""
+    import yaml  # noqa: PLC0415 - the rules need none
+
+    path = path or Path(os.environ.get(VARIABLE, DEFAULT))
+    try:
+        return parse(yaml.safe_load(path.read_bytes()))
+    except (OSError, yaml.YAMLError, UnicodeError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "this is no YAML"
+        raise Invalid(Problem(str(path), str(reason), f"let role gateway write it, or name another by {VARIABLE}")) from None
+
+
+def parse(document: Any) -> Settings:
+    problems: list[Problem] = []
+    known = (*_STRINGS, *_NUMBERS, *_MAPPINGS, *_NAMES)
+    if not isinstance(document, dict):
+        raise Invalid(Problem("the gateway's file", "this is no mapping", f"write some of {', '.join(known)}"))
+    for key in document:
+        if key not in known:
+            problems.append(Problem(str(key), "there is no such option", f"write some of {', '.join(known)}"))
+    text = {name: _text(document, name, default, problems) for name, default in _STRINGS.items()}
+    number = {name: _number(document, name, *about, problems) for name, about in _NUMBERS.items()}
+    part = {name: _part(document, name, names, problems) for name, names in _MAPPINGS.items()}
+    names = {name: _part(document, name, None, problems) for name in _NAMES}
+    url = text["ledger"]
+    if text["ledger_file"]:
+        try:
+            url = Path(text["ledger_file"]).read_text(encoding="utf-8").strip()  # PostgreSQL's has a password
+        except (OSError, UnicodeError):
+            problems.append(Problem("ledger_file", "this file cannot be read", "write the database's URL into it"))
+    elif not url:
+        problems.append(
+            Problem("ledger", "this is missing", "write a database's URL, such as sqlite:////var/lib/bzzz/gateway/ledger.sqlite")
+        )
+    tasks = names["tasks"]
+    if not all(isinstance(model, str) and model for model in tasks.values()):
+        problems.append(Problem("tasks", "there is a task without a model", "write task: model"))
+    members = {user: tuple(map(str, each if isinstance(each, list) else [each])) for user, each in names["members"].items()}
+    tokens = part["tokens"]
+    if ("file" in tokens) == ("node" in tokens):
+        problems.append(Problem("tokens", "there must be one place that knows them", "write file: PATH or node: URL"))
+    metrics = part["metrics"]
+    if metrics and (type(metrics.get("port")) is not int or not 0 < metrics["port"] < 65536):
+        problems.append(Problem("metrics.port", "this is no port", "write 1 to 65535"))
+    openai = part["openai"]
+    if not isinstance(openai.get("projects", {}), dict):
+        problems.append(Problem("openai.projects", "this is no mapping", "write our project: OpenAI's project"))
+    budgets = None
+    try:
+        budgets = load(document.get("budgets"), text["time_zone"])
+    except Invalid as invalid:
+        problems += invalid.problems
+    if problems or budgets is None:
+        raise Invalid(*problems)
+    return Settings(
+        ledger=url,
+        budgets=budgets,
+        tokens=FileTokens(Path(tokens["file"])) if "file" in tokens else NodeTokens(tokens["node"], tokens.get("ca"), members),
+        gateway=text["gateway"],
+        tasks=tasks,
+        openai=OpenAI(str(openai.get("organization") or ""), str(openai.get("project") or ""), openai.get("projects") or {}),
+        metrics=(str(metrics.get("address") or "127.0.0.1"), metrics["port"]) if metrics else None,
+        **number,
+    )
+
+
+def _text(document: dict[Any, Any], name: str, default: str, problems: list[Problem]) -> str:
+    value = document.get(name, default)
+    if not isinstance(value, str):
+        problems.append(Problem(name, "this is no text", "write it in quotes"))
+        return default
+    return value
+
+
+def _number(document: dict[Any, Any], name: str, kind: type, least: float, most: float, default: Any, problems: list[Problem]) -> Any:
+    value = document.get(name, default)
+    if type(value) not in ((int,) if kind is int else (int, float)) or not least <= value <= most:
+        problems.append(Problem(name, "this number cannot be", f"write {least} to {most}"))
+        return default
+    return value
+
+
+def _part(document: dict[Any, Any], name: str, known: tuple[str, ...] | None, problems: list[Problem]) -> dict[str, Any]:
+    value = document.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        problems.append(
+            Problem(name, "this is no mapping", f"write some of {', '.join(known)}" if known else "write name: value, one a line")
+        )
+        return {}
+    for key in value if known else ():
+        if known and key not in known:
+            problems.append(Problem(f"{name}.{key}", "there is no such option", f"write some of {', '.join(known)}"))
+    return value
