@@ -40,11 +40,35 @@ PATHS = frozenset(f"{root}{path}" for root in ("", "/v1") for path in ("/chat/co
 PATHS_BELOW = ("/v1/models/", "/models/")
 COUNTED = {"completion", "acompletion", "embeddings", "aembedding", "embedding"}
 # What LiteLLM takes from a body beside the call itself, and would have it routed, priced or billed otherwise.
-_OURS = (
-    "extra_headers headers organization api_base base_url api_key api_version custom_llm_provider base_model model_info model_list mock_response"
-    " mock_tool_calls mock_testing_fallbacks fallbacks context_window_fallbacks content_policy_fallbacks num_retries max_retries"
-    " no-log litellm_logging_obj cost_per_query extra_body extra_query router_settings_override user_config store service_tier"
-).split()
+_OURS = frozenset(
+    (
+        "extra_headers",
+        "headers",
+        "organization",
+        "api_base",
+        "base_url",
+        "api_key",
+        "api_version",
+        "custom_llm_provider",
+        "base_model",
+        "model_info",
+        "model_list",
+        "mock_response",
+        "mock_tool_calls",
+        "mock_testing_fallbacks",
+        "fallbacks",
+        "context_window_fallbacks",
+        "content_policy_fallbacks",
+        "num_retries",
+        "max_retries",
+        "no-log",
+        "extra_body",
+        "extra_query",
+        "router_settings_override",
+        "user_config",
+        "service_tier",
+    )
+)
 _KEY = "bzzz_call"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@/:-]{0,127}")
 FREE_PROVIDERS = {"ollama", "ollama_chat"}
@@ -151,7 +175,10 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
                 told = bool((options or {}).get("include_usage"))
                 data["stream_options"] = {**(options or {}), "include_usage": True}
         identifier = uuid.uuid4().hex
-        call = Call(identifier, str(user_api_key_dict.user_id or ""), project, task, model, self._estimate(model, data, chat, exact=False))
+        estimate = self._estimate(model, data, chat, exact=False)
+        likely = next(iter(self._deployments(model)), {})
+        to = _provider(likely), str(likely.get("model") or "")
+        call = Call(identifier, str(user_api_key_dict.user_id or ""), project, task, model, estimate, *to)
         refused = await self._reserve(call)
         if refused:  # tokens are counted where it matters
             call = dataclasses.replace(call, estimate_nano=self._estimate(model, data, chat, exact=True))
@@ -206,7 +233,7 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
 
     async def async_log_success_event(self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
         """Also comes for a call whose client did not wait. Streams' last word is not here: what was not read is not in it."""
-        opened = self._opened((kwargs.get("litellm_params") or {}))
+        opened = self._opened(kwargs.get("litellm_params") or {})
         if opened is not None and not kwargs.get("stream"):
             await self._settle(opened, getattr(response_obj, "usage", None), bool(kwargs.get("cache_hit")))
 
@@ -251,7 +278,7 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
             outcome = self._outcome(opened, None, status)
             await _answer(self.writer.ask(lambda connection: self.ledger.release(connection, opened.call.id, outcome)))
         else:
-            self._lose(opened, status)
+            await _answer(self._lose(opened, status))
 
     async def _settle(self, opened: _Open, usage: Any, cached: bool) -> None:
         if opened.ended:
@@ -263,11 +290,11 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         waiting.add_done_callback(_warn)
         await _answer(waiting)
 
-    def _lose(self, opened: _Open, status: str) -> None:
+    def _lose(self, opened: _Open, status: str) -> Future[bool]:
         self._close(opened)
         outcome = self._outcome(opened, None, status)
         self.measures.ended(opened.call, outcome, time.monotonic() - opened.started)
-        self.writer.ask(lambda connection: self.ledger.lose(connection, opened.call.id, status, outcome))
+        return self.writer.ask(lambda connection: self.ledger.lose(connection, opened.call.id, status, outcome))
 
     def _close(self, opened: _Open) -> None:
         opened.ended = True
@@ -340,7 +367,7 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
             out = max((each for each in asked if isinstance(each, int)), default=self.settings.max_tokens)
             out *= data["n"] if isinstance(data.get("n"), int) and data["n"] > 1 else 1
         try:
-            return max((_cost(each, spent, max(0, out), 0) for each in deployments), default=0)
+            return int(max((_cost(each, spent, max(0, out), 0) for each in deployments), default=0))
         except Unpriced as unpriced:
             raise _error(400, "price_unknown", str(unpriced)) from None
 
@@ -383,7 +410,8 @@ def _cost(deployment: Mapping[str, Any], spent: int, out: int, cached: int) -> i
         )
     except Exception as error:
         raise Unpriced(
-            f"What {model} costs is not known, so it cannot be called: set model_info.input_cost_per_token and output_cost_per_token (0 for free)."
+            f"What {model} costs is not known, so it cannot be called: set input_cost_per_token and output_cost_per_token of its "
+            "model_info, 0 for free."
         ) from error
     return nano(both[0] + both[1])
 
@@ -399,8 +427,8 @@ def _prompt_tokens(data: Mapping[str, Any], exact: bool) -> int:
     if exact and not parts:
         try:
             text = {"messages": asked} if "messages" in data else {"text": json.dumps(asked)}
-            counted = litellm.token_counter(model=str(data.get("model")), **text)
-            return int(counted * 1.1) + 16 + sum(len(json.dumps(each)) for each in rest)
+            counted = int(litellm.token_counter(model=str(data.get("model")), **text))
+            return round(counted * 1.1) + 16 + sum(len(json.dumps(each)) for each in rest)
         except Exception:
             log.debug("tokens could not be counted", exc_info=True)
     whole = len(json.dumps([asked, *rest], ensure_ascii=False, default=str).encode(errors="surrogatepass"))
@@ -421,7 +449,7 @@ def _is_cached(response: Any) -> bool:
 
 
 def _answered(error: Exception) -> bool:
-    """Whether the provider, or LiteLLM before it, refused the call; after a time-out or a broken line it may have been answered and billed."""
+    """Whether a call was refused, by the provider or before; after a time-out or a broken line it may have been answered and billed."""
     if isinstance(error, (litellm.exceptions.Timeout, litellm.exceptions.APIConnectionError)):
         return False
     status = getattr(error, "status_code", None) or getattr(error, "code", None)

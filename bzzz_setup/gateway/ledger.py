@@ -130,6 +130,8 @@ class Call:
     task: str
     model: str
     estimate_nano: int
+    provider: str = ""
+    deployment: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,7 +287,8 @@ class Ledger:
         row = connection.execute(_by_id, {"call": call}).first()
         if row is None or row.state not in (RESERVED, UNKNOWN) or row.state == state:
             return False
-        self._end(connection, row, state, dataclasses.replace(outcome, cost_nano=0))
+        kept = {name: getattr(outcome, name) or getattr(row, name) for name in ("provider", "deployment", "organization", "openai_project")}
+        self._end(connection, row, state, dataclasses.replace(outcome, cost_nano=0, **kept))
         return True
 
     def _end(self, connection: Connection, row: Any, state: str, outcome: Outcome) -> None:
@@ -468,7 +471,14 @@ def resolve(ledger: Ledger, unknown: Iterable[tuple[str, Outcome]]) -> int:
         for identifier, outcome in unknown:
             row = connection.execute(_by_id, {"call": identifier}).first()
             if row is not None and row.state == UNKNOWN:
-                kept = dataclasses.replace(outcome, provider=row.provider, deployment=row.deployment, organization=row.organization)
+                kept = dataclasses.replace(
+                    outcome,
+                    latency_ms=row.latency_ms,
+                    provider=row.provider,
+                    deployment=row.deployment,
+                    organization=row.organization,
+                    openai_project=row.openai_project,
+                )
                 ledger.settle(connection, Call(row.id, row.user, row.project, row.task, row.model, row.estimate_nano), kept)
                 settled += 1
     return settled

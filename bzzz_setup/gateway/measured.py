@@ -23,11 +23,10 @@ class Measures:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        own = {"registry": self.registry}
-        self._calls = Counter("bzzz_ai_calls", "Calls, by how they ended.", [*_WHO, "status"], **own)
-        self._tokens = Counter("bzzz_ai_tokens", "Tokens: in, of those cached, and out.", [*_WHO, "kind"], **own)
-        self._cost = Counter("bzzz_ai_cost_usd", "What calls have cost.", _WHO, **own)
-        self._seconds = Histogram("bzzz_ai_latency_seconds", "From a call's coming to its whole answer.", _WHO, **own)
+        self._calls = Counter("bzzz_ai_calls", "Calls, by how they ended.", [*_WHO, "status"], registry=self.registry)
+        self._tokens = Counter("bzzz_ai_tokens", "Tokens: in, of those cached, and out.", [*_WHO, "kind"], registry=self.registry)
+        self._cost = Counter("bzzz_ai_cost_usd", "What calls have cost.", _WHO, registry=self.registry)
+        self._seconds = Histogram("bzzz_ai_latency_seconds", "From a call's coming to its whole answer.", _WHO, registry=self.registry)
 
     def refused(self, call: Call) -> None:
         self._calls.labels(call.user, call.project, call.model, call.task, "refused").inc()
