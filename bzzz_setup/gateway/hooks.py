@@ -25,7 +25,7 @@ from fastapi import Request
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
 
-from .budgets import Invalid, nano, refusal
+from .budgets import nano, refusal
 from .ledger import Call, Ledger, Outcome, Warned, Writer
 from .measured import Measures
 from .settings import Settings, read
@@ -91,47 +91,29 @@ class _Open:
 
 
 class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
-    """The hooks. Nothing is read or opened before the first call."""
+    """The hooks. A file or a ledger that is wrong lets LiteLLM not start."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__()
-        self._settings = settings
-        self._ledger: Ledger | None = None
-        self._writer: Writer | None = None
+        self.settings = settings
+        self.ledger = Ledger(settings.ledger, settings.budgets, settings.gateway)
+        if lost := self.ledger.start():
+            log.warning("%s calls were under way when the gateway died: their outcome is unknown until the provider has told", lost)
+        self.writer = Writer(self.ledger)
+        self.measures = Measures()
+        self.measures.serve(self.ledger, settings.metrics)
         self._open: dict[str, _Open] = {}
         self._prices: dict[str, tuple[float, list[dict[str, Any]]]] = {}
         self._swept = 0.0
-        self.measures = Measures()
-
-    @property
-    def settings(self) -> Settings:
-        if self._settings is None:
-            self._settings = read()
-        return self._settings
-
-    @property
-    def ledger(self) -> Ledger:
-        if self._ledger is None:
-            ledger = Ledger(self.settings.ledger, self.settings.budgets, self.settings.gateway)
-            if lost := ledger.start():
-                log.warning("%s calls were under way when the gateway died: their outcome is unknown until the provider has told", lost)
-            self._ledger = ledger
-            self.measures.serve(ledger, self.settings.metrics)
-        return self._ledger
-
-    @property
-    def writer(self) -> Writer:
-        if self._writer is None:
-            self._writer = Writer(self.ledger)
-        return self._writer
 
     # --- before ---
 
-    async def authenticate(self, request: Request, api_key: str) -> UserAPIKeyAuth:
+    async def authenticate(self, request: Request, api_key: str | None) -> UserAPIKeyAuth:
+        """LiteLLM's ``custom_auth``."""
         path = request.url.path.rstrip("/")
         if path not in PATHS and not path.startswith(PATHS_BELOW):
             raise _error(403, "not_served", f"This gateway serves {', '.join(sorted(PATHS))} only: elsewhere costs are not counted.")
-        token = api_key.removeprefix("Bearer ").strip()
+        token = (api_key or "").removeprefix("Bearer ").strip()
         try:
             identity = await asyncio.to_thread(self.settings.tokens.find, token) if token else None
         except Unsure as unsure:
@@ -486,13 +468,5 @@ def _warn(done: Future[list[Warned]]) -> None:
         log.warning("%s has spent %s percent of its limit for this %s", each.limit.scope, each.percent, each.limit.period)
 
 
-accounting = Accounting()
-
-
-async def authenticate(request: Request, api_key: str) -> UserAPIKeyAuth:
-    """LiteLLM's ``custom_auth``."""
-    try:
-        return await accounting.authenticate(request, api_key)
-    except Invalid as invalid:
-        log.error("the gateway's file is wrong: %s", invalid)
-        raise _error(503, "unavailable", "The gateway is not set up rightly; its log tells why.") from None
+accounting = Accounting(read())
+authenticate = accounting.authenticate

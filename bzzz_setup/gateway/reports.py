@@ -143,7 +143,8 @@ def focus(rows: Iterable[Row], account: str, publisher: Mapping[str, str] | None
 def would_cost(total: Mapping[str, Any], price: Price) -> int:
     """The same tokens at other prices, in nano-USD; other models count tokens a little otherwise."""
     fresh = total["tokens_in"] - total["tokens_cached"]
-    return round(fresh * price[0] + total["tokens_cached"] * price[1] + total["tokens_out"] * price[2])
+    exact: Decimal = fresh * price[0] + total["tokens_cached"] * price[1] + total["tokens_out"] * price[2]
+    return round(exact)
 
 
 def recommendations(rows: Iterable[Row], prices: Mapping[str, Price], least_nano: int = 0) -> list[dict[str, Any]]:

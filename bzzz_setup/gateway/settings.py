@@ -56,6 +56,7 @@ _MAPPINGS = {
     "metrics": ("address", "port"),
 }
 _NAMES = ("tasks", "members")
+KNOWN = (*_STRINGS, *_NUMBERS, *_MAPPINGS, *_NAMES)
 
 
 def read(path: Path | None = None) -> Settings:
@@ -72,12 +73,11 @@ def read(path: Path | None = None) -> Settings:
 
 def parse(document: Any) -> Settings:
     problems: list[Problem] = []
-    known = (*_STRINGS, *_NUMBERS, *_MAPPINGS, *_NAMES)
     if not isinstance(document, dict):
-        raise Invalid(Problem("the gateway's file", "this is no mapping", f"write some of {', '.join(known)}"))
+        raise Invalid(Problem("the gateway's file", "this is no mapping", f"write some of {', '.join(KNOWN)}"))
     for key in document:
-        if key not in known:
-            problems.append(Problem(str(key), "there is no such option", f"write some of {', '.join(known)}"))
+        if key not in KNOWN:
+            problems.append(Problem(str(key), "there is no such option", f"write some of {', '.join(KNOWN)}"))
     text = {name: _text(document, name, default, problems) for name, default in _STRINGS.items()}
     number = {name: _number(document, name, *about, problems) for name, about in _NUMBERS.items()}
     part = {name: _part(document, name, names, problems) for name, names in _MAPPINGS.items()}

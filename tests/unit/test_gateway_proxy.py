@@ -1,0 +1,377 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The AI gateway in a real LiteLLM, before the stand-in for OpenAI's servers; what it ledgers is held against the stand-in's own count.
+
+Slow: LiteLLM takes minutes to install and half a minute to start.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from gateway import Gateway, StandIn, clocked, python, token
+from node_cluster import wait_for
+from openai_standin import PRICES
+
+from bzzz_setup.gateway import reports
+from bzzz_setup.gateway.budgets import DAY, Scope
+from bzzz_setup.gateway.ledger import FREE, RESERVED, SPENT, UNKNOWN, resolve
+
+pytestmark = pytest.mark.slow
+
+BUDGETS = {
+    "all": {"day_usd": 100},
+    "users": {"poor": {"day_usd": "0.0001"}, "capped": {"month_usd": "0.0001"}, "free": {"day_usd": 0}},
+    "projects": {"web": {"day_usd": "0.0001"}},
+    "warn_percent": [50],
+}
+SETTINGS = {
+    "budgets": BUDGETS,
+    "time_zone": "Europe/Berlin",
+    "tasks": {"coding": "good"},
+    "openai": {"organization": "org-ours", "project": "proj_rest", "projects": {"search": "proj_search"}},
+}
+USERS = ("anna", "bert", "poor", "capped", "free")
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[StandIn]:
+    stand_in = StandIn()
+    yield stand_in
+    stand_in.stop()
+
+
+@pytest.fixture(scope="module")
+def running(upstream: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    gateway = Gateway(tmp_path_factory.mktemp("gateway"), upstream, SETTINGS, USERS)
+    gateway.start()
+    yield gateway
+    gateway.kill()
+
+
+@pytest.fixture
+def gateway(running: Gateway, upstream: StandIn) -> Iterator[Gateway]:
+    upstream.mode()
+    yield running
+    upstream.mode()
+
+
+def same(gateway: Gateway, upstream: StandIn) -> None:
+    """Every answer that the provider counted is in the ledger, once, at what it has cost."""
+    rows = {row["id"]: row for row in gateway.rows()}
+    answers = upstream.answers
+    assert len({each["id"] for each in answers}) == len(answers), "no call was made twice"
+    for each in answers:
+        row = rows.get(each["id"])
+        assert row, f"a call that the ledger does not know: {each}"
+        if row["state"] == SPENT:
+            assert (row["cost_nano"], row["tokens_in"], row["tokens_out"]) == (each["nano"], each["input_tokens"], each["output_tokens"])
+        else:
+            assert row["state"] == UNKNOWN and row["estimate_nano"] >= each["nano"]
+    counted = {each["id"] for each in answers}
+    assert [row for row in rows.values() if row["state"] == SPENT and row["id"] not in counted] == [], (
+        "what was never answered costs nothing"
+    )
+    assert gateway.ledger().check() == []
+
+
+CLIENT = """
+import json, sys
+import openai
+url, token = sys.argv[1:]
+client = openai.OpenAI(base_url=url + "/v1", api_key=token, default_headers={"x-bzzz-task": "review"}, max_retries=0)
+ask = {"model": "cheap", "messages": [{"role": "user", "content": "How are you?"}]}
+plain = client.chat.completions.create(**ask)
+pieces = list(client.chat.completions.create(**ask, stream=True))
+told = list(client.chat.completions.create(**ask, stream=True, stream_options={"include_usage": True}))
+tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}
+tools = client.chat.completions.create(**ask, tools=[tool])
+vectors = client.embeddings.create(model="vectors", input=["a", "b"])
+models = [each.id for each in client.models.list()]
+print(json.dumps({
+    "plain": plain.choices[0].message.content, "usage": plain.usage.completion_tokens,
+    "pieces": "".join(piece.choices[0].delta.content or "" for piece in pieces if piece.choices),
+    "quiet": [p.usage is None for p in pieces],
+    "told": [piece.usage.completion_tokens for piece in told if piece.usage], "tool": tools.choices[0].message.tool_calls[0].function.name,
+    "vectors": len(vectors.data), "models": models,
+}))
+"""
+
+
+@pytest.mark.requirement("3.1.4", part="the ledger and Prometheus")
+@pytest.mark.requirement("4.3.1", part="ledger")
+def test_openais_own_client_is_served_and_each_call_counted(gateway: Gateway, upstream: StandIn) -> None:
+    before = len(gateway.rows())
+    done = subprocess.run([python(), "-c", CLIENT, gateway.url, token("anna")], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    seen = json.loads(done.stdout)
+    assert seen["plain"] == seen["pieces"] == "word " * 20 and seen["usage"] == 20 and all(seen["quiet"]) and seen["told"] == [20]
+    assert seen["tool"] == "weather" and seen["vectors"] == 2 and set(seen["models"]) >= {"cheap", "good", "vectors"}
+    rows = gateway.rows()[before:]  # there as soon as the client has its answer
+    assert [row["state"] for row in rows] == [SPENT] * 5
+    assert {(row["user"], row["project"], row["task"], row["provider"]) for row in rows} == {("anna", "search", "review", "openai")}
+    same(gateway, upstream)
+    metrics = requests.get(f"http://127.0.0.1:{gateway.metrics}/metrics", timeout=10).text
+    who = 'project="search",task="review",user="anna"'
+    assert 'bzzz_ai_calls_total{model="cheap",project="search",status="ok",task="review",user="anna"} 4.0' in metrics
+    assert f'bzzz_ai_tokens_total{{kind="out",model="cheap",{who}}} 80.0' in metrics
+    cost = sum(row["cost_nano"] for row in rows if row["model"] == "cheap")
+    (line,) = [line for line in metrics.splitlines() if line.startswith(f'bzzz_ai_cost_usd_total{{model="cheap",{who}}}')]
+    assert round(float(line.split()[-1]) * 1e9) == cost
+    assert f'bzzz_ai_latency_seconds_count{{model="cheap",{who}}} 4.0' in metrics
+
+
+@pytest.mark.requirement("3.1.3")
+def test_openai_is_told_whom_to_bill_whatever_a_client_says(gateway: Gateway, upstream: StandIn) -> None:
+    before = len(upstream.answers)
+    sly = {"organization": "org-theirs", "extra_headers": {"OpenAI-Project": "proj_theirs", "X-Client-Request-Id": "mine"}}
+    assert gateway.chat().ok and gateway.chat(headers={"x-bzzz-project": "web"}).ok and gateway.chat(stream=True).ok
+    gateway.chat(**sly)
+    answers = upstream.answers[before:]
+    assert {each["organization"] for each in answers} == {"org-ours"}
+    assert [each["project"] for each in answers][:3] == ["proj_search", "proj_rest", "proj_search"]
+    assert {each["project"] for each in answers} == {"proj_search", "proj_rest"}
+    assert {row["organization"] for row in gateway.rows()[-3:]} == {"org-ours"}
+    same(gateway, upstream)
+
+
+@pytest.mark.requirement("4.1.1")
+@pytest.mark.requirement("4.1.2")
+@pytest.mark.requirement("4.2.1", part="refused by the month's limit")
+@pytest.mark.parametrize(
+    ("user", "headers", "told"),
+    [
+        ("poor", {}, "The daily limit of user poor is 0.000100 USD"),
+        ("capped", {}, "The monthly limit of user capped is 0.000100 USD"),
+        ("bert", {"x-bzzz-project": "web"}, "The daily limit of project web is 0.000100 USD"),
+    ],
+)
+def test_the_call_over_a_limit_is_refused_with_the_reset_time(
+    gateway: Gateway, upstream: StandIn, user: str, headers: dict[str, str], told: str
+) -> None:
+    for _ in range(20):
+        answer = gateway.chat(user, headers=headers)
+        if not answer.ok:
+            break
+    error = answer.json()["error"]
+    assert answer.status_code == 429 and error["type"] == "budget_exceeded" and told in error["message"]
+    assert "(Europe/Berlin)" in error["message"] and "00:00:00" in error["message"]
+    assert answer.headers["x-should-retry"] == "false" and int(answer.headers["retry-after"]) > 0
+    counted = len(upstream.answers)
+    assert gateway.chat(user, headers=headers, stream=True).status_code == 429 and len(upstream.answers) == counted
+    kind, name = ("project", "web") if headers else ("user", user)
+    period = "month" if user == "capped" else DAY
+    spent, held = gateway.ledger().used(user, "web")[period, Scope(kind, name)]
+    assert 0 < spent <= 100_000 and held == 0
+    assert gateway.chat("anna").ok, "others are served"
+
+
+@pytest.mark.requirement("4.1.4", part="log and metrics")
+def test_a_threshold_warns_once(gateway: Gateway) -> None:
+    for _ in range(10):
+        gateway.chat("poor")
+    assert gateway.log.read_text().count("user poor has spent 50 percent of its limit for this day") == 1
+    metrics = requests.get(f"http://127.0.0.1:{gateway.metrics}/metrics", timeout=10).text
+    assert 'bzzz_budget_warning{name="poor",percent="50",period="day",scope="user"} 1.0' in metrics
+    assert 'bzzz_budget_limit_usd{name="poor",period="day",scope="user"} 0.0001' in metrics
+
+
+def test_a_task_is_a_models_name(gateway: Gateway) -> None:
+    assert gateway.chat(model="coding").ok
+    row = gateway.rows()[-1]
+    assert (row["task"], row["model"], row["deployment"]) == ("coding", "good", "openai/gpt-4o")
+
+
+@pytest.mark.requirement("L7", part="gateway")
+def test_strangers_and_what_is_not_counted_are_refused(gateway: Gateway, upstream: StandIn) -> None:
+    counted = len(upstream.answers)
+    assert gateway.chat("stranger").status_code == 401
+    assert requests.post(f"{gateway.url}/v1/chat/completions", json={"model": "cheap", "messages": []}, timeout=10).status_code == 401
+    assert gateway.chat(headers={"x-bzzz-project": "others"}).status_code == 403
+    assert gateway.chat(headers={"x-bzzz-task": "a b"}).status_code == 400
+    for path in ("/v1/images/generations", "/v1/responses", "/v1/batches", "/key/generate", "/openai/deployments/cheap/chat/completions"):
+        body = {"model": "cheap", "prompt": "x", "input": "x", "messages": [{"role": "user", "content": "x"}]}
+        assert requests.post(gateway.url + path, json=body, headers=gateway.client(), timeout=10).status_code in (401, 403, 404), path
+    assert gateway.chat("free").status_code == 429
+    assert len(upstream.answers) == counted
+
+
+def test_no_client_makes_its_call_cheaper_or_counts_it_for_another(gateway: Gateway, upstream: StandIn) -> None:
+    free = {"input_cost_per_token": 0, "output_cost_per_token": 0, "mock_response": "for nothing", "no-log": True}
+    sly = {"metadata": {"bzzz_call": "mine", "bzzz_project": "web", "user_api_key_user_id": "bert"}, "user": "bert"}
+    before = len(gateway.rows())
+    for more in ({name: value} for name, value in {**free, **sly}.items()):
+        gateway.chat(headers={"x-litellm-call-id": "same"}, **more)
+    rows = gateway.rows()[before:]
+    assert len(rows) >= 3 and {(row["user"], row["project"]) for row in rows} == {("anna", "search")}
+    same(gateway, upstream)
+
+
+@pytest.mark.requirement("4.2.3", part="calls that fail")
+@pytest.mark.parametrize(
+    ("mode", "stream", "status", "state"),
+    [
+        ("no_quota", False, 429, FREE),
+        ("rate_limit", True, 429, FREE),
+        ("error", False, 500, FREE),
+        ("silent", False, 500, UNKNOWN),
+        ("cut", True, None, UNKNOWN),  # what LiteLLM had not passed on yet becomes an error
+    ],
+)
+def test_a_call_that_fails_costs_what_the_provider_may_have_counted(
+    gateway: Gateway, upstream: StandIn, mode: str, stream: bool, status: int | None, state: str
+) -> None:
+    upstream.mode(mode)
+    assert gateway.chat(stream=stream).status_code in ([status] if status else [200, 500])
+    wait_for(lambda: gateway.rows()[-1]["state"] == state, 10, f"the call is {state}")
+    same(gateway, upstream)
+
+
+def test_who_hangs_up_is_charged_and_nothing_stays_open(gateway: Gateway, upstream: StandIn) -> None:
+    upstream.mode("fine", 2)
+    for stream in (True, False):
+        body = {"model": "cheap", "messages": [{"role": "user", "content": "x"}], "stream": stream}
+        try:
+            answer = requests.post(f"{gateway.url}/v1/chat/completions", json=body, headers=gateway.client(), stream=True, timeout=(5, 0.5))
+            next(answer.iter_content(10))
+            answer.close()
+        except requests.RequestException:
+            pass
+    states = wait_for(
+        lambda: (now := [row["state"] for row in gateway.rows()[-2:]]) and RESERVED not in now and now, 30, "both calls have ended"
+    )
+    assert states[0] == UNKNOWN and states[1] in (SPENT, UNKNOWN)
+    same(gateway, upstream)
+
+
+@pytest.mark.requirement("4.1.3")
+def test_a_hundred_clients_at_once_stay_within_the_limit(upstream: StandIn, tmp_path: Path) -> None:
+    limit = Decimal("0.002")
+    gateway = Gateway(tmp_path / "gateway", upstream, {"budgets": {"all": {"day_usd": str(limit)}}}, [f"user{n}" for n in range(100)])
+    before = len(upstream.answers)
+    gateway.start()
+    try:
+        with ThreadPoolExecutor(100) as pool:
+            codes = [
+                code for codes in pool.map(lambda n: [gateway.chat(f"user{n}").status_code for _ in range(4)], range(100)) for code in codes
+            ]
+        answers = upstream.answers[before:]
+        spent, held = gateway.ledger().used()[DAY, Scope("all")]
+        assert set(codes) == {200, 429} and codes.count(200) == len(answers)
+        assert held == 0 and spent == sum(each["nano"] for each in answers)
+        estimate = max(row["estimate_nano"] for row in gateway.rows())
+        assert int(limit * 10**9) - estimate < spent <= int(limit * 10**9)
+        assert gateway.ledger().check() == []
+    finally:
+        gateway.kill()
+
+
+@pytest.mark.requirement("4.2.4", part="reconciled after crashes")
+@pytest.mark.requirement("4.2.3", part="killed gateways")
+def test_twenty_kills_under_load_lose_nothing_and_count_nothing_twice(tmp_path: Path) -> None:
+    choose, upstream = random.Random(20), StandIn()
+    upstream.mode("fine", 0.2)
+    gateway = Gateway(tmp_path / "gateway", upstream, {"budgets": {"all": {"day_usd": 1000}}})
+    ended = threading.Event()
+    answered: list[int] = []
+
+    def load(number: int) -> None:
+        while not ended.is_set():
+            try:
+                answered.append(gateway.chat(choose.choice(["anna", "bert"]), stream=number % 2 == 0).status_code)
+            except requests.RequestException:
+                time.sleep(0.1)
+
+    gateway.start()
+    clients = [threading.Thread(target=load, args=[number]) for number in range(8)]
+    for client in clients:
+        client.start()
+    try:
+        for _ in range(20):
+            had = len(answered)
+            wait_for(lambda had=had: len(answered) >= had + 8, 60, "calls are answered")
+            time.sleep(choose.uniform(0, 0.5))
+            gateway.kill()
+            gateway.start()
+        ended.set()
+        for client in clients:
+            client.join()
+        wait_for(lambda: all(row["state"] != RESERVED for row in gateway.rows()), 30, "no call is open")
+        same(gateway, upstream)
+        rows, answers = gateway.rows(), upstream.answers
+        unknown = [row for row in rows if row["state"] == UNKNOWN]
+        assert unknown and set(answered) == {200} and sum(row["state"] == SPENT for row in rows) >= len(answered)
+        # What the provider says makes it whole, to the nano-dollar.
+        usage = upstream.asked(
+            "/v1/organization/usage/completions", start_time=int(rows[0]["at_ms"] / 1000), bucket_width="1m", group_by="model"
+        )
+        ledger = gateway.ledger()
+        price = [Decimal(each) for each in PRICES["gpt-4o-mini"]]
+        assert resolve(ledger, reports.unknown_by_usage(rows, [usage], lambda _: (price[0], price[1], price[2]))) == len(unknown)
+        rows = ledger.rows()
+        assert sum(row["cost_nano"] for row in rows) == sum(each["nano"] for each in answers)
+        assert sum(row["tokens_in"] for row in rows) == sum(each["input_tokens"] for each in answers)
+        assert ledger.check() == []
+        costs = upstream.asked("/v1/organization/costs", start_time=int(rows[0]["at_ms"] / 1000))
+        assert sum(each["difference_nano"] for each in reports.reconcile(rows, [costs])) == 0
+        print(f"{len(answers)} answers, {len(unknown)} unknown after 20 kills")
+    finally:
+        ended.set()
+        gateway.kill()
+        upstream.stop()
+
+
+def test_the_hooks_cost_little_time(upstream: StandIn, tmp_path: Path) -> None:
+    """Against LiteLLM without them, by turns on the same machine."""
+    upstream.mode()
+    gateways = {kind: Gateway(tmp_path / kind, upstream, plain=kind == "plain") for kind in ("plain", "ours")}
+    alone: dict[str, list[float]] = {kind: [] for kind in gateways}
+    many: dict[str, list[float]] = {kind: [] for kind in gateways}
+    try:
+        for gateway in gateways.values():
+            gateway.start()
+        sessions = {kind: requests.Session() for kind in gateways}
+
+        def ask(kind: str, session: requests.Session) -> None:
+            body: dict[str, Any] = {"model": "cheap", "messages": [{"role": "user", "content": "How are you?"}], "max_tokens": 20}
+            session.post(
+                f"{gateways[kind].url}/v1/chat/completions", json=body, headers=gateways[kind].client(), timeout=60
+            ).raise_for_status()
+
+        def together(kind: str) -> float:
+            def some(_: int) -> None:
+                with requests.Session() as session:
+                    for _ in range(20):
+                        ask(kind, session)
+
+            with ThreadPoolExecutor(8) as pool:
+                return clocked(lambda: list(pool.map(some, range(8))))
+
+        for turn in range(320):
+            for kind in gateways:
+                seconds = clocked(lambda kind=kind: ask(kind, sessions[kind]))
+                if turn >= 20:
+                    alone[kind].append(seconds)
+        for _ in range(5):
+            for kind in gateways:
+                many[kind].append(together(kind))
+    finally:
+        for gateway in gateways.values():
+            gateway.kill()
+    median = {kind: statistics.median(values) * 1000 for kind, values in alone.items()}
+    rate = {kind: 160 / statistics.median(values) for kind, values in many.items()}
+    told = f"median {median} ms, {rate} calls a second by 8 clients"
+    print(told)
+    assert median["ours"] - median["plain"] < 10 and rate["ours"] > rate["plain"] * 0.7, told
