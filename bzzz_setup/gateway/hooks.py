@@ -12,12 +12,14 @@ import asyncio
 import dataclasses
 import json
 import logging
+import math
 import re
 import time
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, TypeVar
 
 import litellm
@@ -25,7 +27,7 @@ from fastapi import Request
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
 
-from .budgets import nano, refusal
+from .budgets import NANO, nano, refusal
 from .ledger import Call, Ledger, Outcome, Warned, Writer
 from .measured import Measures
 from .settings import Settings, read
@@ -77,13 +79,23 @@ PART_TOKENS = 50_000
 SWEEP_SECONDS = 60
 
 
+@dataclasses.dataclass(frozen=True)
+class Deployment:
+    """Where calls go. ``price``: nano-USD a token: in, in from the provider's cache, out; None where LiteLLM has to work it out."""
+
+    model: str = ""
+    provider: str = ""
+    price: tuple[Decimal, Decimal, Decimal] | None = None
+    most: int | None = None
+
+
 @dataclasses.dataclass
 class _Open:
     """A call under way. deployment: where it went last."""
 
     call: Call
     started: float
-    deployment: dict[str, Any] = dataclasses.field(default_factory=dict)
+    deployment: Deployment | None = None
     told: bool = True  # whether its client wants the usage of a stream
     ended: bool = False
     openai_project: str = ""
@@ -103,7 +115,7 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         self.measures = Measures()
         self.measures.serve(self.ledger, settings.metrics)
         self._open: dict[str, _Open] = {}
-        self._prices: dict[str, tuple[float, list[dict[str, Any]]]] = {}
+        self._known: dict[str, tuple[float, dict[str, Deployment]]] = {}
         self._swept = 0.0
 
     # --- before ---
@@ -115,7 +127,8 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
             raise _error(403, "not_served", f"This gateway serves {', '.join(sorted(PATHS))} only: elsewhere costs are not counted.")
         token = (api_key or "").removeprefix("Bearer ").strip()
         try:
-            identity = await asyncio.to_thread(self.settings.tokens.find, token) if token else None
+            tokens = self.settings.tokens
+            identity = (await asyncio.to_thread(tokens.find, token) if tokens.slow else tokens.find(token)) if token else None
         except Unsure as unsure:
             log.warning("%s", unsure)
             raise _error(503, "unavailable", "Tokens cannot be looked up at the moment. Try again soon.") from None
@@ -131,7 +144,8 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
             api_key=f"user:{identity.user}",  # never the token: LiteLLM logs and keeps this
             user_id=identity.user,
             user_role=LitellmUserRoles.INTERNAL_USER,
-            metadata={"bzzz_project": project, "bzzz_task": task},
+            # Not by user_id: LiteLLM puts there what a body's "user" says.
+            metadata={"bzzz_user": identity.user, "bzzz_project": project, "bzzz_task": task},
         )
 
     async def async_pre_call_hook(self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str) -> dict[str, Any]:
@@ -139,7 +153,8 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
             raise _error(403, "not_served", "This gateway does not count such calls, and so does not make them.")
         for name in [name for name in data if name in _OURS or "_cost_per_" in name]:
             del data[name]
-        project, task = user_api_key_dict.metadata.get("bzzz_project", ""), user_api_key_dict.metadata.get("bzzz_task", "")
+        who = user_api_key_dict.metadata
+        user, project, task = who["bzzz_user"], who["bzzz_project"], who["bzzz_task"]
         asked = str(data.get("model") or "")
         if asked in self.settings.tasks:
             task = task or asked
@@ -158,9 +173,8 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
                 data["stream_options"] = {**(options or {}), "include_usage": True}
         identifier = uuid.uuid4().hex
         estimate = self._estimate(model, data, chat, exact=False)
-        likely = next(iter(self._deployments(model)), {})
-        to = _provider(likely), str(likely.get("model") or "")
-        call = Call(identifier, str(user_api_key_dict.user_id or ""), project, task, model, estimate, *to)
+        likely = next(iter(self._deployments(model).values()), Deployment())
+        call = Call(identifier, user, project, task, model, estimate, likely.provider, likely.model)
         refused = await self._reserve(call)
         if refused:  # tokens are counted where it matters
             call = dataclasses.replace(call, estimate_nano=self._estimate(model, data, chat, exact=True))
@@ -190,12 +204,10 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         opened = self._opened(kwargs)
         if opened is None:
             return kwargs
-        opened.deployment = {
-            "model": kwargs.get("model"),
-            "info": kwargs.get("model_info") or (kwargs.get("metadata") or {}).get("model_info") or {},
-        }
-        provider = _provider(opened.deployment)
-        if provider != "openai":
+        info = kwargs.get("model_info") or (kwargs.get("metadata") or {}).get("model_info") or {}
+        known = self._deployments(opened.call.model).get(str(info.get("id")))
+        opened.deployment = known or _deployment(str(kwargs.get("model") or ""), info)
+        if opened.deployment.provider != "openai":
             return kwargs
         about = self.settings.openai
         opened.organization, opened.openai_project = about.organization, about.project_of(opened.call.project)
@@ -212,12 +224,6 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         if opened is not None:
             await self._settle(opened, getattr(response, "usage", None), _is_cached(response))
         return response
-
-    async def async_log_success_event(self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
-        """Also comes for a call whose client did not wait. Streams' last word is not here: what was not read is not in it."""
-        opened = self._opened(kwargs.get("litellm_params") or {})
-        if opened is not None and not kwargs.get("stream"):
-            await self._settle(opened, getattr(response_obj, "usage", None), bool(kwargs.get("cache_hit")))
 
     async def async_post_call_streaming_iterator_hook(
         self, user_api_key_dict: Any, response: Any, request_data: dict[str, Any]
@@ -300,8 +306,9 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         tokens = _tokens(usage)
         cost = 0
         if usage is not None and status != "cached":
-            deployments = [opened.deployment] if opened.deployment else self._deployments(opened.call.model)
-            cost = max((_cost(each, *tokens) for each in deployments), default=0)
+            went = [opened.deployment] if opened.deployment else self._deployments(opened.call.model).values()
+            cost = max((_cost(each, *tokens) for each in went), default=0)
+        to = opened.deployment or Deployment()
         return Outcome(
             cost_nano=cost,
             tokens_in=tokens[0],
@@ -309,39 +316,38 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
             tokens_cached=tokens[2],
             latency_ms=round((time.monotonic() - opened.started) * 1000),
             status=status,
-            provider=_provider(opened.deployment),
-            deployment=str(opened.deployment.get("model") or ""),
+            provider=to.provider,
+            deployment=to.model,
             organization=opened.organization,
             openai_project=opened.openai_project,
         )
 
-    def _deployments(self, model: str) -> list[dict[str, Any]]:
-        """Where a model's calls may go, its fallbacks among them: ``model`` as providers name it, ``info`` with its own prices."""
-        until, known = self._prices.get(model, (0.0, []))
+    def _deployments(self, model: str) -> dict[str, Deployment]:
+        """Where a model's calls may go, its fallbacks among them, by LiteLLM's ids."""
+        until, known = self._known.get(model, (0.0, {}))
         if time.monotonic() < until:
             return known
         from litellm.proxy.proxy_server import llm_router  # noqa: PLC0415 - made after the hooks
 
-        names = [model]
+        names, found = [model], {}
         for each in (getattr(llm_router, "fallbacks", None) or []) if llm_router else []:
             names += [name for name in each.get(model) or each.get("*") or [] if isinstance(name, str)]
-        found = []
         for name in names:
             for each in (llm_router.get_model_list(model_name=name) or []) if llm_router else []:
-                params = each.get("litellm_params") or {}
-                found.append({"model": params.get("model"), "info": {**params, **(each.get("model_info") or {})}})
-        if len(self._prices) > 1000:
-            self._prices.clear()
-        self._prices[model] = (time.monotonic() + 10, found)
+                params, info = each.get("litellm_params") or {}, each.get("model_info") or {}
+                found[str(info.get("id"))] = _deployment(str(params.get("model") or ""), {**params, **info})
+        if len(self._known) > 1000:
+            self._known.clear()
+        self._known[model] = (time.monotonic() + 10, found)
         return found
 
     def _most(self, model: str) -> int:
-        known = [_info(each).get("max_output_tokens") for each in self._deployments(model)]
-        return min([self.settings.max_tokens, *(each for each in known if each)])
+        """What a call is given that states no most of its own: without one, what it may cost would have no bound."""
+        return min([self.settings.max_tokens, *(each.most for each in self._deployments(model).values() if each.most)])
 
     def _estimate(self, model: str, data: dict[str, Any], chat: bool, exact: bool) -> int:
         """The most that the call can cost, at its dearest deployment."""
-        deployments = self._deployments(model)
+        deployments = self._deployments(model).values()
         spent = _prompt_tokens(data, exact)
         out = 0
         if chat:
@@ -349,7 +355,7 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
             out = max((each for each in asked if isinstance(each, int)), default=self.settings.max_tokens)
             out *= data["n"] if isinstance(data.get("n"), int) and data["n"] > 1 else 1
         try:
-            return int(max((_cost(each, spent, max(0, out), 0) for each in deployments), default=0))
+            return max((_cost(each, spent, max(0, out), 0) for each in deployments), default=0)
         except Unpriced as unpriced:
             raise _error(400, "price_unknown", str(unpriced)) from None
 
@@ -358,42 +364,45 @@ class Unpriced(Exception):
     """A deployment whose costs cannot be told."""
 
 
-def _info(deployment: Mapping[str, Any]) -> dict[str, Any]:
+def _deployment(model: str, own: Mapping[str, Any]) -> Deployment:
+    """own: its ``model_info``, whose prices go before those of LiteLLM's list."""
+    provider, info = "", {}
     try:
-        return dict(litellm.get_model_info(model=deployment["model"]))
-    except Exception:
-        return {}
+        provider = str(litellm.get_llm_provider(model=model)[1])
+        info = dict(litellm.get_model_info(model=model))
+    except Exception:  # LiteLLM has no other for what it does not know
+        provider = provider or model.partition("/")[0]
+    most = info.get("max_output_tokens")
+    if own.get("input_cost_per_token") is not None:
+        info = dict(own)
+    elif provider in FREE_PROVIDERS:
+        info = {"input_cost_per_token": 0}
+    price = None
+    # Prices that rise with a call's length are LiteLLM's to work out.
+    if info.get("input_cost_per_token") is not None and not any("_above_" in name and value for name, value in info.items()):
+        fresh, out = (Decimal(str(info.get(name) or 0)) for name in ("input_cost_per_token", "output_cost_per_token"))
+        cached = info.get("cache_read_input_token_cost")
+        price = fresh * NANO, (fresh if cached is None else Decimal(str(cached))) * NANO, out * NANO
+    return Deployment(model, provider, price, int(most) if most else None)
 
 
-def _provider(deployment: Mapping[str, Any]) -> str:
-    if not deployment.get("model"):
-        return ""
-    try:
-        return str(litellm.get_llm_provider(model=deployment["model"])[1])
-    except Exception:
-        return str(deployment["model"]).partition("/")[0] if "/" in str(deployment["model"]) else ""
-
-
-def _cost(deployment: Mapping[str, Any], spent: int, out: int, cached: int) -> int:
-    """Nano-USD, by the deployment's own prices, else LiteLLM's list; never by what a client says."""
-    info = deployment.get("info") or {}
-    own = info.get("input_cost_per_token")
-    if own is not None:
-        cheap = info.get("cache_read_input_token_cost")
-        price_out = float(info.get("output_cost_per_token") or 0)
-        return nano((spent - cached) * float(own) + cached * float(own if cheap is None else cheap) + out * price_out)
-    provider = _provider(deployment)
-    if provider in FREE_PROVIDERS:
-        return 0
-    model = str(deployment.get("model") or "")
+def _cost(deployment: Deployment, spent: int, out: int, cached: int) -> int:
+    """Nano-USD, rounded up; never by what a client says."""
+    if deployment.price:
+        fresh, of_cache, told = deployment.price
+        return math.ceil((spent - cached) * fresh + cached * of_cache + out * told)
     try:
         both = litellm.cost_per_token(
-            model=model, prompt_tokens=spent, completion_tokens=out, cache_read_input_tokens=cached, custom_llm_provider=provider or None
+            model=deployment.model,
+            prompt_tokens=spent,
+            completion_tokens=out,
+            cache_read_input_tokens=cached,
+            custom_llm_provider=deployment.provider,
         )
     except Exception as error:
         raise Unpriced(
-            f"What {model} costs is not known, so it cannot be called: set input_cost_per_token and output_cost_per_token of its "
-            "model_info, 0 for free."
+            f"What {deployment.model} costs is not known, so it cannot be called: set input_cost_per_token and output_cost_per_token of "
+            "its model_info, 0 for free."
         ) from error
     return nano(both[0] + both[1])
 

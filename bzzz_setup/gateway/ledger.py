@@ -202,15 +202,20 @@ class Ledger:
             index_elements=["period", "start_ms", "kind", "name"],
             set_={name: totals.c[name] + row.excluded[name] for name in ("spent_nano", "held_nano")},
         )
-        self._warn = insert(warnings).on_conflict_do_nothing()
+        self._insert_new = insert(calls).on_conflict_do_nothing(index_elements=["id"]).execution_options(preserve_rowcount=True)
+        self._warn = insert(warnings).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
 
     def close(self) -> None:
         self.engine.dispose()
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """The only one that writes, as long as it lasts."""
-        with self.engine.begin() as connection:
+    def transaction(self, kept: Connection | None = None) -> Iterator[Connection]:
+        """The only one that writes, as long as it lasts. kept: a connection that is used again."""
+        with (
+            kept.begin() if kept else contextlib.nullcontext(),
+            contextlib.nullcontext(kept) if kept else self.engine.begin() as connection,
+        ):
+            assert connection
             if self.engine.dialect.name == "postgresql":
                 connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
             yield connection
@@ -240,17 +245,15 @@ class Ledger:
     def reserve(self, connection: Connection, call: Call) -> Refused | None:
         """Hold what a call may cost; None when it may be made. A call that is known already is not held again."""
         at = self.now()
-        if connection.execute(_by_id, {"call": call.id}).first():
-            return None
-        if call.estimate_nano:
+        if call.estimate_nano and not connection.execute(_by_id, {"call": call.id}).first():
             used = self._totals(connection, call.user, call.project, at)
             for limit in self.budgets.of(call.user, call.project):
                 spent, held = used.get((limit.period, limit.scope), (0, 0))
                 if spent + held + call.estimate_nano > limit.nano:
                     return Refused(limit, spent + held, self.period(limit.period, at))
         fields = {**dataclasses.asdict(call), "at_ms": int(at * 1000), "gateway": self.process, "state": RESERVED}
-        connection.execute(_insert, fields)
-        self._count(connection, call.user, call.project, at, 0, call.estimate_nano)
+        if connection.execute(self._insert_new, fields).rowcount:
+            self._count(connection, call.user, call.project, at, 0, call.estimate_nano)
         return None
 
     def settle(self, connection: Connection, call: Call, outcome: Outcome) -> list[Warned]:
@@ -263,10 +266,11 @@ class Ledger:
         if row.state == SPENT:
             return []
         at = row.at_ms / 1000
-        used = self._totals(connection, row.user, row.project, at)
+        warns = outcome.cost_nano and self.budgets.warn_percent
+        used = self._totals(connection, row.user, row.project, at) if warns else {}
         self._end(connection, row, SPENT, outcome)
         warned = []
-        for limit in self.budgets.of(row.user, row.project):
+        for limit in self.budgets.of(row.user, row.project) if warns else ():
             before, _ = used.get((limit.period, limit.scope), (0, 0))
             period = self.period(limit.period, at)
             for percent in self.budgets.crossed(limit, before, before + outcome.cost_nano):
@@ -413,6 +417,7 @@ class Writer:
     def __init__(self, ledger: Ledger, most: int = 200) -> None:
         self.ledger, self.most = ledger, most
         self._wanted: queue.SimpleQueue[tuple[Work, Future[Any]] | None] = queue.SimpleQueue()
+        self._connection: Connection | None = None
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
 
@@ -442,14 +447,29 @@ class Writer:
                 self._together(batch)
             except Exception as error:
                 self._apart(batch, error)
+        if self._connection is not None:
+            self._connection.close()
 
     def _together(self, batch: Sequence[tuple[Work, Future[Any]]]) -> None:
         if not batch:
             return
-        with self.ledger.transaction() as connection:
-            answers = [work(connection) for work, _ in batch]
+        try:
+            # A connection of its own: fetching one takes as long as what is done with it.
+            if self._connection is None:
+                self._connection = self.ledger.engine.connect()
+            answers = self._answers(batch)
+        except Exception:
+            if self._connection is not None:  # it may be the one that is broken
+                with contextlib.suppress(Exception):
+                    self._connection.invalidate()
+                self._connection = None
+            raise
         for (_, future), answer in zip(batch, answers, strict=True):
             future.set_result(answer)
+
+    def _answers(self, batch: Sequence[tuple[Work, Future[Any]]]) -> list[Any]:
+        with self.ledger.transaction(self._connection) as connection:
+            return [work(connection) for work, _ in batch]
 
     def _apart(self, batch: Sequence[tuple[Work, Future[Any]]], error: Exception) -> None:
         """One by one, since one of them may be at fault."""

@@ -30,7 +30,9 @@ class Unsure(Exception):
 
 
 class Source(Protocol):
-    """Looks a token up; None when nobody has it. May block; raises Unsure."""
+    """Looks a token up; None when nobody has it. Raises Unsure. ``slow``: it may have to wait for somebody."""
+
+    slow: bool
 
     def find(self, token: str) -> Identity | None: ...
 
@@ -45,6 +47,8 @@ class FileTokens:
     The hash is the cluster's (role auth: SHA-256 of the whole token, which is random, so that no slower hash is needed).
     A file that cannot be read any more keeps nobody in.
     """
+
+    slow = False
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -81,6 +85,8 @@ class NodeTokens:
 
     The service knows names, but no projects: those are of the gateway's file (``members``).
     """
+
+    slow = True
 
     def __init__(self, url: str, ca: str | None, members: Mapping[str, tuple[str, ...]], seconds: float = 5) -> None:
         import httpx  # noqa: PLC0415 - comes with LiteLLM

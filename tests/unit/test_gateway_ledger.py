@@ -142,17 +142,17 @@ def test_a_limit_is_fresh_after_midnight_where_the_clock_says_so(tmp_path: Path)
 
 
 @pytest.mark.requirement("4.1.4", part="ledger")
-def test_each_threshold_warns_once_a_period(tmp_path: Path) -> None:
+def test_each_threshold_warns_once_a_period(url: str) -> None:
     clock = [1_790_000_000.0]
     budgets = load({"all": {"day_usd": "0.000001"}, "warn_percent": [50, 80]})
-    with opened(f"sqlite:///{tmp_path / 'l'}", budgets, now=lambda: clock[0]) as ledger:
+    with opened(url, budgets, now=lambda: clock[0]) as ledger:
 
         def settle(name: str, cost: int) -> list[int]:
             with ledger.transaction() as connection:
                 ledger.reserve(connection, call(name, 0))
                 return [each.percent for each in ledger.settle(connection, call(name), Outcome(cost))]
 
-        assert settle("a", 499) == [] and settle("b", 1) == [50] and settle("c", 10) == [] and settle("d", 400) == [80]
+        assert settle("a", 499) == [] and settle("b", 1) == [50] and settle("c", 10) == settle("c", 10) == [] and settle("d", 400) == [80]
         assert [each[3] for each in ledger.warned()] == [50, 80]
         clock[0] += 86400
         assert ledger.warned() == [] and settle("e", 900) == [50, 80]

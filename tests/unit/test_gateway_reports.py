@@ -101,8 +101,8 @@ def test_exports_keep_every_nano_and_no_formula() -> None:
     assert json.loads(last["Tags"] or "") == {"project": "search", "task": "coding", "user": "bert"}
     # Those that FOCUS 1.0 wants in each record.
     mandatory = """BilledCost BillingAccountId BillingAccountName BillingCurrency BillingPeriodEnd BillingPeriodStart ChargeCategory
-        ChargeClass ChargeDescription ChargePeriodEnd ChargePeriodStart ContractedCost EffectiveCost InvoiceIssuerName ListCost PricingQuantity
-        PricingUnit ProviderName PublisherName ServiceCategory ServiceName"""
+        ChargeClass ChargeDescription ChargePeriodEnd ChargePeriodStart ContractedCost EffectiveCost InvoiceIssuerName ListCost
+        PricingQuantity PricingUnit ProviderName PublisherName ServiceCategory ServiceName"""
     assert set(mandatory.split()) <= set(last)
 
 
