@@ -162,8 +162,21 @@ class Gateway:
     def client(self, user: str = "anna", **more: Any) -> dict[str, str]:
         return {"Authorization": f"Bearer {token(user) if not self.plain else 'sk-a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6'}", **more}
 
-    def chat(self, user: str = "anna", model: str = "cheap", headers: dict[str, str] | None = None, **more: Any) -> requests.Response:
-        body = {"model": model, "messages": [{"role": "user", "content": "How are you?"}], "max_tokens": 50, **more}
+    def chat(
+        self,
+        user: str = "anna",
+        model: str = "cheap",
+        headers: dict[str, str] | None = None,
+        body: dict[str, Any] | None = None,
+        stream: bool = False,
+    ) -> requests.Response:
+        body = {
+            "model": model,
+            "messages": [{"role": "user", "content": "How are you?"}],
+            "max_tokens": 50,
+            "stream": stream,
+            **(body or {}),
+        }
         return requests.post(f"{self.url}/v1/chat/completions", json=body, headers=self.client(user, **(headers or {})), timeout=120)
 
     def ledger(self) -> Ledger:

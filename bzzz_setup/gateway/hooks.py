@@ -3,7 +3,7 @@
 """What LiteLLM's proxy calls: ``general_settings.custom_auth: bzzz_setup.gateway.hooks.authenticate`` and
 ``litellm_settings.callbacks: [bzzz_setup.gateway.hooks.accounting]``.
 
-A call is held before it leaves and settled before its client has the whole answer, so that what a client knows of is in the ledger.
+A call is held, on disk, before it leaves, and settled when its client has the answer.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import re
+import sys
 import time
 import uuid
 from collections.abc import AsyncGenerator, Mapping
@@ -112,6 +113,8 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         if lost := self.ledger.start():
             log.warning("%s calls were under way when the gateway died: their outcome is unknown until the provider has told", lost)
         self.writer = Writer(self.ledger)
+        # The ledger's thread would wait 5 ms for its turn whenever LiteLLM is busy.
+        sys.setswitchinterval(0.0005)
         self.measures = Measures()
         self.measures.serve(self.ledger, settings.metrics)
         self._open: dict[str, _Open] = {}
@@ -222,7 +225,7 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
     async def async_post_call_success_hook(self, data: dict[str, Any], user_api_key_dict: Any, response: Any) -> Any:
         opened = self._opened(data)
         if opened is not None:
-            await self._settle(opened, getattr(response, "usage", None), _is_cached(response))
+            self._settle(opened, getattr(response, "usage", None), _is_cached(response))
         return response
 
     async def async_post_call_streaming_iterator_hook(
@@ -239,7 +242,7 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
                 usage = getattr(chunk, "usage", None) or usage
                 cached = cached or _is_cached(chunk)
                 if usage is not None and not opened.ended:
-                    await self._settle(opened, usage, cached)
+                    self._settle(opened, usage, cached)
                 if getattr(chunk, "usage", None) is not None and not opened.told:
                     if not chunk.choices:
                         continue
@@ -268,15 +271,14 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         else:
             await _answer(self._lose(opened, status))
 
-    async def _settle(self, opened: _Open, usage: Any, cached: bool) -> None:
+    def _settle(self, opened: _Open, usage: Any, cached: bool) -> None:
         if opened.ended:
             return
         self._close(opened)
         outcome = self._outcome(opened, usage, "cached" if cached else "ok")
         self.measures.ended(opened.call, outcome, time.monotonic() - opened.started)
-        waiting = self.writer.ask(lambda connection: self.ledger.settle(connection, opened.call, outcome))
-        waiting.add_done_callback(_warn)
-        await _answer(waiting)
+        # Nobody waits for it: a call that is not settled when the gateway dies stays held, and so is not lost.
+        self.writer.ask(lambda connection: self.ledger.settle(connection, opened.call, outcome)).add_done_callback(_warn)
 
     def _lose(self, opened: _Open, status: str) -> Future[bool]:
         self._close(opened)

@@ -95,6 +95,7 @@ warnings = sa.Table(
 # Made once: building a statement costs more than running it.
 _by_id = sa.select(calls).where(calls.c.id == sa.bindparam("call"))
 _insert = sa.insert(calls)
+_forget = sa.delete(calls).where(calls.c.id == sa.bindparam("call"))
 _update = (
     sa.update(calls)
     .where(calls.c.id == sa.bindparam("call"))
@@ -245,15 +246,17 @@ class Ledger:
     def reserve(self, connection: Connection, call: Call) -> Refused | None:
         """Hold what a call may cost; None when it may be made. A call that is known already is not held again."""
         at = self.now()
-        if call.estimate_nano and not connection.execute(_by_id, {"call": call.id}).first():
-            used = self._totals(connection, call.user, call.project, at)
-            for limit in self.budgets.of(call.user, call.project):
-                spent, held = used.get((limit.period, limit.scope), (0, 0))
-                if spent + held + call.estimate_nano > limit.nano:
-                    return Refused(limit, spent + held, self.period(limit.period, at))
         fields = {**dataclasses.asdict(call), "at_ms": int(at * 1000), "gateway": self.process, "state": RESERVED}
-        if connection.execute(self._insert_new, fields).rowcount:
-            self._count(connection, call.user, call.project, at, 0, call.estimate_nano)
+        if not connection.execute(self._insert_new, fields).rowcount:
+            return None
+        limits = list(self.budgets.of(call.user, call.project)) if call.estimate_nano else []
+        used = self._totals(connection, call.user, call.project, at) if limits else {}
+        for limit in limits:
+            spent, held = used.get((limit.period, limit.scope), (0, 0))
+            if spent + held + call.estimate_nano > limit.nano:
+                connection.execute(_forget, {"call": call.id})
+                return Refused(limit, spent + held, self.period(limit.period, at))
+        self._count(connection, call.user, call.project, at, 0, call.estimate_nano)
         return None
 
     def settle(self, connection: Connection, call: Call, outcome: Outcome) -> list[Warned]:
