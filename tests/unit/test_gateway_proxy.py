@@ -145,7 +145,7 @@ def test_openais_own_client_is_served_and_each_call_counted(gateway: Gateway, up
     assert f'bzzz_ai_latency_seconds_count{{model="cheap",{who}}} 4.0' in metrics
 
 
-@pytest.mark.requirement("3.1.3")
+@pytest.mark.requirement("3.1.3", part="gateway")
 def test_openai_is_told_whom_to_bill_whatever_a_client_says(gateway: Gateway, upstream: StandIn) -> None:
     before = len(upstream.answers)
     sly = {"organization": "org-theirs", "extra_headers": {"OpenAI-Project": "proj_theirs", "X-Client-Request-Id": "mine"}}
@@ -159,8 +159,8 @@ def test_openai_is_told_whom_to_bill_whatever_a_client_says(gateway: Gateway, up
     same(gateway, upstream)
 
 
-@pytest.mark.requirement("4.1.1")
-@pytest.mark.requirement("4.1.2")
+@pytest.mark.requirement("4.1.1", part="gateway")
+@pytest.mark.requirement("4.1.2", part="gateway")
 @pytest.mark.requirement("4.2.1", part="refused by the month's limit")
 @pytest.mark.parametrize(
     ("user", "headers", "told"),
@@ -270,7 +270,7 @@ def test_who_hangs_up_is_charged_and_nothing_stays_open(gateway: Gateway, upstre
     same(gateway, upstream)
 
 
-@pytest.mark.requirement("4.1.3")
+@pytest.mark.requirement("4.1.3", part="gateway")
 def test_a_hundred_clients_at_once_stay_within_the_limit(upstream: StandIn, tmp_path: Path) -> None:
     limit = Decimal("0.002")
     gateway = Gateway(tmp_path / "gateway", upstream, {"budgets": {"all": {"day_usd": str(limit)}}}, [f"user{n}" for n in range(100)])
