@@ -61,6 +61,8 @@ def test_periods_follow_each_other_without_gap_or_overlap(moment: datetime, name
         ("America/Havana", "2026-11-01T12:00+00:00", 25),  # one o'clock is midnight again
         ("Africa/Cairo", "2026-04-24T12:00+00:00", 23),  # there is no midnight
         ("Australia/Lord_Howe", "2026-04-05T03:00+00:00", 24.5),
+        ("America/St_Johns", "2010-11-07T02:45+00:00", 25),  # a quarter past eleven again, a minute after midnight
+        ("America/Toronto", "1919-03-31T12:00+00:00", 23.5),  # from half past eleven to half past midnight
         ("Pacific/Apia", "2011-12-30T09:00+00:00", 24),  # the day before the one that never was
     ],
 )
