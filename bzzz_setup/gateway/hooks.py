@@ -445,9 +445,11 @@ def _answered(error: Exception) -> bool:
     """Whether a call was refused, by the provider or before; after a time-out or a broken line it may have been answered and billed."""
     if isinstance(error, (litellm.exceptions.Timeout, litellm.exceptions.APIConnectionError)):
         return False
-    status = getattr(error, "status_code", None) or getattr(error, "code", None)
+    status = str(getattr(error, "status_code", None) or getattr(error, "code", None))
+    if status in ("408", "502", "504"):  # of something between, which did not wait
+        return False
     broken = "connection" in str(error).lower() or "disconnected" in str(error).lower()
-    return str(status).isdecimal() and not (broken and int(str(status)) >= 500)
+    return status.isdecimal() and not (broken and status.startswith("5"))
 
 
 def _project(identity: Identity, asked: str | None) -> str:

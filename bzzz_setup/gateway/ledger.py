@@ -24,7 +24,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,7 +94,8 @@ warnings = sa.Table(
 
 # Made once: building a statement costs more than running it.
 _by_id = sa.select(calls).where(calls.c.id == sa.bindparam("call"))
-_insert = sa.insert(calls)
+_BLANK: dict[str, Any] = dict.fromkeys(("provider", "deployment", "organization", "openai_project", "status"), "")
+_BLANK |= dict.fromkeys(("tokens_in", "tokens_out", "tokens_cached", "cost_nano", "latency_ms", "settled_ms"), 0)
 _forget = sa.delete(calls).where(calls.c.id == sa.bindparam("call"))
 _update = (
     sa.update(calls)
@@ -119,6 +120,19 @@ _used = sa.select(*_key, totals.c.spent_nano, totals.c.held_nano).where(
         )
     )
 )
+
+
+class _Prepared:
+    """A statement as the driver takes it. SQLAlchemy's own way from statement to driver takes longer than SQLite takes to run it."""
+
+    def __init__(self, statement: sa.sql.Executable, dialect: sa.Dialect) -> None:
+        compiled: Any = statement.compile(dialect=dialect)  # type: ignore[attr-defined]
+        self._sql, self._fixed, self._order = str(compiled), compiled.params, compiled.positiontup
+
+    def __call__(self, connection: Connection, *rows: Mapping[str, Any]) -> sa.CursorResult[Any]:
+        whole = [{**self._fixed, **row} for row in rows]
+        given: Any = [tuple(row[name] for name in self._order) for row in whole] if self._order else whole
+        return connection.exec_driver_sql(self._sql, given if len(given) > 1 else given[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,12 +213,15 @@ class Ledger:
         self.engine = _engine(url)
         insert: Any = sqlite.insert if self.engine.dialect.name == "sqlite" else postgresql.insert
         row = insert(totals)
-        self._add = row.on_conflict_do_update(
+        add = row.on_conflict_do_update(
             index_elements=["period", "start_ms", "kind", "name"],
             set_={name: totals.c[name] + row.excluded[name] for name in ("spent_nano", "held_nano")},
         )
-        self._insert_new = insert(calls).on_conflict_do_nothing(index_elements=["id"]).execution_options(preserve_rowcount=True)
-        self._warn = insert(warnings).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+        new = insert(calls).on_conflict_do_nothing(index_elements=["id"])
+        warn = insert(warnings).on_conflict_do_nothing()
+        self._add, self._new, self._warn, self._forget, self._find, self._update, self._used = (
+            _Prepared(each, self.engine.dialect) for each in (add, new, warn, _forget, _by_id, _update, _used)
+        )
 
     def close(self) -> None:
         self.engine.dispose()
@@ -246,26 +263,26 @@ class Ledger:
     def reserve(self, connection: Connection, call: Call) -> Refused | None:
         """Hold what a call may cost; None when it may be made. A call that is known already is not held again."""
         at = self.now()
-        fields = {**dataclasses.asdict(call), "at_ms": int(at * 1000), "gateway": self.process, "state": RESERVED}
-        if not connection.execute(self._insert_new, fields).rowcount:
+        fields = {**_BLANK, **vars(call), "at_ms": int(at * 1000), "gateway": self.process, "state": RESERVED}
+        if not self._new(connection, fields).rowcount:
             return None
         limits = list(self.budgets.of(call.user, call.project)) if call.estimate_nano else []
         used = self._totals(connection, call.user, call.project, at) if limits else {}
         for limit in limits:
             spent, held = used.get((limit.period, limit.scope), (0, 0))
             if spent + held + call.estimate_nano > limit.nano:
-                connection.execute(_forget, {"call": call.id})
+                self._forget(connection, {"call": call.id})
                 return Refused(limit, spent + held, self.period(limit.period, at))
         self._count(connection, call.user, call.project, at, 0, call.estimate_nano)
         return None
 
     def settle(self, connection: Connection, call: Call, outcome: Outcome) -> list[Warned]:
         """Count what a call has cost, once; also one that was thought lost, or of which nothing is known."""
-        row = connection.execute(_by_id, {"call": call.id}).first()
+        row = self._find(connection, {"call": call.id}).first()
         if row is None:
-            fields = {**dataclasses.asdict(call), "at_ms": int(self.now() * 1000), "gateway": self.process, "state": FREE}
-            connection.execute(_insert, fields)
-            row = connection.execute(_by_id, {"call": call.id}).one()
+            fields = {**_BLANK, **vars(call), "at_ms": int(self.now() * 1000), "gateway": self.process, "state": FREE}
+            self._new(connection, fields)
+            row = self._find(connection, {"call": call.id}).one()
         if row.state == SPENT:
             return []
         at = row.at_ms / 1000
@@ -278,7 +295,7 @@ class Ledger:
             period = self.period(limit.period, at)
             for percent in self.budgets.crossed(limit, before, before + outcome.cost_nano):
                 key = {"period": limit.period, "start_ms": period.start_ms, "kind": limit.scope.kind, "name": limit.scope.name}
-                if connection.execute(self._warn, {**key, "percent": percent, "at_ms": int(self.now() * 1000)}).rowcount:
+                if self._warn(connection, {**key, "percent": percent, "at_ms": int(self.now() * 1000)}).rowcount:
                     warned.append(Warned(limit, percent, before + outcome.cost_nano, period))
         return warned
 
@@ -291,7 +308,7 @@ class Ledger:
         return self._leave(connection, call, UNKNOWN, dataclasses.replace(outcome or Outcome(), status=status))
 
     def _leave(self, connection: Connection, call: str, state: str, outcome: Outcome) -> bool:
-        row = connection.execute(_by_id, {"call": call}).first()
+        row = self._find(connection, {"call": call}).first()
         if row is None or row.state not in (RESERVED, UNKNOWN) or row.state == state:
             return False
         kept = {name: getattr(outcome, name) or getattr(row, name) for name in ("provider", "deployment", "organization", "openai_project")}
@@ -299,8 +316,8 @@ class Ledger:
         return True
 
     def _end(self, connection: Connection, row: Any, state: str, outcome: Outcome) -> None:
-        fields = {f"new_{name}": value for name, value in dataclasses.asdict(outcome).items()}
-        connection.execute(_update, {**fields, "call": row.id, "new_state": state, "new_settled_ms": int(self.now() * 1000)})
+        fields = {f"new_{name}": value for name, value in vars(outcome).items()}
+        self._update(connection, {**fields, "call": row.id, "new_state": state, "new_settled_ms": int(self.now() * 1000)})
         held = -row.estimate_nano if row.state in (RESERVED, UNKNOWN) else 0
         held += row.estimate_nano if state == UNKNOWN else 0
         self._count(connection, row.user, row.project, row.at_ms / 1000, outcome.cost_nano, held)
@@ -320,12 +337,12 @@ class Ledger:
             for kind in PERIODS
             for scope in scopes_of(user, project)
         ]
-        connection.execute(self._add, rows)
+        self._add(connection, *rows)
 
     def _totals(self, connection: Connection, user: str, project: str, at: float) -> dict[tuple[str, Scope], tuple[int, int]]:
         starts = {f"start_{kind}": self.period(kind, at).start_ms for kind in PERIODS}
         names = {"all": "", "user": user, "project": project, "member": f"{project}/{user}"}
-        rows = connection.execute(_used, {**starts, **names})
+        rows = self._used(connection, {**starts, **names})
         return {(row.period, Scope(row.kind, row.name)): (row.spent_nano, row.held_nano) for row in rows}
 
     def period(self, kind: str, at: float) -> Period:
@@ -364,6 +381,10 @@ class Ledger:
         with self.engine.connect().execution_options(reads=True) as connection:
             rows = connection.execute(sa.select(warnings)).all()
         return [(row.kind, row.name, row.period, row.percent) for row in rows if current.get(row.period) == row.start_ms]
+
+    def find(self, connection: Connection, identifier: str) -> Any:
+        """A call's row, or None."""
+        return self._find(connection, {"call": identifier}).first()
 
     def rows(self, since_ms: int = 0, until_ms: int = 2**62) -> list[dict[str, Any]]:
         """The calls that were made from then to before then, by time."""
@@ -492,7 +513,7 @@ def resolve(ledger: Ledger, unknown: Iterable[tuple[str, Outcome]]) -> int:
     settled = 0
     with ledger.transaction() as connection:
         for identifier, outcome in unknown:
-            row = connection.execute(_by_id, {"call": identifier}).first()
+            row = ledger.find(connection, identifier)
             if row is not None and row.state == UNKNOWN:
                 kept = dataclasses.replace(
                     outcome,
