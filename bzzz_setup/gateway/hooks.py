@@ -147,7 +147,7 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
             api_key=f"user:{identity.user}",  # never the token: LiteLLM logs and keeps this
             user_id=identity.user,
             user_role=LitellmUserRoles.INTERNAL_USER,
-            # Not by user_id: LiteLLM puts there what a body's "user" says.
+            # Ours alone: LiteLLM fills its own fields of who calls from more places than the token.
             metadata={"bzzz_user": identity.user, "bzzz_project": project, "bzzz_task": task},
         )
 
