@@ -1,0 +1,305 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The planner: nothing is given away twice, order does not matter, and what fits is not refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.bzzz.cluster.plugins.module_utils.models.gguf import Geometry
+from ansible_collections.bzzz.cluster.plugins.module_utils.models.placement import (
+    MIB,
+    Gpu,
+    Model,
+    Node,
+    Plan,
+    cache_bytes,
+    model_of,
+    node_of,
+    overhead_bytes,
+    plan,
+)
+from ansible_collections.bzzz.cluster.plugins.module_utils.node import gpu_nvidia
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+GIB = 1024 * MIB
+CAPTURE = Path(__file__).parent.parent / "fixtures" / "gpu" / "nvidia-smi-q-x.a100-sxm4-v12.xml"
+QWEN = Geometry(
+    architecture="qwen3", weights_bytes=5 * GIB, file_bytes=5 * GIB, block_count=36, context_length=40960, embedding_length=4096,
+    head_count=32, head_count_kv=(8,) * 36, key_length=128, value_length=128, vocabulary=151936,
+)  # fmt: skip
+
+
+def node(name: str = "n1", *free_gib: int, ram: int = 64, disk: int = 100, **more: Any) -> Node:
+    return Node(name, ram * GIB, disk * GIB, tuple(Gpu(f"GPU-{name}-{number}", free * GIB) for number, free in enumerate(free_gib)), **more)
+
+
+def model(name: str = "m", layers: int = 8, *, rest: int = 0, overhead: int = 0, disk: int = 1, **wishes: Any) -> Model:
+    """A model of layers of 1 GiB each."""
+    return Model(name, (GIB // 2,) * layers, (GIB // 2,) * layers, rest * GIB, overhead * GIB, disk * GIB, **wishes)
+
+
+def test_cache_by_its_type_and_window() -> None:
+    assert sum(cache_bytes(QWEN, 4096)) == 36 * 4096 * 8 * 256 * 2 == 576 * MIB
+    assert sum(cache_bytes(QWEN, 4096, 4)) == 4 * 576 * MIB
+    assert sum(cache_bytes(QWEN, 4096, 1, "q8_0")) == 576 * MIB // 64 * 34
+    assert sum(cache_bytes(QWEN, 4096, 1, "q4_0")) == 576 * MIB // 64 * 18
+    sliding = dataclasses.replace(QWEN, sliding_window=1024, sliding=(True, False) * 18)
+    near, far = cache_bytes(sliding, 8192)[:2]
+    assert near * 8192 == far * (1024 + 512)
+    assert cache_bytes(sliding, 1024)[0] == cache_bytes(sliding, 1024)[1]
+    assert cache_bytes(dataclasses.replace(QWEN, head_count_kv=(0, *(8,) * 35)), 4096)[0] == 0
+
+
+def test_overhead_is_ollama_s_estimate() -> None:
+    assert overhead_bytes(QWEN, 4096) == max(4 * 512 * (1 + 4 * 4096 + 4096 * 33), 4 * 512 * (4096 + 151936))
+
+
+@pytest.mark.requirement("3.6.2", part="plan")
+def test_a_decision_in_figures() -> None:
+    wanted = model_of("qwen3:8b", QWEN, context=4096, overhead=300 * MIB)
+    found = plan([node("n1", 8)], [wanted]).placed[0]
+    assert "36 layers, weights 5,121 MiB + KV cache 576 MiB + overhead 300 MiB = 5,997 MiB of 8,192 MiB free" in found.why
+
+
+@pytest.mark.requirement("3.5.2", part="plan")
+def test_one_gpu_before_several_and_the_tightest_first() -> None:
+    single = plan([node("n1", 24, 12, 10)], [model(layers=10)]).placed[0]
+    assert [share.uuid for share in single.shares] == ["GPU-n1-2"]
+    several = plan([node("n1", 4, 6)], [model(layers=10)]).placed[0]
+    assert [(share.uuid, share.layers) for share in several.shares] == [("GPU-n1-1", 6), ("GPU-n1-0", 4)]
+    refused = plan([node("n1", 4, 6)], [model(layers=10, split=False, gpu="required")]).refused[0]
+    assert "most free on one GPU is 6,144 MiB" in refused.why
+    assert "split" in refused.remedy
+
+
+@pytest.mark.requirement("3.5.2", part="plan")
+def test_an_instance_on_each_gpu() -> None:
+    found = plan([node("n1", 10, 10)], [model(layers=8, replicas=3, gpu="required")])
+    assert sorted(replica.shares[0].uuid for replica in found.placed) == ["GPU-n1-0", "GPU-n1-1"]
+    assert [(refused.replica, refused.node) for refused in found.refused] == [(3, None)]
+
+
+def test_replicas_go_to_other_nodes_first() -> None:
+    found = plan([node("n1", 10, 10), node("n2", 24)], [model(layers=8, replicas=2)])
+    assert sorted(replica.node for replica in found.placed) == ["n1", "n2"]
+
+
+def test_where_the_files_are_already() -> None:
+    found = plan([node("n1", 10), node("n2", 24, disk=0, present=frozenset(["sha"]))], [model(digest="sha")]).placed[0]
+    assert (found.node, found.disk_bytes) == ("n2", 0)
+
+
+@pytest.mark.requirement("3.6.1", part="plan")
+def test_declared_nodes() -> None:
+    found = plan([node("n1", 24), node("n2", 24)], [model(nodes=("n2", "n9"))])
+    assert [replica.node for replica in found.placed] == ["n2"]
+    assert "n9" in found.refused[0].why
+
+
+def test_memory_where_it_is_allowed() -> None:
+    assert plan([node("n1", 4)], [model()]).placed[0].ram_bytes == 8 * GIB
+    assert "gpu: preferred" in plan([node("n1", 4)], [model(gpu="required")]).refused[0].remedy
+    assert not plan([node("n1", 24)], [model(gpu="never")]).placed[0].shares
+
+
+def test_priority_comes_first() -> None:
+    found = plan([node("n1", 8)], [model("big", 8, gpu="required"), model("dear", 4, gpu="required", priority=1)])
+    assert [replica.model for replica in found.placed] == ["dear"]
+
+
+@pytest.mark.requirement("3.6.4", part="plan")
+def test_disk_that_is_short() -> None:
+    refused = plan([node("n1", 24, disk=10)], [model(disk=20)]).refused[0]
+    assert refused.why == "Its files need 20,480 MiB of disk; n1 has most, 10,240 MiB free."
+
+
+@pytest.mark.requirement("3.5.3", part="plan")
+def test_nodes_of_facts() -> None:
+    devices, _ = gpu_nvidia.parse_nvidia_smi(CAPTURE.read_text())
+    card = node_of("n0", {"bzzz_gpu": {"devices": devices}}, disk_mib=1, vram_reserve_mib=512)
+    assert card.gpus or card.left_out
+    base = {"uuid": "GPU-1", "model": "A", "memory_total_mib": 8192, "memory_used_mib": 192, "health": "ok", "mig": None}
+    wrong = [
+        {**base, "uuid": None, "pci_address": "0000:01:00.0"},
+        {**base, "uuid": "GPU-2", "memory_used_mib": None},
+        {**base, "uuid": "GPU-3", "mig": {"enabled": True}},
+        {**base, "uuid": "GPU-4", "health": "degraded"},
+    ]
+    facts = {"bzzz_gpu": {"devices": [base, *wrong]}, "bzzz_system": {"memory": {"available_mib": 4096}}}
+    seen = node_of("n1", facts, disk_mib=100, vram_reserve_mib=1000, ram_reserve_mib=96)
+    assert seen.gpus == (Gpu("GPU-1", 7000 * MIB, "A"),)
+    assert (seen.ram_bytes, seen.disk_bytes) == (4000 * MIB, 100 * MIB)
+    words = ["UUID", "free", "MIG", "degraded"]
+    assert [word for word, why in zip(words, seen.left_out, strict=True) if word in why] == words
+    assert node_of("n2", {}, disk_mib=5) == Node("n2", 0, 5 * MIB)
+
+
+SIZES = st.integers(0, 12)
+NODES = st.lists(
+    st.builds(
+        lambda gpus, ram, disk, present: (gpus, ram, disk, present),
+        st.lists(SIZES, max_size=4),
+        SIZES,
+        SIZES,
+        st.sets(st.sampled_from("ab")),
+    ),
+    max_size=4,
+).map(
+    lambda rows: [
+        Node(f"n{at}", ram, disk, tuple(Gpu(f"G{at}{of}", free) for of, free in enumerate(gpus)), frozenset(present))
+        for at, (gpus, ram, disk, present) in enumerate(rows)
+    ]
+)
+MODELS = st.lists(
+    st.builds(
+        lambda layers, **rest: Model("", tuple(w for w, _ in layers), tuple(c for _, c in layers), **rest),
+        st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=5),
+        rest_bytes=st.integers(0, 3),
+        overhead_bytes=st.integers(0, 2),
+        disk_bytes=st.integers(0, 6),
+        digest=st.sampled_from([None, "a", "b"]),
+        nodes=st.sampled_from([(), (), ("n0",), ("n1", "n9")]),
+        replicas=st.integers(1, 3),
+        gpu=st.sampled_from(["required", "preferred", "never"]),
+        split=st.booleans(),
+        priority=st.integers(0, 1),
+    ),
+    max_size=6,
+).map(
+    lambda models: [
+        dataclasses.replace(each, name=f"m{at}", disk_bytes={"a": 2, "b": 5}.get(each.digest or "", each.disk_bytes))
+        for at, each in enumerate(models)
+    ]
+)
+
+
+def left(nodes: list[Node], models: list[Model], found: Plan) -> dict[str, Node]:
+    """What a plan leaves, added up independently of the planner."""
+    rooms = {each.name: each for each in nodes}
+    keys = {each.name: each.key for each in models}
+    for each in found.placed:
+        room = rooms[each.node]
+        used = {share.uuid: share.bytes for share in each.shares}
+        gpus = tuple(Gpu(gpu.uuid, gpu.free_bytes - used.get(gpu.uuid, 0)) for gpu in room.gpus)
+        assert used.keys() <= {gpu.uuid for gpu in room.gpus}
+        rooms[each.node] = Node(
+            room.name, room.ram_bytes - each.ram_bytes, room.disk_bytes - each.disk_bytes, gpus, room.present | {keys[each.model]}
+        )
+    return rooms
+
+
+@pytest.mark.requirement("3.6.2", part="plan")
+@settings(max_examples=100, deadline=None)
+@given(NODES, MODELS)
+def test_nothing_is_given_away_twice(nodes: list[Node], models: list[Model]) -> None:
+    found = plan(nodes, models)
+    for room in left(nodes, models, found).values():
+        assert min((room.ram_bytes, room.disk_bytes, *(gpu.free_bytes for gpu in room.gpus))) >= 0
+    by_name = {each.name: each for each in models}
+    for placed in found.placed:
+        wanted = by_name[placed.model]
+        if placed.shares:
+            assert wanted.gpu != "never"
+            assert sum(share.weights_bytes for share in placed.shares) == wanted.weights_bytes
+            assert sum(share.cache_bytes for share in placed.shares) == wanted.cache_bytes
+            assert all(share.overhead_bytes == wanted.overhead_bytes for share in placed.shares)
+            assert len(placed.shares) == 1 or wanted.split
+        else:
+            assert wanted.gpu != "required"
+            assert placed.ram_bytes == wanted.whole_bytes
+        assert not wanted.nodes or placed.node in wanted.nodes
+    for each in models:
+        replicas = [one.replica for one in (*found.placed, *found.refused) if one.model == each.name]
+        assert sorted(replicas) == list(range(1, (len(each.nodes) or each.replicas) + 1))
+    # Files that are not there yet are counted once on a node.
+    for each in nodes:
+        for key in {one.key for one in models}:
+            first = [placed.disk_bytes for placed in found.placed if placed.node == each.name and by_name[placed.model].key == key]
+            assert sum(1 for size in first if size) <= 1
+
+
+@pytest.mark.requirement("3.6.2", part="plan")
+@settings(max_examples=60, deadline=None)
+@given(NODES, MODELS, st.randoms(use_true_random=False))
+def test_order_does_not_matter(nodes: list[Node], models: list[Model], random: Any) -> None:
+    shuffled = [dataclasses.replace(each, gpus=tuple(random.sample(each.gpus, len(each.gpus)))) for each in nodes]
+    random.shuffle(shuffled)
+    assert plan(shuffled, random.sample(models, len(models))) == plan(nodes, models)
+
+
+@pytest.mark.requirement("3.6.2", part="plan")
+@settings(max_examples=100, deadline=None)
+@given(NODES, MODELS)
+def test_what_fits_is_not_refused(nodes: list[Node], models: list[Model]) -> None:
+    """By an own, simple look at what the finished plan leaves."""
+    found = plan(nodes, models)
+    rooms = left(nodes, models, found)
+    by_name = {each.name: each for each in models}
+    for refused in found.refused:
+        wanted = by_name[refused.model]
+        for room in rooms.values() if refused.node is None else [rooms[refused.node]] if refused.node in rooms else []:
+            if wanted.key not in room.present and room.disk_bytes < wanted.disk_bytes:
+                continue
+            frees = sorted((gpu.free_bytes for gpu in room.gpus), reverse=True)
+            if wanted.gpu != "never":
+                assert all(free < wanted.whole_bytes for free in frees)
+                assert not (wanted.split and in_order(wanted, frees))
+            assert wanted.gpu == "required" or room.ram_bytes < wanted.whole_bytes
+
+
+def in_order(wanted: Model, frees: list[int]) -> bool:
+    """Whether its layers fit one after the other, tried in every way of cutting them."""
+    sizes = [weights + cache for weights, cache in zip(wanted.layer_weights, wanted.layer_cache, strict=True)]
+    if not sizes:
+        return False
+    sizes[-1] += wanted.rest_bytes
+
+    def fits(first: int, gpu: int) -> bool:
+        if first == len(sizes):
+            return True
+        if gpu == len(frees):
+            return False
+        return fits(first, gpu + 1) or any(
+            sum(sizes[first:end]) + wanted.overhead_bytes <= frees[gpu] and fits(end, gpu + 1) for end in range(first + 1, len(sizes) + 1)
+        )
+
+    return fits(0, 0)
+
+
+@pytest.mark.requirement("3.6.2", part="plan")
+def test_a_thousand_models_on_two_hundred_nodes() -> None:
+    nodes = [node(f"n{at:03}", *[(8, 16, 24, 80)[(at + of) % 4] for of in range(at % 8)], ram=64, disk=500) for at in range(200)]
+    models = [
+        model(
+            f"m{at:04}", 2 + at * 7 % 60, overhead=1, replicas=1 + at % 3, gpu=("required", "preferred", "never")[at % 3], split=at % 2 == 0
+        )
+        for at in range(1000)
+    ]
+    started = time.process_time()
+    found = plan(nodes, models)
+    took = time.process_time() - started
+    print(f"{len(found.placed)} placed, {len(found.refused)} refused in {took:.2f} s")
+    assert found.placed
+    assert found.refused
+    assert took < 2
+
+
+@pytest.mark.parametrize(
+    ("nodes", "models", "says"),
+    [
+        ([node("n1"), node("n1")], [], "named twice"),
+        ([Node("n1", 1, 1, (Gpu("G", 1), Gpu("G", 1)))], [], "named twice"),
+        ([Node("n1", -1, 1)], [], "less than nothing"),
+        ([], [model("m"), model("m")], "named twice"),
+        ([], [model("m", digest="a"), model("n", digest="a", disk=2)], "different sizes"),
+    ],
+)
+def test_nonsense(nodes: list[Node], models: list[Model], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        plan(nodes, models)
