@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import TypeGuard
 
 MAX_HEADER = 1 << 28  # the largest tokenizers are some 20 MiB
 MAX_STRING = 1 << 24
@@ -260,7 +261,7 @@ def _tensor(reader: _Reader) -> Tensor:
     return Tensor(name, shape, label, elements // block * size, offset)
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 

@@ -345,7 +345,7 @@ def plan(nodes: Sequence[Node], models: Sequence[Model]) -> Plan:
     placed: list[Placed] = []
     refused: list[Refused] = []
     for model in sorted(models, key=lambda model: (-model.priority, not model.nodes, -model.whole_bytes, model.name)):
-        wanted: list[str | None] = sorted(set(model.nodes)) or [None] * model.replicas
+        wanted: Sequence[str | None] = sorted(set(model.nodes)) or [None] * model.replicas
         for replica, node in enumerate(wanted, 1):
             found = cluster.choose(model, list(cluster.rooms) if node is None else [node])
             if found is None:
