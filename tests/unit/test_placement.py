@@ -119,6 +119,13 @@ def test_disk_that_is_short() -> None:
     assert refused.why == "Its files need 20,480 MiB of disk; n1 has most, 10,240 MiB free."
 
 
+@pytest.mark.requirement("3.6.4", part="plan")
+def test_disk_is_given_away_once() -> None:
+    found = plan([node("n1", 24, disk=10)], [model("a", 2, disk=6), model("b", 2, disk=6)])
+    assert [(one.model, one.disk_bytes) for one in found.placed] == [("a", 6 * GIB)]
+    assert "n1 has most, 4,096 MiB free" in found.refused[0].why
+
+
 @pytest.mark.requirement("3.5.3", part="plan")
 def test_nodes_of_facts() -> None:
     devices, _ = gpu_nvidia.parse_nvidia_smi(CAPTURE.read_text())
