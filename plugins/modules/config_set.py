@@ -93,7 +93,7 @@ options:
         elements: str
         default: []
   archives:
-    description: Tar archives to have unpacked.
+    description: Tar archives to have unpacked; those compressed by Zstandard need C(zstd) among the packages.
     type: list
     elements: dict
     default: []

@@ -358,6 +358,43 @@ def test_an_archive_cannot_write_outside_its_directory(machine: Systemd, tmp_pat
     assert not (machine.root / "etc/evil").exists() and not (machine.root / "opt/e").exists()
 
 
+def _linked(folder: Path, links: dict[str, str], then: str = "") -> dict[str, str]:
+    with tarfile.open(folder / "l.tar", "w") as tar:
+        for name, target in links.items():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.SYMTYPE, target
+            tar.addfile(member)
+        if then:
+            tar.addfile(tarfile.TarInfo(then))
+    sha = hashlib.sha256((folder / "l.tar").read_bytes()).hexdigest()
+    return {"path": "/opt/l", "sha256": sha, "uploaded": str(folder / "l.tar")}
+
+
+def test_links_inside_an_archive_are_kept(machine: Systemd, tmp_path: Path) -> None:
+    land(machine, specification(archives=[_linked(tmp_path, {"lib/a.so": "a.so.1", "b": "lib/../c"}, "lib/a.so.1")]))
+    assert os.readlink(machine.root / "opt/l/lib/a.so") == "a.so.1" and (machine.root / "opt/l/lib/a.so").is_file()
+
+
+@pytest.mark.parametrize("links", [{"a": "/etc"}, {"a": ".."}, {"d/a": "../../x"}, {"d": "s/t", "a": "d/../../x"}, {"a": "b/../../x"}])
+def test_links_out_of_an_archive_are_refused(machine: Systemd, tmp_path: Path, links: dict[str, str]) -> None:
+    (machine.root / "etc").mkdir(exist_ok=True)
+    # The fourth leads inside until another link is changed.
+    archive = _linked(tmp_path, {**links, **({"./d": "s"} if "d" in links else {})}, "a/evil")
+    with pytest.raises(engine.ConfigSetError, match="no plain file inside it"):
+        land(machine, specification(archives=[archive]))
+    assert not list(machine.root.rglob("evil"))
+
+
+@pytest.mark.skipif(not shutil.which("zstd"), reason="zstd is not installed here")
+def test_an_archive_of_zstandard(machine: Systemd, tmp_path: Path) -> None:
+    archive = _linked(tmp_path, {"b": "a"}, "a")
+    subprocess.run(["zstd", "-q", archive["uploaded"]], check=True)
+    archive["uploaded"] += ".zst"
+    archive["sha256"] = hashlib.sha256(Path(archive["uploaded"]).read_bytes()).hexdigest()
+    land(machine, specification(archives=[archive]))
+    assert (machine.root / "opt/l/b").is_file()
+
+
 def test_what_is_in_the_way_is_refused_before_the_journal(machine: Systemd) -> None:
     (machine.root / "etc/c.conf").mkdir()
     (machine.root / "etc/c.conf/kept").touch()

@@ -781,6 +781,55 @@ def test_a_password_in_an_endpoint_is_not_repeated() -> None:
     assert "CANARY" not in json.dumps(found)
 
 
+INSTALLED = {"ollama_manage": "install", "ollama_version": "0.11.4", "ollama_sha256_amd64": "a" * 64}
+
+
+@pytest.mark.parametrize(
+    ("more", "option", "says"),
+    [
+        ({"ollama_version": None}, "ollama_version", "no version is declared"),
+        ({"ollama_version": "../x"}, "ollama_version", "not a version"),
+        ({"ollama_sha256_amd64": None}, "ollama_sha256_amd64", "No archive has a checksum"),
+        ({"ollama_archive_arm64": "a.tgz"}, "ollama_sha256_arm64", "has no checksum"),
+        ({"ollama_archive_amd64": "http://example.com/a.tgz"}, "ollama_archive_amd64", "over HTTPS"),
+        ({"ollama_flavor": "parallama"}, "ollama_flavor", "no known public release"),
+        ({"ollama_kv_cache_type": "q8_0"}, "ollama_kv_cache_type", "flash attention"),
+        ({"ollama_migrate": True}, "ollama_models_path", "are to be kept"),
+        ({"ollama_keep_alive": "5 minutes\nX=1"}, "ollama_keep_alive", "not a duration"),
+        ({"ollama_releases_kept": 1}, "ollama_releases_kept", "at least 2"),
+    ],
+)
+@pytest.mark.requirement("3.3.1", "3.3.2", part="what is refused before any node is asked")
+def test_installations_of_ollama_that_are_refused(more: dict[str, Any], option: str, says: str) -> None:
+    assert judge(INSTALLED, ONE) == []
+    (found,) = judge({**INSTALLED, **more}, ONE)
+    assert found["option"] == option and says in found["message"] and found["remedy"]
+
+
+@pytest.mark.requirement("3.3.3", part="nobody's place is taken unasked")
+def test_who_has_the_port_of_an_installation() -> None:
+    mine = listener(11434, "ollama", "bzzz-ollama@0.service", "127.0.0.1")
+    other = listener(11434, "ollama", "ollama.service", "127.0.0.1")
+    assert judge_on({"n1": facts_of(ETH0, listeners=(mine,))}, INSTALLED) == []
+    (found,) = judge_on({"n1": facts_of(ETH0, listeners=(other,))}, INSTALLED)
+    assert found["option"] == "ollama_port" and "ollama_migrate: true" in found["remedy"]
+    migrating = {**INSTALLED, "ollama_migrate": True, "ollama_models_path": "/srv/models"}
+    assert judge_on({"n1": facts_of(ETH0, listeners=(other,))}, migrating) == []
+    nginx = listener(11434, "nginx", "nginx.service", "127.0.0.1")
+    (found,) = judge_on({"n1": facts_of(ETH0, listeners=(nginx,))}, migrating)
+    assert "nginx.service" in found["message"] and "migrate" not in found["remedy"]
+
+
+@pytest.mark.requirement("3.5.2", "3.4.5", part="a node without GPUs")
+def test_an_instance_per_gpu_needs_gpus() -> None:
+    (found,) = judge_on({"n1": NODE}, {**INSTALLED, "ollama_instances": "per_gpu"})
+    assert found["option"] == "ollama_instances" and "no GPU" in found["message"]
+    two = {**NODE, "bzzz_gpu": {"devices": [{"uuid": "GPU-a"}, {"uuid": "GPU-b"}]}}
+    assert judge_on({"n1": two}, {**INSTALLED, "ollama_instances": "per_gpu"}) == []
+    (found,) = judge_on({"n1": two}, {**INSTALLED, "ollama_instances": "per_gpu", "ollama_port": 8079})
+    assert found["option"] == "ollama_port" and "8080 is service_" in found["message"]
+
+
 # --- coordination ---
 
 

@@ -27,6 +27,7 @@ ACTION_ORDER = ("daemon_reload", "run", "load", "restart", "reload")
 # Packages must not start their services before these are configured; systemctl then does nothing and says so.
 OFFLINE = {**os.environ, "SYSTEMD_OFFLINE": "1", "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
 LOCKED = "Could not get lock"  # apt has waited long enough for whoever else installs
+ZSTANDARD = b"\x28\xb5\x2f\xfd"
 HIDDEN = "(not shown: it may hold secrets)\n"
 
 
@@ -105,13 +106,17 @@ class Effects:
         partial = path + PARTIAL
         shutil.rmtree(partial, ignore_errors=True)
         os.makedirs(partial, 0o755)
-        with tarfile.open(archive) as tar:
+        with tarfile.open(self._plain(archive)) as tar:
             for member in tar.getmembers():
                 member.uid = member.gid = 0
                 member.uname = member.gname = "root"
                 member.mode = (member.mode | 0o444) & 0o755
+                inside = os.path.realpath(partial) + "/"
                 target = os.path.realpath(os.path.join(partial, member.name))
-                if not (target + "/").startswith(os.path.realpath(partial) + "/") or not (member.isfile() or member.isdir()):
+                # Links are a library's names. Every later member is looked at again, along the links that are there by then.
+                linked = os.path.realpath(os.path.join(os.path.dirname(target), member.linkname)) if member.issym() else target
+                plain = member.isfile() or member.isdir() or (member.issym() and not os.path.isabs(member.linkname))
+                if not plain or not all((path + "/").startswith(inside) for path in (target, linked)):
                     raise ConfigSetError(
                         f"the archive for {path} holds '{member.name}', which is no plain file inside it; nothing was unpacked."
                     )
@@ -126,6 +131,18 @@ class Effects:
             shutil.rmtree(path)
         os.rename(partial, path)
         self._sync(path)
+
+    @staticmethod
+    def _plain(archive: str) -> str:
+        """The archive in a form that tarfile reads: Python before 3.14 knows nothing of Zstandard."""
+        with open(archive, "rb") as file:
+            if file.read(4) != ZSTANDARD:
+                return archive
+        # Beside it, in the upload's own directory, which is removed with it.
+        code, _out, error = run(["zstd", "-d", "-q", "-f", archive, "-o", f"{archive}.tar"], timeout=900)
+        if code:
+            raise ConfigSetError(f"the archive could not be decompressed by zstd: {_last(error)}; nothing was unpacked.")
+        return f"{archive}.tar"
 
     def run(self, argv: list[str], timeout: float = 900, env: dict[str, str] | None = None) -> tuple[int, str, str]:
         return run(argv, timeout=timeout, env=env)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..declaration import Declared
 
 LITERAL = (cluster_rules, ranges, downloads, network, ports, firewall, ssh, tls, ollama, resources, auth, service, coordination)
-EFFECTIVE = (downloads, network, ports, firewall, ssh, resources, coordination)
+EFFECTIVE = (downloads, network, ports, firewall, ssh, ollama, resources, coordination)
 
 
 def literal(declared: Mapping[str, Declared], cluster: Cluster) -> list[Problem]:

@@ -1,0 +1,174 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The cluster's own Ollama on nodes: installed, changed, upgraded, put back, and in the place of another one.
+
+What is installed is a stand-in: a small program that answers as Ollama does, and can be broken. Of GPUs there is nvidia-smi's stand-in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Tools
+
+from bzzz_setup.events import Refusal
+from bzzz_setup.lab import Lab
+
+pytestmark = pytest.mark.beside
+OWN, FOREIGN = "bzzz-node1", "bzzz-node2"
+CAPTURE = Path(__file__).parents[1] / "fixtures/gpu/nvidia-smi-q-x.tesla-t4.xml"
+MODELS = "/usr/share/ollama/.ollama/models"
+STAND_IN = """\
+#!/usr/bin/python3 -I
+import http.server, json, os, sys
+VERSION = "{version}"
+if "broken" in VERSION:
+    sys.exit("stand-in: broken on purpose")
+class Answers(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        names = sorted(os.listdir(os.environ["OLLAMA_MODELS"])) if os.path.isdir(os.environ["OLLAMA_MODELS"]) else []
+        said = {{"/api/version": {{"version": VERSION}}, "/api/tags": {{"models": [{{"name": name}} for name in names]}}}}[self.path]
+        body = json.dumps(said).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_):
+        pass
+host, _, port = os.environ["OLLAMA_HOST"].rpartition(":")
+http.server.HTTPServer((host, int(port)), Answers).serve_forever()
+"""
+UNIT = f"""\
+[Service]
+ExecStart=/usr/local/bin/ollama serve
+User=ollama
+Restart=always
+Environment=OLLAMA_HOST=127.0.0.1:11434 OLLAMA_MODELS={MODELS}
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+@pytest.fixture(scope="module")
+def bzzz(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tools]:
+    lab = Lab("install")
+    try:
+        lab.down()  # what a killed run left
+        lab.up(2)
+    except Refusal as reason:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(reason))
+    try:
+        yield Tools(lab, tmp_path_factory.mktemp("home"))
+    finally:
+        lab.down()
+
+
+def declared(bzzz: Tools, folder: Path, version: str, **options: Any) -> Path:
+    """An inventory folder that wants this version, with its archive in it."""
+    program = STAND_IN.format(version=version).encode()
+    member = tarfile.TarInfo("bin/ollama")
+    member.size, member.mode = len(program), 0o755
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        tar.addfile(member, io.BytesIO(program))
+    wanted = {
+        "ollama_manage": "install",
+        "ollama_version": version,
+        "ollama_archive_amd64": f"ollama-{version}.tgz",
+        "ollama_sha256_amd64": hashlib.sha256(packed.getvalue()).hexdigest(),
+        **options,
+    }
+    bzzz.declare(folder, wanted)
+    (folder / f"ollama-{version}.tgz").write_bytes(packed.getvalue())
+    return folder
+
+
+def apply(bzzz: Tools, folder: Path, node: str, code: int = 0) -> dict[str, Any]:
+    return bzzz.document("apply", "--only", "4", "--limit", node, folder=folder, code=code)
+
+
+def ask(bzzz: Tools, node: str, path: str = "/api/version", port: int = 11434) -> Any:
+    code = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode())"
+    return json.loads(bzzz.lab.exec(node, ["python3", "-c", code, f"http://127.0.0.1:{port}{path}"]).stdout)
+
+
+def shell(bzzz: Tools, node: str, script: str) -> str:
+    return bzzz.lab.exec(node, ["sh", "-c", script], check=False).stdout
+
+
+@pytest.mark.requirement("3.3.1", "3.3.4", "3.5.3", "3.5.4")
+def test_installed_changed_upgraded_and_put_back(bzzz: Tools, tmp_path: Path) -> None:
+    first = declared(bzzz, tmp_path / "1", "1.0.0")
+    bzzz.setup("plan", "--only", "4", "--limit", OWN, folder=first)  # check mode and diff on a fresh node
+    assert shell(bzzz, OWN, "ls /opt/bzzz/ollama 2>/dev/null") == ""
+    apply(bzzz, first, OWN)
+    assert ask(bzzz, OWN) == {"version": "1.0.0"}
+    shell(bzzz, OWN, "install -D -o ollama /dev/null /var/lib/bzzz-ollama/models/tiny")
+    assert apply(bzzz, first, OWN)["changes"] == []
+
+    better = {"ollama_num_parallel": 3, "ollama_gpu_overhead_mib": 512, "ollama_keep_alive": "1h", "ollama_memory_max_mib": 256}
+    second = declared(bzzz, tmp_path / "2", "1.1.0", **better)
+    report = apply(bzzz, second, OWN)
+    assert ask(bzzz, OWN) == {"version": "1.1.0"} and {check["status"] for check in report["checks"]} <= {"pass", "skip"}
+    environment = shell(bzzz, OWN, "tr '\\0' '\\n' </proc/$(systemctl show -P MainPID bzzz-ollama@0)/environ").splitlines()
+    assert {"OLLAMA_NUM_PARALLEL=3", "OLLAMA_GPU_OVERHEAD=536870912", "OLLAMA_KEEP_ALIVE=1h"} <= set(environment)
+    assert shell(bzzz, OWN, "systemd-analyze verify bzzz-ollama@0.service 2>&1 | grep ollama") == ""
+
+    broken = apply(bzzz, declared(bzzz, tmp_path / "3", "1.2.0-broken"), OWN, code=3)
+    (failure,) = broken["failures"]
+    assert "broken on purpose" in failure["message"] and "Remedy: correct ollama_version" in json.dumps(failure)
+    assert ask(bzzz, OWN) == {"version": "1.1.0"} and ask(bzzz, OWN, "/api/tags") == {"models": [{"name": "tiny"}]}
+    assert shell(bzzz, OWN, "systemctl is-enabled bzzz-ollama@0").strip() == "enabled"
+    assert apply(bzzz, second, OWN)["failures"] == [] and ask(bzzz, OWN) == {"version": "1.1.0"}
+
+
+@pytest.mark.requirement("3.4.5", "3.5.2")
+def test_one_instance_per_gpu(bzzz: Tools, tmp_path: Path) -> None:
+    capture = CAPTURE.read_text(encoding="utf-8")
+    (card,) = re.findall(r"^ *<gpu id=.*?^ *</gpu>\n", capture, re.DOTALL | re.MULTILINE)
+    other = card.replace("GPU-d37e67a5", "GPU-00000000").replace("00000000:00:1E.0", "00000000:01:1E.0")
+    two = capture.replace(card, card + other).replace("<attached_gpus>1<", "<attached_gpus>2<")
+    bzzz.lab.exec(OWN, ["sh", "-c", "cat > /usr/local/share/gpus.xml"], stdin=two)
+    tool = "#!/bin/sh\ncase $1 in -q) cat /usr/local/share/gpus.xml;; esac\n"
+    bzzz.lab.exec(OWN, ["sh", "-c", "cat > /usr/local/bin/nvidia-smi; chmod 755 /usr/local/bin/nvidia-smi"], stdin=tool)
+    report = apply(bzzz, declared(bzzz, tmp_path / "gpus", "1.1.0", ollama_instances="per_gpu"), OWN)
+    assert {check["status"] for check in report["checks"]} <= {"pass", "skip"}
+    for number, uuid in enumerate(("GPU-d37e67a5", "GPU-00000000")):
+        assert ask(bzzz, OWN, port=11434 + number) == {"version": "1.1.0"}
+        environment = shell(bzzz, OWN, f"tr '\\0' '\\n' </proc/$(systemctl show -P MainPID bzzz-ollama@{number})/environ")
+        assert f"CUDA_VISIBLE_DEVICES={uuid}" in environment
+
+
+@pytest.mark.requirement("3.3.3", "3.3.4")
+def test_another_ones_place_is_taken_only_when_asked(bzzz: Tools, tmp_path: Path) -> None:
+    program = STAND_IN.format(version="0.9.0")
+    bzzz.lab.exec(FOREIGN, ["sh", "-c", "cat > /usr/local/bin/ollama; chmod 755 /usr/local/bin/ollama"], stdin=program)
+    bzzz.lab.exec(FOREIGN, ["sh", "-c", "cat > /etc/systemd/system/ollama.service"], stdin=UNIT)
+    shell(bzzz, FOREIGN, f"useradd -r -s /bin/false -U -d /usr/share/ollama ollama; install -D /dev/null {MODELS}/theirs")
+    shell(bzzz, FOREIGN, "chown -R ollama: /usr/share/ollama; systemctl enable --now ollama")
+
+    refused = bzzz.setup("apply", "--only", "4", "--limit", FOREIGN, folder=declared(bzzz, tmp_path / "1", "1.0.0"), code=2)
+    assert "ollama_migrate: true" in re.sub(r"\s+", " ", refused.stdout + refused.stderr)
+    assert ask(bzzz, FOREIGN) == {"version": "0.9.0"}
+
+    migrate = {"ollama_migrate": True, "ollama_models_path": MODELS}
+    apply(bzzz, declared(bzzz, tmp_path / "2", "1.0.0-broken", **migrate), FOREIGN, code=3)
+    assert shell(bzzz, FOREIGN, "systemctl is-active ollama; systemctl is-enabled ollama").split() == ["active", "enabled"]
+    assert ask(bzzz, FOREIGN) == {"version": "0.9.0"}
+
+    good = declared(bzzz, tmp_path / "3", "1.0.0", **migrate)
+    apply(bzzz, good, FOREIGN)
+    assert ask(bzzz, FOREIGN) == {"version": "1.0.0"} and ask(bzzz, FOREIGN, "/api/tags") == {"models": [{"name": "theirs"}]}
+    assert shell(bzzz, FOREIGN, "systemctl is-active ollama; systemctl is-enabled ollama").split() == ["inactive", "disabled"]
+    assert apply(bzzz, good, FOREIGN)["changes"] == []
