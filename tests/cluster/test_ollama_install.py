@@ -126,8 +126,8 @@ def test_installed_changed_upgraded_and_put_back(bzzz: Tools, tmp_path: Path) ->
     assert shell(bzzz, OWN, "systemd-analyze verify bzzz-ollama@0.service 2>&1 | grep ollama") == ""
 
     broken = apply(bzzz, declared(bzzz, tmp_path / "3", "1.2.0-broken"), OWN, code=3)
-    (failure,) = broken["failures"]
-    assert "broken on purpose" in failure["message"] and "Remedy: correct ollama_version" in json.dumps(failure)
+    told = json.dumps(broken["failures"])
+    assert "broken on purpose" in told and "correct ollama_version" in told and "as it was before" in told, told
     assert ask(bzzz, OWN) == {"version": "1.1.0"} and ask(bzzz, OWN, "/api/tags") == {"models": [{"name": "tiny"}]}
     assert shell(bzzz, OWN, "systemctl is-enabled bzzz-ollama@0").strip() == "enabled"
     assert apply(bzzz, second, OWN)["failures"] == [] and ask(bzzz, OWN) == {"version": "1.1.0"}

@@ -358,6 +358,16 @@ def test_an_archive_cannot_write_outside_its_directory(machine: Systemd, tmp_pat
     assert not (machine.root / "etc/evil").exists() and not (machine.root / "opt/e").exists()
 
 
+def test_a_link_to_a_directory_is_put_back(machine: Systemd) -> None:
+    """Where it is no longer declared it leads where it led before the set came; a roll-back needs the same copy."""
+    (machine.root / "opt/mine").mkdir(parents=True)
+    (machine.root / "opt/current").symlink_to("mine")
+    land(machine, specification(links=[{"path": "/opt/current", "target": "ours"}]))
+    assert os.readlink(machine.root / "opt/current") == "ours"
+    land(machine, specification())
+    assert os.readlink(machine.root / "opt/current") == "mine"
+
+
 def _linked(folder: Path, links: dict[str, str], then: str = "") -> dict[str, str]:
     with tarfile.open(folder / "l.tar", "w") as tar:
         for name, target in links.items():

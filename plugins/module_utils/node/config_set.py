@@ -316,7 +316,8 @@ class ConfigSet:
         number = self.state["generation"] + 1
         for index, operation in enumerate(operations):
             path = self.root + operation["path"]
-            if operation["kind"] == "directory" or not os.path.lexists(path) or os.path.isdir(path):
+            # A link to a directory is kept as well: it may be what leads to the release that ran.
+            if operation["kind"] == "directory" or not os.path.lexists(path) or (os.path.isdir(path) and not os.path.islink(path)):
                 continue
             operation["previous"] = f"previous-{index}"
             self.do.copy(path, f"{self.generation(number)}/previous-{index}")
