@@ -107,7 +107,7 @@ def shell(bzzz: Tools, node: str, script: str) -> str:
     return bzzz.lab.exec(node, ["sh", "-c", script], check=False).stdout
 
 
-@pytest.mark.requirement("3.3.1", "3.3.4", "3.5.3", "3.5.4")
+@pytest.mark.requirement("3.3.1", "3.3.4", "3.5.3", "3.5.4", part="with a stand-in for Ollama")
 def test_installed_changed_upgraded_and_put_back(bzzz: Tools, tmp_path: Path) -> None:
     first = declared(bzzz, tmp_path / "1", "1.0.0")
     bzzz.setup("plan", "--only", "4", "--limit", OWN, folder=first)  # check mode and diff on a fresh node
@@ -133,7 +133,7 @@ def test_installed_changed_upgraded_and_put_back(bzzz: Tools, tmp_path: Path) ->
     assert apply(bzzz, second, OWN)["failures"] == [] and ask(bzzz, OWN) == {"version": "1.1.0"}
 
 
-@pytest.mark.requirement("3.4.5", "3.5.2")
+@pytest.mark.requirement("3.4.5", "3.5.2", part="with a stand-in for Ollama")
 def test_one_instance_per_gpu(bzzz: Tools, tmp_path: Path) -> None:
     capture = CAPTURE.read_text(encoding="utf-8")
     (card,) = re.findall(r"^ *<gpu id=.*?^ *</gpu>\n", capture, re.DOTALL | re.MULTILINE)
@@ -150,7 +150,7 @@ def test_one_instance_per_gpu(bzzz: Tools, tmp_path: Path) -> None:
         assert f"CUDA_VISIBLE_DEVICES={uuid}" in environment
 
 
-@pytest.mark.requirement("3.3.3", "3.3.4")
+@pytest.mark.requirement("3.3.3", "3.3.4", part="migration, with a stand-in for Ollama")
 def test_another_ones_place_is_taken_only_when_asked(bzzz: Tools, tmp_path: Path) -> None:
     program = STAND_IN.format(version="0.9.0")
     bzzz.lab.exec(FOREIGN, ["sh", "-c", "cat > /usr/local/bin/ollama; chmod 755 /usr/local/bin/ollama"], stdin=program)
