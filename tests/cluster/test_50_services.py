@@ -164,6 +164,39 @@ def test_the_status_page_after_signing_in(cluster: Tools, api: Api) -> None:
     assert cookie.secure and cookie.has_nonstandard_attr("HttpOnly")
 
 
+# A UNIX socket as `bzzz-setup web --coordinator` makes it; it tells what it is asked, once.
+WIZARD = """
+import grp, http.server, os, socketserver
+os.makedirs("/run/bzzz-setup", mode=0o750, exist_ok=True)
+group = grp.getgrnam("bzzz").gr_gid
+class Asked(http.server.BaseHTTPRequestHandler):
+    client_address = ("", 0)
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(f"{self.path} for {self.headers['x-forwarded-for']}".encode())
+    def log_message(self, *_):
+        pass
+os.umask(0o117)
+with socketserver.UnixStreamServer("/run/bzzz-setup/wizard.sock", Asked) as server:
+    for path in ("/run/bzzz-setup", server.server_address):
+        os.chown(path, -1, group)
+    server.handle_request()
+os.unlink(server.server_address)
+"""
+
+
+@pytest.mark.requirement("T1", part="the sandbox lets the service reach the wizard of its node")
+def test_setup_is_handed_on_to_a_wizard_that_runs_there(cluster: Tools, api: Api) -> None:
+    node = cluster.nodes[0]
+    assert api.get(node, "/setup/", token="").status_code == 503
+    cluster.lab.exec(node, ["systemd-run", "--quiet", "--unit=wizard-stand-in", "python3", "-c", WIZARD])
+    path = "/setup/step/2?x=1"
+    answer = wait_for("the wizard answers", lambda: (told := api.get(node, path, token="")).status_code == 200 and told, 20)
+    assert answer
+    assert answer.text == f"/step/2?x=1 for {next(cluster.lab.subnet.hosts())}"
+
+
 @pytest.mark.requirement("5.1.1")
 @pytest.mark.requirement("5.2.1", part="published")
 def test_published_capabilities_are_the_machines(cluster: Tools, api: Api) -> None:
