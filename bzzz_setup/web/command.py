@@ -169,7 +169,7 @@ def _directory() -> Directory:
     return Directory(FileStore(paths.config(".web") / "accounts.json"), settings.lockout_failures, settings.lockout_seconds)
 
 
-def _wizard(folder: Path, cookie: str | None) -> Wizard:
+def _wizard(folder: Path, cookie: str | None = None) -> Wizard:
     directory = _directory()
     directory.refresh()
     directory.start()

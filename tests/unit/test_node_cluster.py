@@ -168,10 +168,13 @@ def test_losing_the_etcd_leader_never_makes_two_primaries(cluster: Cluster) -> N
         # A primary that stands still for longer than its lease must not wake up as primary.
         first = cluster.nodes[wait_for(nodes[0].primary, 10, "a primary")]
         others = [node for node in nodes if node is not first]
+        term = wait_for(lambda: (first.get("/api/v1/node") or {}).get("term"), 10, "its term")
         first.pause()
         wait_for(lambda: others[0].primary() in {node.name for node in others}, LEASE + 5, "another takes over")
         first.resume()
-        assert not first.claims()
+        # On a machine with much to do it may have been elected anew by now.
+        woken = first.get("/api/v1/node")
+        assert woken and (not woken["primary"] or woken["term"] > term)
         wait_for(lambda: len({node.primary() for node in nodes}) == 1, 10, "all agree again")
     assert watch.count > 50
 

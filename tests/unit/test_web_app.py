@@ -45,7 +45,7 @@ def front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Front:
 
 @pytest.fixture
 def wizard(front: Front) -> Iterator[Wizard]:
-    wizard = command._wizard(front.inventory, secure=False)
+    wizard = command._wizard(front.inventory)
     yield wizard
     assert wizard.gate.directory
     wizard.gate.directory.stop()
@@ -102,7 +102,7 @@ def test_the_first_account_is_made_once_by_whoever_has_the_token(
     assert client.get(f"{API}/welcome").json()["claimed"] and client.get(f"{API}/welcome").json()["me"]["name"] == "anna"
     refused(client.post(f"{API}/claim", json={**body, "name": "bert"}), 409)
     # So it is for the next process, which knows her, too.
-    again = command._wizard(wizard.draft.source, secure=False)
+    again = command._wizard(wizard.draft.source)
     assert not again.claim.open
     again.gate.directory.stop()
     assert client.delete(f"{API}/session", headers=ORIGIN).status_code == 204

@@ -66,7 +66,7 @@ def wizard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wizard]:
     monkeypatch.setattr(Runs, "cancel", lambda self: True)
     monkeypatch.setattr(Runs, "problems", lambda self, folder: [problem("service_port", "Port 3000 is also another's.", "Choose another.")])
     monkeypatch.setattr(Runs, "files", lambda self, kind, folder: b"PK")
-    wizard = command._wizard(front.inventory, secure=False)
+    wizard = command._wizard(front.inventory)
     yield wizard
     assert wizard.gate.directory
     wizard.gate.directory.stop()

@@ -103,7 +103,7 @@ def test_over_http_it_goes_out_and_comes_in(front: Front, tmp_path: Path, monkey
     monkeypatch.delenv("ANSIBLE_COLLECTIONS_PATH")
     folder = tmp_path / "example"
     shutil.copytree(EXAMPLE, folder)
-    wizard = command._wizard(folder, secure=False)
+    wizard = command._wizard(folder)
     with TestClient(build(wizard, frozenset({"testserver"}))) as client:
         client.headers["Origin"] = "http://testserver"
         body = {"token": wizard.claim.token, "name": "anna", "password": "correct horse battery"}

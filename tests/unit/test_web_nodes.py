@@ -31,7 +31,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
     sights.detected(front, sights.machines())
-    wizard = command._wizard(front.inventory, secure=False)
+    wizard = command._wizard(front.inventory)
     with TestClient(build(wizard, frozenset({"testserver"})), headers=ORIGIN) as client:
         body = {"token": wizard.claim.token, "name": "anna", "password": "correct horse battery"}
         assert client.post(f"{API}/claim", json=body).status_code == 201

@@ -26,6 +26,7 @@ from bzzz_setup import init
 from bzzz_setup.declaration import HOSTS, MAIN, VAULT, Declaration, dump, encrypted, typed
 from bzzz_setup.events import Refusal
 from bzzz_setup.node import config
+from bzzz_setup.node.auth.gate import COOKIE
 from bzzz_setup.web import command
 from bzzz_setup.web.app import build
 from bzzz_setup.web.outside import declared
@@ -71,7 +72,7 @@ def declares(front: Front, options: dict[str, Any], secrets: dict[str, str]) -> 
 @contextlib.contextmanager
 def served(front: Front) -> Iterator[tuple[TestClient, Wizard]]:
     """The wizard, and its administrator."""
-    wizard = command._wizard(front.inventory, secure=False)
+    wizard = command._wizard(front.inventory)
     with TestClient(build(wizard, frozenset({"testserver"})), headers=ORIGIN, follow_redirects=False) as client:
         done = client.post(f"{API}/claim", json={"token": wizard.claim.token, "name": "anna", "password": PASSWORD})
         assert done.status_code == 201, done.text
@@ -199,7 +200,7 @@ def test_a_provider_that_is_away_keeps_nobody_else_out(front: Front) -> None:
 
 @pytest.mark.requirement("2.4.0", part="the wizard: cookies under HTTPS")
 def test_sign_out_takes_the_session_away_under_https(front: Front) -> None:
-    wizard = command._wizard(front.inventory, secure=True)
+    wizard = command._wizard(front.inventory, COOKIE)
     with TestClient(build(wizard, frozenset({"testserver"})), base_url="https://testserver") as client:
         body = {"token": wizard.claim.token, "name": "anna", "password": PASSWORD}
         assert client.post(f"{API}/claim", json=body).status_code == 201

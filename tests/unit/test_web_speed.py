@@ -52,7 +52,7 @@ def connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[http
     run = paths.state("trial") / "runs" / RUN
     run.mkdir(parents=True)
     (run / "events.jsonl").write_text("".join(f"{event.to_json()}\n" for event in events))
-    wizard = command._wizard(front.inventory, secure=False)
+    wizard = command._wizard(front.inventory)
     assert wizard.gate.directory
     now = int(time.time())
     wizard.gate.directory.write(None, User("anna", "admin", hashed(PASSWORD), now, now, "test"))
