@@ -62,6 +62,14 @@ def browser(say: Callable[[str], None]) -> str:
     return next(found for name in names if (found := shutil.which(name)))
 
 
+def database(say: Callable[[str], None]) -> None:
+    """Have PostgreSQL's programs, installed by apt where they are missing; tests start one of their own. Raises Refusal."""
+    if not any(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        if os.geteuid() != 0:
+            raise _refusal("these tests need PostgreSQL", "Run: sudo apt-get install postgresql - or run this as root.")
+        _install(["postgresql"], say)
+
+
 def _not_answering(remedy: str) -> Refusal:
     return _refusal(f"Docker does not answer: {_docker_says()}", remedy)
 

@@ -98,6 +98,7 @@ def _prepare(*, lab: bool, browser: bool, ollama: bool) -> None:
     with ThreadPoolExecutor(1) as pool:
         release_made = pool.submit(_build_releases)
         wanted: list[Callable[[], object]] = [functools.partial(machine.unpacked, TOOLS, UNPACKED, typer.echo)]
+        wanted += [functools.partial(machine.database, typer.echo)]
         wanted += [functools.partial(machine.prepare, typer.echo)] if lab else []
         wanted += [functools.partial(machine.browser, typer.echo)] if browser else []
         for have in wanted:  # apt does one thing at a time
