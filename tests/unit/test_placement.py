@@ -147,6 +147,49 @@ def test_nodes_of_facts() -> None:
     assert node_of("n2", {}, disk_mib=5) == Node("n2", 0, 5 * MIB)
 
 
+@pytest.mark.requirement("3.6.2", part="plan")
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_gpu_is_given_away_once(replicas: int) -> None:
+    models = [model("a", 6, gpu="required", replicas=replicas), model("b", 5, gpu="required")]
+    found = plan([node("n1", 10)], models)
+    assert [(one.model, one.replica) for one in found.placed] == [("a", 1)]
+    assert "most free on one GPU is 4,096 MiB" in found.refused[-1].why
+    exactly = plan([node("n1", 10)], [model("a", 6, gpu="required"), model("b", 4, gpu="required")])
+    assert [one.shares[0].free_bytes for one in exactly.placed] == [10 * GIB, 4 * GIB]
+
+
+@pytest.mark.requirement("3.6.2", part="plan")
+def test_memory_is_given_away_once() -> None:
+    found = plan([node("n1", ram=10)], [model("a", 6, gpu="never"), model("b", 5, gpu="never")])
+    assert [(one.model, one.ram_bytes) for one in found.placed] == [("a", 6 * GIB)]
+    assert "most free memory is 4,096 MiB" in found.refused[0].why
+
+
+@pytest.mark.requirement("3.6.2", part="plan")
+def test_layers_as_they_are_split() -> None:
+    """The rest goes with the last layer, the overhead on each GPU, and no layer is cut."""
+    uneven = Model("m", (2, 3, 4), (1, 0, 1), rest_bytes=2, overhead_bytes=1)
+    gpus = (Gpu("A", 8), Gpu("B", 7))
+    (placed,) = plan([Node("n1", 0, 0, (Gpu("A", 9), Gpu("B", 8)))], [uneven]).placed
+    assert [(share.uuid, share.layers, share.weights_bytes, share.cache_bytes, share.overhead_bytes) for share in placed.shares] == [
+        ("A", 2, 5, 1, 1),
+        ("B", 1, 6, 1, 1),
+    ]
+    assert plan([Node("n1", 0, 0, gpus)], [uneven]).refused, "the last layer, the rest and the overhead need 8"
+    assert plan([Node("n1", 0, 0, (Gpu("A", 6), Gpu("B", 6), Gpu("C", 6)))], [dataclasses.replace(uneven, rest_bytes=0)]).placed
+    assert plan([Node("n1", 0, 0, gpus)], [dataclasses.replace(uneven, split=False)]).refused
+
+
+@pytest.mark.requirement("3.6.2", part="plan")
+def test_the_larger_comes_first() -> None:
+    """The smaller one, taken first, would leave too little for the larger."""
+    for models in ([model("a", 4, gpu="required"), model("b", 8, gpu="required")], [model("b", 4), model("a", 8)]):
+        found = plan([node("n1", 10, ram=0)], models)
+        assert [one.model for one in found.placed] == [max(models, key=lambda each: each.whole_bytes).name]
+    declared_first = plan([node("n1", 10, ram=0)], [model("a", 8), model("b", 4, nodes=("n1",))])
+    assert [one.model for one in declared_first.placed] == ["b"]
+
+
 SIZES = st.integers(0, 12)
 NODES = st.lists(
     st.builds(
