@@ -42,6 +42,7 @@ ELSEWHERE = {
     "import": ("portable", "import_"),
     "web": ("web.command", "web"),
     "watch": ("watch", "watch"),
+    "models": ("models", "app"),
     "lab": ("lab", "app"),
     "demo": ("lab", "demo"),
     "test": ("testing", "test"),

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from ..declaration import Declared
 
 # Options that have one value for the whole cluster.
-COMMON = (("declaration", "cluster_name"), ("coordination", "lease_seconds"), ("coordination", "primary"), ("tls", "mode"))
+COMMON = (
+    *(("declaration", "cluster_name"), ("coordination", "lease_seconds"), ("coordination", "primary"), ("tls", "mode")),
+    *(("models", "wanted"), ("models", "placement")),
+)
 
 
 def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Problem]:

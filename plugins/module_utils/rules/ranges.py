@@ -22,6 +22,8 @@ RANGES: dict[tuple[str, str], tuple[float, float | None, str]] = {
     ("detection", "memory_min_mib"): (0, None, "there is no less than nothing"),
     ("detection", "tool_timeout_seconds"): (1, 120, "a tool needs some time, and detection must end"),
     ("firewall", "revert_seconds"): (20, 3600, "a new connection may take 15 seconds, and a locked-out operator should not wait for long"),
+    ("models", "ram_reserve_mib"): (0, None, "there is no less than nothing"),
+    ("models", "vram_reserve_mib"): (0, None, "there is no less than nothing"),
     ("network", "clock_offset_max_seconds"): (0.01, 3600, "clocks are not compared more exactly than that"),
     ("network", "latency_max_ms"): (0.1, 60000, "no network is faster"),
     ("network", "loss_max_percent"): (0, 100, "there is no more than all"),

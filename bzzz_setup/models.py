@@ -1,0 +1,119 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Where the models would go: `bzzz-setup models plan`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bzzz_setup import cli, paths, run, terminal
+from bzzz_setup.events import ExitCode
+from bzzz_setup.report import Report, clock, count, gib
+
+PLAYBOOK = "bzzz.cluster.models_plan"
+WIDTH = 24
+# Part -> what it is called, its letter in a bar, and its colour.
+PARTS = {
+    "weights_bytes": ("weights", "█", "blue"),
+    "cache_bytes": ("KV cache", "▓", "magenta"),
+    "overhead_bytes": ("overhead", "▒", "yellow"),
+    "reserved_bytes": ("in use or reserved", "░", "dim"),
+    "free_bytes": ("free", "·", "green"),
+}
+
+app = typer.Typer(help="The models of the cluster.", no_args_is_help=True, epilog=cli.EPILOG)
+
+
+@app.callback()
+def models() -> None:
+    """Which models the cluster is to hold. So far they are planned only; nothing is pulled."""
+
+
+@app.command("plan")
+def plan(
+    limit: cli.LimitOption = None,
+    ask_pass: cli.AskPassOption = False,
+    ask_become_pass: cli.AskBecomePassOption = False,
+    inventory: cli.InventoryOption = None,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Show which model would go on which node and GPU, with the figures, and what fits nowhere. Changes nothing."""
+    with cli._command(inventory, as_json) as call:
+        passwords = cli._passwords(ask_pass, ask_become_pass)
+        job = run.Job("models-plan", paths.inventory(call.inventory), [PLAYBOOK], limit=limit, passwords=passwords)
+        report, _ = cli._run(job, call.as_json)
+        found = next((facts["bzzz_models"] for facts in report.facts.values() if "bzzz_models" in facts), None)
+        if call.as_json:
+            rest = {"problems": report.problems, "failures": report.failures, "exit_code": int(report.exit_code)}
+            cli._print_json({**(found or {"nodes": {}, "placed": [], "refused": [], "unknown": []}), **rest})
+        else:
+            show(cli._out(False), report, found)
+        raise typer.Exit(report.exit_code)
+
+
+def show(out: Console, report: Report, found: dict[str, Any] | None) -> None:
+    """The plan, or why there is none."""
+    if found:
+        show_plan(out, found)
+    if found is None or report.exit_code not in (ExitCode.FINE, ExitCode.CHECKS_FAILED):
+        terminal.show_report(out, report)
+        return
+    # What is said of the models is in the plan.
+    terminal.show_problems(out, [one for one in report.problems if one["option"] != "models_wanted"])
+    placed, refused, unknown = (len(found[part]) for part in ("placed", "refused", "unknown"))
+    told = [f"{count(placed, 'replica')} placed", f"{refused} nowhere", f"{count(unknown, 'model')} not planned", clock(report.seconds)]
+    out.print(("[red]Not all fits[/]" if refused else "[green]Fine[/]") + f". models plan of cluster {report.cluster}: {', '.join(told)}.")
+
+
+def show_plan(out: Console, found: dict[str, Any]) -> None:
+    """A bar for each GPU and each node's memory, then each decision in words."""
+    if not (found["placed"] or found["refused"] or found["unknown"]):
+        out.print("No models are wanted. Name them in models_wanted, in group_vars/bzzz/main.yml.")
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("node", "place", "", "weights", "KV cache", "overhead", "reserved", "free", "models"):
+        table.add_column(column, overflow="fold", no_wrap=column == "")
+    for name, node in found["nodes"].items():
+        for gpu in node["gpus"]:
+            table.add_row(*_row(name, f"{gpu['name']} {gpu['uuid']}".strip(), gpu))
+        table.add_row(*_row(name, "memory", node["memory"]))
+        path, taken, free = (node["disk"][part] for part in ("path", "taken_bytes", "free_bytes"))
+        table.add_row(escape(name), escape(f"disk {path}"), "", "", "", "", "", _size(free), f"[dim]{_size(taken)} to pull[/]")
+    out.print(table)
+    out.print("  ".join(f"[{style}]{letter}[/] {words}" for words, letter, style in PARTS.values()))
+    for name, node in found["nodes"].items():
+        for reason in node["left_out"]:
+            out.print(f" [yellow]![/] {escape(name)}: not used: {escape(reason)}")
+    for one in found["placed"]:
+        out.print(f" [green]✔[/] {escape(one['model'])} {one['replica']} on {escape(one['node'])}: {escape(one['why'])}")
+    for one in found["refused"]:
+        where = f" on {escape(one['node'])}" if one["node"] else ""
+        out.print(f" [red]✘[/] {escape(one['model'])} {one['replica']} fits nowhere{where}. {escape(one['why'])}")
+        out.print(f"     {escape(one['remedy'])}")
+    for one in found["unknown"]:
+        out.print(f" [yellow]![/] {escape(one['model'])}: {escape(one['why'])}")
+        out.print(f"     {escape(one['remedy'])}")
+
+
+def bar(parts: dict[str, Any], width: int = WIDTH) -> str:
+    """One letter for each part of the whole, with Rich's markup."""
+    total, before, told = parts["total_bytes"] or 1, 0, ""
+    for part, (_, letter, style) in PARTS.items():
+        after = before + parts[part]
+        length = round(after * width / total) - round(before * width / total)
+        told += f"[{style}]{letter * length}[/]" if length > 0 else ""
+        before = after
+    return told
+
+
+def _row(node: str, place: str, parts: dict[str, Any]) -> list[str]:
+    return [escape(node), escape(place), bar(parts), *(_size(parts[part]) for part in PARTS), escape(", ".join(parts["models"]))]
+
+
+def _size(size: int) -> str:
+    return gib(size / (1 << 20)) or "0"

@@ -1,0 +1,147 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""From declaration and facts to a plan, and what of it is told. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..rules.resources import mount_of
+from .gguf import Geometry
+from .placement import CACHE_TYPES, MIB, Model, Node, Plan, model_of, node_of, plan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..declaration import Declared
+
+# Where the models lie: of the cluster's own Ollama, and of one that Ollama's installer has made.
+OWN_PATH, FOREIGN_PATH = "/var/lib/bzzz-ollama/models", "/usr/share/ollama/.ollama/models"
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A plan, what it was made of, and the models of which too little is known: name, why, and what to do."""
+
+    plan: Plan
+    nodes: tuple[Node, ...]
+    models: tuple[Model, ...]
+    unknown: tuple[tuple[str, str, str], ...]
+
+
+def full(name: str) -> str:
+    """A name with its tag."""
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+
+
+def wanted(declared: Mapping[str, Declared]) -> list[dict[str, Any]]:
+    """The models that the cluster wants; the same on every node."""
+    return next((roles["models"]["wanted"] for roles in declared.values()), [])
+
+
+def disk(roles: Declared, seen: Mapping[str, Any]) -> tuple[str, int]:
+    """Where a node's models lie, and how much of it may be used, in MiB."""
+    path = roles["ollama"]["models_path"] or (OWN_PATH if roles["ollama"]["manage"] == "install" else FOREIGN_PATH)
+    mount = mount_of(path, (seen.get("bzzz_system") or {}).get("mounts") or []) or {}
+    return path, max((mount.get("available_mib") or 0) - roles["resources"]["disk_free_min_mib"], 0)
+
+
+def outlook(declared: Mapping[str, Declared], facts: Mapping[str, Mapping[str, Any]]) -> Outlook:
+    """The plan for the nodes whose facts are known. The declaration has passed `rules.models.literal`."""
+    held: dict[str, dict[str, Any]] = {}
+    nodes: list[Node] = []
+    for name, seen in facts.items():
+        options = declared[name]["models"]
+        there = [one for one in ((seen.get("bzzz_system") or {}).get("ollama") or {}).get("models") or [] if one.get("name")]
+        held.update({full(one["name"]): one for one in there})
+        nodes.append(
+            node_of(
+                name,
+                seen,
+                disk_mib=disk(declared[name], seen)[1],
+                vram_reserve_mib=options["vram_reserve_mib"],
+                ram_reserve_mib=options["ram_reserve_mib"],
+                present=[key for one in there for key in (full(one["name"]), one.get("digest")) if key],
+            )
+        )
+    # Where nodes differ, as for the one that needs most: a place is not known before.
+    caches = {roles["ollama"]["kv_cache_type"] for roles in declared.values()}
+    cache_type = next((one for one in CACHE_TYPES if one in caches), "f16")
+    models: list[Model] = []
+    unknown: list[tuple[str, str, str]] = []
+    for one in wanted(declared):
+        size: int | None = one["size_mib"] or (held.get(full(one["name"])) or {}).get("size_mib")
+        lacks = [option for option, there in (("size_mib", size), ("geometry", one["geometry"])) if not there]
+        if lacks:
+            why = f"Nothing tells its {' and '.join(lacks)}, so it is not planned."
+            unknown.append(
+                (one["name"], why, f"Set {' and '.join(lacks)} of {one['name']} in models_wanted; docs/models.md says where to look.")
+            )
+            continue
+        models.append(_model(one, size, cache_type))
+    return Outlook(plan(nodes, models), tuple(nodes), tuple(models), tuple(unknown))
+
+
+def _model(one: Mapping[str, Any], size_mib: int, cache_type: str) -> Model:
+    told = one["geometry"]
+    head = told["head_length"] or max(told["embedding"] // told["heads"], 1)
+    geometry = Geometry(
+        architecture="",
+        weights_bytes=size_mib * MIB,
+        file_bytes=size_mib * MIB,
+        block_count=told["layers"],
+        context_length=None,
+        embedding_length=told["embedding"],
+        head_count=told["heads"],
+        head_count_kv=(told["heads_kv"],) * told["layers"],
+        key_length=head,
+        value_length=head,
+        vocabulary=told["vocabulary"],
+        digest=one["digest"] and one["digest"].removeprefix("sha256:").lower(),
+    )
+    return model_of(
+        full(one["name"]),
+        geometry,
+        context=one["context"],
+        parallel=one["parallel"],
+        cache_type=cache_type,
+        overhead=None if one["overhead_mib"] is None else one["overhead_mib"] * MIB,
+        nodes=tuple(one["nodes"] or ()),
+        **{wish: one[wish] for wish in ("replicas", "gpu", "split", "priority")},
+    )
+
+
+def told(found: Outlook, declared: Mapping[str, Declared], facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The plan as plain data, with what each GPU's and node's memory and disk are given to."""
+    models = {model.name: model for model in found.models}
+    nodes: dict[str, Any] = {}
+    for node in found.nodes:
+        seen, here = facts[node.name], [placed for placed in found.plan.placed if placed.node == node.name]
+        devices = {device.get("uuid"): device for device in (seen.get("bzzz_gpu") or {}).get("devices") or []}
+        gpus = []
+        for gpu in node.gpus:
+            total = devices[gpu.uuid]["memory_total_mib"] * MIB
+            shares = [(placed.model, share) for placed in here for share in placed.shares if share.uuid == gpu.uuid]
+            parts = {part: sum(getattr(share, part) for _, share in shares) for part in ("weights_bytes", "cache_bytes", "overhead_bytes")}
+            gpus.append(
+                {"uuid": gpu.uuid, "name": gpu.name, "models": [model for model, _ in shares], **_parts(total, gpu.free_bytes, parts)}
+            )
+        inside = [models[placed.model] for placed in here if not placed.shares]
+        total = ((seen.get("bzzz_system") or {}).get("memory") or {}).get("total_mib") or 0
+        parts = {part: sum(getattr(model, part) for model in inside) for part in ("weights_bytes", "cache_bytes", "overhead_bytes")}
+        memory = {"models": [model.name for model in inside], **_parts(total * MIB, node.ram_bytes, parts)}
+        taken = sum(placed.disk_bytes for placed in here)
+        room = {"path": disk(declared[node.name], seen)[0], "taken_bytes": taken, "free_bytes": node.disk_bytes - taken}
+        nodes[node.name] = {"gpus": gpus, "memory": memory, "disk": room, "left_out": list(node.left_out)}
+    return {
+        "nodes": nodes,
+        "placed": [asdict(placed) for placed in found.plan.placed],
+        "refused": [asdict(refused) for refused in found.plan.refused],
+        "unknown": [{"model": name, "why": why, "remedy": remedy} for name, why, remedy in found.unknown],
+    }
+
+
+def _parts(total: int, given: int, parts: dict[str, int]) -> dict[str, int]:
+    """Who has what of `total`, of which `given` may be given away."""
+    return {"total_bytes": total, **parts, "reserved_bytes": max(total - given, 0), "free_bytes": given - sum(parts.values())}

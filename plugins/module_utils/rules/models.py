@@ -1,0 +1,91 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Models: names as Ollama has them, nodes that exist, figures that can be, and places for them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from ..models import wanted as wishes
+from ..problems import Problem, nearest, problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ..cluster import Cluster
+    from ..declaration import Declared
+
+# Host with port, namespace, model, tag.
+NAME = re.compile(r"([A-Za-z0-9][\w.-]*(:[0-9]+)?/)?([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*(:[A-Za-z0-9_][\w.-]*)?", re.ASCII)
+DIGEST = re.compile(r"(sha256:)?[0-9a-f]{64}", re.IGNORECASE)
+OPTION = "models_wanted"
+# Entry -> least, greatest. Greater ones are slips, and would keep the planner busy for long.
+BOUNDS = {"replicas": (1, 1000), "context": (1, 1 << 24), "parallel": (1, 1024), "size_mib": (1, 1 << 30), "overhead_mib": (0, 1 << 20)}
+GEOMETRY = {
+    "layers": (1, 4096),
+    "embedding": (1, 1 << 20),
+    "heads": (1, 1 << 16),
+    "heads_kv": (0, 1 << 16),
+    "head_length": (1, 1 << 16),
+    "vocabulary": (0, 1 << 24),
+}
+
+
+def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Problem]:
+    """Names and digests that are none, nodes that do not exist, figures that cannot be."""
+    nodes = [node["name"] for node in cluster["nodes"]]
+    placement = {roles["models"]["placement"] for roles in declared.values()}
+    seen: dict[str, str] = {}
+    for place, one in enumerate(wishes.wanted(declared), 1):
+        name = one["name"]
+        if not NAME.fullmatch(name):
+            message = f"Entry {place}: {name!r} is no name of a model."
+            yield problem(OPTION, message, "Write it as Ollama does, for example qwen3:8b.", value=name)
+        if one["digest"] and not DIGEST.fullmatch(one["digest"]):
+            remedy = "Write all 64 hexadecimal digits; /api/tags tells them, ollama list only the first."
+            yield problem(OPTION, f"{name}: its digest is no SHA-256 checksum.", remedy, value=one["digest"])
+        for key in (wishes.full(name), (one["digest"] or "").lower().removeprefix("sha256:")):
+            if key and key in seen:
+                message = f"{name} is in the list already" + ("." if seen[key] == name else f", as {seen[key]}.")
+                yield problem(OPTION, message, "Remove one of the two; nodes or replicas say how many there are to be.", value=name)
+                break
+            seen[key] = name
+        yield from _places(one, nodes, "declared" in placement)
+        told = one["geometry"] or {}
+        for entry, (least, most) in (*BOUNDS.items(), *GEOMETRY.items()):
+            value = told.get(entry) if entry in GEOMETRY else one[entry]
+            if value is not None and not least <= value <= most:
+                message = f"{name}: {'geometry.' if entry in GEOMETRY else ''}{entry} must be {least} to {most}."
+                yield problem(OPTION, message, f"Set {entry} to the right number, or remove it.", value=value)
+
+
+def _places(one: Mapping[str, Any], nodes: list[str], must: bool) -> Iterator[Problem]:
+    name = one["name"]
+    for node in one["nodes"] or ():
+        if node not in nodes:
+            like = nearest(node, nodes)
+            remedy = f"Write {like}." if like else "Name nodes of group bzzz, as the inventory does."
+            yield problem(OPTION, f"{name}: there is no node {node}.", remedy, value=node)
+    if one["nodes"] and one["replicas"] != 1:
+        message = f"{name}: it names its nodes, one replica on each, and a number of replicas as well."
+        yield problem(OPTION, message, "Remove nodes or replicas.", value=one["replicas"])
+    if must and not one["nodes"]:
+        message = f"{name}: it names no nodes, and models_placement is declared."
+        yield problem(OPTION, message, "Name its nodes, or set models_placement: planned.", value=name)
+
+
+def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    """What fits nowhere, and what is not known, once all nodes have answered: on fewer of them, less would fit.
+
+    Warnings: nothing is pulled, and a model that an Ollama has loaded takes the memory that is missing here.
+    """
+    if not wishes.wanted(declared) or set(facts) != set(declared) or any(True for _ in literal(declared, cluster)):
+        return
+    found = wishes.outlook(declared, facts)
+    for refused in found.plan.refused:
+        where = f" on {refused.node}" if refused.node else ""
+        message = f"{refused.model} (replica {refused.replica}) fits nowhere{where}: {refused.why}"
+        yield problem(OPTION, message, refused.remedy, value=refused.model, severity="warning")
+    for name, why, remedy in found.unknown:
+        yield problem(OPTION, f"{name}: {why}", remedy, value=name, severity="warning")

@@ -1,0 +1,62 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""`bzzz-setup models plan` on a node. Of its GPU there is nvidia-smi's stand-in: a Tesla T4 as one really told of itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Tools
+
+from bzzz_setup.events import Refusal
+from bzzz_setup.lab import Lab
+
+pytestmark = pytest.mark.beside
+NODE = "bzzz-node1"
+CAPTURE = Path(__file__).parents[1] / "fixtures/gpu/nvidia-smi-q-x.tesla-t4.xml"
+GEOMETRY = {"layers": 36, "embedding": 4096, "heads": 32, "heads_kv": 8, "head_length": 128, "vocabulary": 151936}
+
+
+@pytest.fixture(scope="module")
+def bzzz(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tools]:
+    lab = Lab("models")
+    try:
+        lab.down()  # what a killed run left
+        lab.up(1)
+    except Refusal as reason:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(reason))
+    try:
+        lab.exec(NODE, ["sh", "-c", "cat > /usr/local/share/gpus.xml"], stdin=CAPTURE.read_text(encoding="utf-8"))
+        tool = "#!/bin/sh\ncase $1 in -q) cat /usr/local/share/gpus.xml;; esac\n"
+        lab.exec(NODE, ["sh", "-c", "cat > /usr/local/bin/nvidia-smi; chmod 755 /usr/local/bin/nvidia-smi"], stdin=tool)
+        yield Tools(lab, tmp_path_factory.mktemp("home"))
+    finally:
+        lab.down()
+
+
+@pytest.mark.requirement("3.6.1", "3.6.2", part="plan")
+def test_models_are_planned_on_what_the_node_has_free(bzzz: Tools, tmp_path: Path) -> None:
+    fits = {"name": "qwen3:8b", "size_mib": 100, "gpu": "required", "geometry": GEOMETRY}
+    folder = bzzz.declare(tmp_path / "fits", {"models_wanted": [fits]})
+    found = bzzz.document("models", "plan", folder=folder)
+    (placed,) = found["placed"]
+    (gpu,) = found["nodes"][NODE]["gpus"]
+    assert placed["node"] == NODE and gpu["models"] == ["qwen3:8b"] and gpu["uuid"] == placed["shares"][0]["uuid"]
+    parts = ("weights_bytes", "cache_bytes", "overhead_bytes", "reserved_bytes", "free_bytes")
+    assert sum(gpu[part] for part in parts) == gpu["total_bytes"] and gpu["cache_bytes"] == 576 << 20
+    assert (found["refused"], found["unknown"], found["exit_code"]) == ([], [], 0)
+
+    folder = bzzz.declare(
+        tmp_path / "not", {"models_wanted": [fits, {**fits, "name": "large", "size_mib": 400000}, {"name": "unheard-of"}]}
+    )
+    said = bzzz.setup("models", "plan", folder=folder, code=1).stdout
+    assert "✔ qwen3:8b 1 on bzzz-node1" in said and "✘ large:latest 1 fits nowhere" in said, said
+    assert "Nothing tells its size_mib and geometry" in said and "Not all fits" in said, said
+
+    wrong = bzzz.declare(tmp_path / "wrong", {"models_wanted": [{"name": "qwen3 8b"}]})
+    assert "no name of a model" in str(bzzz.document("models", "plan", folder=wrong, code=2)["problems"])

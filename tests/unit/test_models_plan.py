@@ -1,0 +1,167 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Models as they are declared: what is refused, what is planned, and how the plan is printed."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from ansible_collections.bzzz.cluster.plugins.module_utils.models import wanted
+from ansible_collections.bzzz.cluster.plugins.module_utils.models.placement import MIB
+from declarations import about, cluster_of, declared_of, facts_of, interface, judge, judge_on
+from rich.console import Console
+from rich.text import Text
+
+from bzzz_setup.models import WIDTH, bar, show_plan
+
+ETH0 = interface("eth0", "10.0.0.11/24")
+ONE = cluster_of(1)
+GEOMETRY = {"layers": 36, "embedding": 4096, "heads": 32, "heads_kv": 8, "head_length": 128, "vocabulary": 151936}
+QWEN = {"name": "qwen3:8b", "size_mib": 5000, "overhead_mib": 300, "geometry": GEOMETRY}
+
+
+def facts(*free_mib: int, ollama: dict[str, Any] | None = None, ram: int = 4048, disk: int = 50000) -> dict[str, Any]:
+    """A node with GPUs of 16 GiB of which so much is free, and two GiB more memory than models may have."""
+    seen = facts_of(
+        ETH0,
+        system={
+            "memory": {"total_mib": 16000, "available_mib": ram},
+            "mounts": [{"path": "/", "available_mib": disk}],
+            "ollama": ollama,
+        },
+    )
+    devices = [
+        {"uuid": f"GPU-{at}", "model": "A4000", "memory_total_mib": 16384, "memory_used_mib": 16384 - free, "health": "ok", "mig": None}
+        for at, free in enumerate(free_mib)
+    ]
+    return {**seen, "bzzz_gpu": {"devices": devices}}
+
+
+def planned(given: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
+    declared, problems = declared_of(cluster_of(len(seen)), given)
+    assert not problems, problems
+    return wanted.told(wanted.outlook(declared, seen), declared, seen)
+
+
+@pytest.mark.requirement("3.6.1", part="plan")
+@pytest.mark.parametrize(
+    ("one", "says", "remedy"),
+    [
+        ({"name": "qwen 8b"}, "no name of a model", "qwen3:8b"),
+        ({"name": "../x"}, "no name of a model", "qwen3:8b"),
+        ({"digest": "46e0c10c"}, "no SHA-256", "64"),
+        ({"nodes": ["n11"]}, "no node n11", "Write n1."),
+        ({"nodes": ["elsewhere"]}, "no node elsewhere", "group bzzz"),
+        ({"nodes": ["n1"], "replicas": 2}, "as well", "Remove nodes or replicas"),
+        ({"context": 0}, "context must be 1 to", "right number"),
+        ({"geometry": {**GEOMETRY, "heads": 0}}, "geometry.heads must be 1 to", "right number"),
+        ({"gpu": "maybe"}, "value of gpu must be one of", ""),
+    ],
+)
+def test_what_is_wrong_with_a_model(one: dict[str, Any], says: str, remedy: str) -> None:
+    (found,) = judge({"models_wanted": [{**QWEN, **one}]}, ONE)
+    assert found["option"] == "models_wanted" and found["severity"] == "error"
+    assert says in found["message"] and remedy in found["remedy"]
+
+
+def test_models_that_are_fine() -> None:
+    names = ["qwen3", "qwen3:8b", "me/mine:v1.0", "hf.co/me/Mine-GGUF:Q4_K_M", "registry.example.com:5000/library/a:b"]
+    assert judge({"models_wanted": [{"name": name} for name in names]}) == []
+
+
+def test_a_model_twice_and_lists_that_differ() -> None:
+    (found,) = judge({"models_wanted": [{"name": "qwen3"}, {"name": "qwen3:latest"}]})
+    assert "qwen3:latest is in the list already, as qwen3." in found["message"]
+    (found,) = judge({"models_wanted": [QWEN]}, n2={"models_wanted": []})
+    assert "the same on every node" in found["message"]
+
+
+@pytest.mark.requirement("3.6.1", part="plan")
+def test_nodes_that_must_be_declared() -> None:
+    (found,) = judge({"models_wanted": [QWEN], "models_placement": "declared"})
+    assert "names no nodes" in found["message"]
+    assert judge({"models_wanted": [{**QWEN, "nodes": ["n1", "n2"]}], "models_placement": "declared"}) == []
+
+
+@pytest.mark.requirement("3.6.2", part="plan")
+def test_what_fits_nowhere_is_said_with_figures() -> None:
+    given = {"models_wanted": [QWEN]}
+    assert about(judge_on({"n1": facts(7000)}, given, ONE), "models_wanted") == []
+    (found,) = about(judge_on({"n1": facts(6000)}, given, ONE), "models_wanted")
+    assert found["severity"] == "warning" and found["value"] == "qwen3:8b"
+    assert "KV cache 576 MiB" in found["message"] and "5,488 MiB (n1, GPU-0)" in found["message"]
+    assert "smaller context" in found["remedy"]
+    assert about(judge_on({"n1": facts(6000)}, given), "models_wanted") == [], "two nodes have not answered"
+
+
+@pytest.mark.requirement("3.6.2", part="plan")
+def test_a_model_of_which_too_little_is_known() -> None:
+    (found,) = about(judge_on({"n1": facts(9000)}, {"models_wanted": [{"name": "qwen3:8b"}]}, ONE), "models_wanted")
+    assert found["severity"] == "warning" and "size_mib and geometry" in found["message"] and "docs/models.md" in found["remedy"]
+    held = {"models": [{"name": "qwen3:8b", "digest": "a" * 64, "size_mib": 5000}]}
+    (found,) = about(judge_on({"n1": facts(9000, ollama=held)}, {"models_wanted": [{"name": "qwen3:8b"}]}, ONE), "models_wanted")
+    assert "tells its geometry" in found["message"]
+
+
+@pytest.mark.requirement("3.6.2", "3.6.4", part="plan")
+def test_the_plan_uses_what_is_declared() -> None:
+    found = planned({"models_wanted": [QWEN]}, {"n1": facts(7000), "n2": facts(8000)})
+    (placed,) = found["placed"]
+    (gpu,) = found["nodes"]["n1"]["gpus"]
+    assert placed["node"] == "n1" and gpu["models"] == ["qwen3:8b"]
+    parts = [gpu[part] // MIB for part in ("total_bytes", "weights_bytes", "cache_bytes", "overhead_bytes", "reserved_bytes", "free_bytes")]
+    # Weights as equal parts of 36 layers, rounded up.
+    assert parts == [16384, 5000, 576, 300, 16384 - 7000 + 512, 7000 - 512 - 5000 - 576 - 300 - 1]
+    assert found["nodes"]["n1"]["disk"] == {
+        "path": "/usr/share/ollama/.ollama/models",
+        "taken_bytes": 5000 * MIB,
+        "free_bytes": (50000 - 1024 - 5000) * MIB,
+    }
+    smaller = {"ollama_flash_attention": True, "ollama_kv_cache_type": "q8_0", "models_vram_reserve_mib": 100}
+    (gpu,) = planned({"models_wanted": [QWEN], **smaller}, {"n1": facts(7000)})["nodes"]["n1"]["gpus"]
+    assert gpu["cache_bytes"] == 306 * MIB and gpu["reserved_bytes"] == (16384 - 7000 + 100) * MIB
+    held = {"models": [{"name": "qwen3:8b", "digest": "a" * 64, "size_mib": 5000}]}
+    for more in ({}, {"digest": "sha256:" + "A" * 64}):
+        both = {"n1": facts(7000), "n2": facts(8000, ollama=held)}
+        (placed,) = planned({"models_wanted": [{**QWEN, **more, "size_mib": None}]}, both)["placed"]
+        assert (placed["node"], placed["disk_bytes"]) == ("n2", 0)
+
+
+def test_memory_in_the_plan() -> None:
+    found = planned({"models_wanted": [{**QWEN, "gpu": "never"}]}, {"n1": facts(ram=9000)})
+    memory = found["nodes"]["n1"]["memory"]
+    assert memory["models"] == ["qwen3:8b"] and memory["total_bytes"] == 16000 * MIB
+    assert memory["reserved_bytes"] == (16000 - 9000 + 2048) * MIB
+    assert sum(value for part, value in memory.items() if part.endswith("_bytes")) == 2 * memory["total_bytes"]
+
+
+@pytest.mark.requirement("3.6.2", part="plan")
+def test_the_plan_in_print() -> None:
+    seen = {"n1": facts(7000), "n2": facts(6000)}
+    seen["n2"]["bzzz_gpu"]["devices"].append({**seen["n1"]["bzzz_gpu"]["devices"][0], "uuid": None, "index": 1})
+    models = [QWEN, {**QWEN, "name": "large", "size_mib": 40000}, {"name": "unheard-of"}]
+    out = io.StringIO()
+    show_plan(Console(file=out, width=400, highlight=False), planned({"models_wanted": models}, seen))
+    said = out.getvalue()
+    assert "A4000 GPU-0" in said and "█" * 7 in said and "░" in said and "·" in said
+    assert "✔ qwen3:8b 1 on n1: GPU-0: 36 layers, weights 5,001 MiB + KV cache 576 MiB + overhead 300 MiB" in said
+    assert "✘ large:latest 1 fits nowhere." in said and "add a GPU" in said
+    assert "! unheard-of: Nothing tells its size_mib and geometry" in said
+    assert "! n2: not used: A4000 (1): nothing tells its UUID" in said
+
+
+def test_a_bar_is_as_long_as_its_parts() -> None:
+    parts = {"total_bytes": 100, "weights_bytes": 50, "cache_bytes": 25, "overhead_bytes": 0, "reserved_bytes": 10, "free_bytes": 15}
+    assert Text.from_markup(bar(parts, 20)).plain == "█" * 10 + "▓" * 5 + "░" * 2 + "·" * 3
+    for width in range(1, 40):
+        assert len(Text.from_markup(bar(parts, width)).plain) == width
+    assert Text.from_markup(bar({**dict.fromkeys(parts, 0)})).plain == ""
+    assert len(Text.from_markup(bar(parts)).plain) == WIDTH
+
+
+def test_nothing_is_wanted() -> None:
+    out = io.StringIO()
+    show_plan(Console(file=out, width=200), planned({}, {"n1": facts()}))
+    assert "models_wanted" in out.getvalue()
