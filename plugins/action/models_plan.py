@@ -21,13 +21,14 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         variables = task_vars or {}
         result: dict[str, Any] = super().run(tmp, variables)
-        self.validate_argument_spec({})
+        _checked, args = self.validate_argument_spec({"shown": {"type": "list", "elements": "dict", "default": []}})
         own = variables.get("ansible_facts") or {}
         if "bzzz_declared" not in own:
             raise AnsibleActionFail("There is no declaration. Remedy: use role bzzz.cluster.declaration before.")
         declared, cluster = own["bzzz_declared"], own["bzzz_cluster"]
         facts = {name: variables["hostvars"].raw_get(name).get("ansible_facts", {}) for name in cluster["settled"]}
-        told = wanted.told(wanted.outlook(declared, facts), declared, facts)
+        shown = {wanted.full(str(one["item"])): one["json"] for one in args["shown"]}
+        told = wanted.told(wanted.outlook(declared, facts, shown), declared, facts)
         checks = [_check(one, "pass", one["why"], "") for one in told["placed"]]
         checks += [_check(one, "fail", one["why"], one["remedy"]) for one in told["refused"]]
         checks += [_check({**one, "replica": 1, "node": None}, "warn", one["why"], one["remedy"]) for one in told["unknown"]]

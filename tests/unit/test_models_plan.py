@@ -101,8 +101,22 @@ def test_a_model_of_which_too_little_is_known() -> None:
     (found,) = about(judge_on({"n1": facts(9000)}, {"models_wanted": [{"name": "qwen3:8b"}]}, ONE), "models_wanted")
     assert found["severity"] == "warning" and "size_mib and geometry" in found["message"] and "docs/models.md" in found["remedy"]
     held = {"models": [{"name": "qwen3:8b", "digest": "a" * 64, "size_mib": 5000}]}
-    (found,) = about(judge_on({"n1": facts(9000, ollama=held)}, {"models_wanted": [{"name": "qwen3:8b"}]}, ONE), "models_wanted")
-    assert "tells its geometry" in found["message"]
+    given = {"models_wanted": [{"name": "qwen3:8b"}]}
+    seen = {"n1": facts(9000, ollama=held)}
+    assert about(judge_on(seen, given, ONE), "models_wanted") == [], "the plan asks the Ollama"
+    assert "tells its geometry" in planned(given, seen)["unknown"][0]["why"], "which did not answer"
+
+
+@pytest.mark.requirement("3.6.2", part="plan")
+def test_a_model_that_an_ollama_holds() -> None:
+    seen = {"n1": facts(9000, ollama={"models": [{"name": "qwen3:latest", "digest": "a" * 64, "size_mib": 5000}]})}
+    declared, _ = declared_of(ONE, {"models_wanted": [{"name": "qwen3"}]})
+    info = {"general.architecture": "qwen3", "qwen3.block_count": 36, "qwen3.embedding_length": 4096, "qwen3.attention.head_count": 32}
+    info |= {"qwen3.attention.head_count_kv": 8, "qwen3.attention.key_length": 128, "qwen3.attention.value_length": 128}
+    found = wanted.outlook(declared, seen, {"qwen3:latest": {"model_info": info}})
+    assert found.models[0].cache_bytes == 576 * MIB and found.plan.placed[0].disk_bytes == 0
+    (unknown,) = wanted.outlook(declared, seen, {"qwen3:latest": {"model_info": {}}}).unknown
+    assert unknown[0] == "qwen3" and unknown[1]
 
 
 @pytest.mark.requirement("3.6.2", "3.6.4", part="plan")

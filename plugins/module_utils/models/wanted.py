@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..rules.resources import mount_of
-from .gguf import Geometry
+from .gguf import Geometry, GgufError, from_ollama
 from .placement import CACHE_TYPES, MIB, Model, Node, Plan, model_of, node_of, plan
 
 if TYPE_CHECKING:
@@ -47,8 +47,11 @@ def disk(roles: Declared, seen: Mapping[str, Any]) -> tuple[str, int]:
     return path, max((mount.get("available_mib") or 0) - roles["resources"]["disk_free_min_mib"], 0)
 
 
-def outlook(declared: Mapping[str, Declared], facts: Mapping[str, Mapping[str, Any]]) -> Outlook:
-    """The plan for the nodes whose facts are known. The declaration has passed `rules.models.literal`."""
+def outlook(declared: Mapping[str, Declared], facts: Mapping[str, Mapping[str, Any]], shown: Mapping[str, Any] | None = None) -> Outlook:
+    """The plan for the nodes whose facts are known. The declaration has passed `rules.models.literal`.
+
+    `shown`: by full name, what Ollama's /api/show tells of a model that it holds.
+    """
     held: dict[str, dict[str, Any]] = {}
     nodes: list[Node] = []
     for name, seen in facts.items():
@@ -71,25 +74,32 @@ def outlook(declared: Mapping[str, Declared], facts: Mapping[str, Mapping[str, A
     models: list[Model] = []
     unknown: list[tuple[str, str, str]] = []
     for one in wanted(declared):
-        size: int | None = one["size_mib"] or (held.get(full(one["name"])) or {}).get("size_mib")
-        lacks = [option for option, there in (("size_mib", size), ("geometry", one["geometry"])) if not there]
-        if lacks:
-            why = f"Nothing tells its {' and '.join(lacks)}, so it is not planned."
-            unknown.append(
-                (one["name"], why, f"Set {' and '.join(lacks)} of {one['name']} in models_wanted; docs/models.md says where to look.")
-            )
-            continue
-        models.append(_model(one, size, cache_type))
+        name = full(one["name"])
+        try:
+            geometry = _geometry(one, held.get(name) or {}, (shown or {}).get(name))
+        except GgufError as error:
+            remedy = f"Set size_mib and geometry of {one['name']} in models_wanted; docs/models.md says where to look."
+            unknown.append((one["name"], str(error), remedy))
+        else:
+            models.append(_model(one, geometry, cache_type))
     return Outlook(plan(nodes, models), tuple(nodes), tuple(models), tuple(unknown))
 
 
-def _model(one: Mapping[str, Any], size_mib: int, cache_type: str) -> Model:
-    told = one["geometry"]
+def _geometry(one: Mapping[str, Any], held: Mapping[str, Any], show: Any) -> Geometry:
+    """What is told comes first, then what an Ollama knows."""
+    size: int | None = one["size_mib"] or held.get("size_mib")
+    told, digest = one["geometry"], one["digest"] and one["digest"].removeprefix("sha256:").lower()
+    if size and not told and isinstance(show, dict):
+        # The facts have whole MiB, rounded down.
+        return replace(from_ollama(show, {"size": (size if one["size_mib"] else size + 1) * MIB}), digest=digest)
+    lacks = [option for option, there in (("size_mib", size), ("geometry", told)) if not there]
+    if not size or not told:
+        raise GgufError(f"Nothing tells its {' and '.join(lacks)}, so it is not planned.")
     head = told["head_length"] or max(told["embedding"] // told["heads"], 1)
-    geometry = Geometry(
+    return Geometry(
         architecture="",
-        weights_bytes=size_mib * MIB,
-        file_bytes=size_mib * MIB,
+        weights_bytes=size * MIB,
+        file_bytes=size * MIB,
         block_count=told["layers"],
         context_length=None,
         embedding_length=told["embedding"],
@@ -98,8 +108,11 @@ def _model(one: Mapping[str, Any], size_mib: int, cache_type: str) -> Model:
         key_length=head,
         value_length=head,
         vocabulary=told["vocabulary"],
-        digest=one["digest"] and one["digest"].removeprefix("sha256:").lower(),
+        digest=digest,
     )
+
+
+def _model(one: Mapping[str, Any], geometry: Geometry, cache_type: str) -> Model:
     return model_of(
         full(one["name"]),
         geometry,

@@ -88,4 +88,10 @@ def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping
         message = f"{refused.model} (replica {refused.replica}) fits nowhere{where}: {refused.why}"
         yield problem(OPTION, message, refused.remedy, value=refused.model, severity="warning")
     for name, why, remedy in found.unknown:
-        yield problem(OPTION, f"{name}: {why}", remedy, value=name, severity="warning")
+        if not any(wishes.full(one["name"]) == wishes.full(name) for seen in facts.values() for one in _held(seen)):
+            yield problem(OPTION, f"{name}: {why}", remedy, value=name, severity="warning")
+
+
+def _held(seen: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Models of the node's Ollama. The plan asks it for what is missing; facts do not have it."""
+    return [one for one in ((seen.get("bzzz_system") or {}).get("ollama") or {}).get("models") or [] if one.get("name")]
