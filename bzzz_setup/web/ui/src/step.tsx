@@ -187,17 +187,20 @@ export default function StepPage({ number }: { number: number }) {
           </Alert>
         ))}
       </Box>
-      <Stack direction="row" spacing={1} sx={{ justifyContent: "space-between" }}>
-        <Button variant="outlined" disabled={number === 1} onClick={() => go(`/step/${number - 1}`)}>
-          {t.back}
-        </Button>
-        <Button variant="outlined" loading={checking.isPending} disabled={!Object.keys(draft.data.nodes).length} onClick={() => checking.mutate()}>
-          {t.check}
-        </Button>
-        <Button variant="contained" onClick={() => go(last ? "/review" : `/step/${number + 1}`)}>
-          {last ? t.review : t.next}
-        </Button>
-      </Stack>
+      {/* Below all of it, so that nothing moves under somebody's finger. */}
+      {shown === roles.length && (
+        <Stack direction="row" spacing={1} sx={{ justifyContent: "space-between" }}>
+          <Button variant="outlined" disabled={number === 1} onClick={() => go(`/step/${number - 1}`)}>
+            {t.back}
+          </Button>
+          <Button variant="outlined" loading={checking.isPending} disabled={!Object.keys(draft.data.nodes).length} onClick={() => checking.mutate()}>
+            {t.check}
+          </Button>
+          <Button variant="contained" onClick={() => go(last ? "/review" : `/step/${number + 1}`)}>
+            {last ? t.review : t.next}
+          </Button>
+        </Stack>
+      )}
     </Stack>
   );
 }
