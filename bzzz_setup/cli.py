@@ -180,6 +180,10 @@ def _job(command: str, chosen: tuple[steps.Step, ...], inventory: Path | None, l
         declaration = Declaration.read(folder)
         if "service_release_index" not in declaration.options:
             _build_release(declaration)
+    if any(step.slug == "ai" for step in chosen) and command == "apply":
+        declaration = Declaration.read(folder)
+        if declaration.options.get("gateway_enabled") is True and "gateway_release_index" not in declaration.options:
+            _build_gateway(declaration)
     return run.Job(command, folder, steps.playbooks(chosen), [step.number for step in chosen], limit, **more)
 
 
@@ -208,6 +212,22 @@ def _build_release(declaration: Declaration) -> None:
             release.build_all()
     except release.ReleaseError as error:
         remedy = "Check that this host reaches PyPI (the downloads_* options and pip's own settings count), or set service_release_index."
+        raise Refusal(str(error), remedy) from error
+
+
+def _build_gateway(declaration: Declaration) -> None:
+    """In a checkout the AI gateway's release is made when it is asked for. It is large, so that is told, and done once."""
+    from bzzz_setup import downloading, release  # noqa: PLC0415 - only these commands need it
+
+    if not (release.ROOT / "pyproject.toml").exists() or release.is_built(release.GATEWAY_PRODUCT):
+        return
+    told = "The AI gateway's release is made, once: LiteLLM is fetched for every Python of the nodes, some 100 MB each. This takes minutes."
+    print(told, file=sys.stderr)
+    try:
+        with downloading.for_pip(downloading.declared(declaration)):
+            release.build_all(product=release.GATEWAY_PRODUCT)
+    except release.ReleaseError as error:
+        remedy = "Check that this host reaches PyPI (the downloads_* options and pip's own settings count), or set gateway_release_index."
         raise Refusal(str(error), remedy) from error
 
 

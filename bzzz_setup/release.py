@@ -1,6 +1,6 @@
 # Copyright (c) 2026 BZZZ cluster setup maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Build the node service's release artifact and its index, and the collection that carries them.
+"""Build the release artifacts of the node service and of the AI gateway, their indexes, and the collection that carries the former.
 
 An artifact is one Python version's and architecture's tree, complete and relocatable, so that nodes need neither pip
 nor a package index:
@@ -14,13 +14,17 @@ The same inputs give the same bytes. ``index.json`` beside the artifacts lists t
 ``{"releases": [{version, channel, platform, architecture, python, url, sha256, size, built, inputs}]}``; ``url`` is
 relative to the index, ``built`` is the inputs' commit time, ``inputs`` their hash.
 
-    python -m bzzz_setup.release [--output DIR] [--python 3.11 …] [--collection] [--lock]
+The gateway's is the same with ``bin/bzzz-gateway``, which is LiteLLM's proxy, bzzz_setup.gateway and the packages of
+gateway/requirements.txt. It is large, and so no part of the collection.
+
+    python -m bzzz_setup.release [--product gateway] [--output DIR] [--python 3.11 …] [--collection] [--lock]
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import fcntl
 import gzip
 import hashlib
@@ -47,6 +51,7 @@ from .node.detect import PROGRAMS
 
 ROOT = Path(__file__).resolve().parent.parent
 NODE = ROOT / "bzzz_setup" / "node"
+GATEWAY = ROOT / "bzzz_setup" / "gateway"
 LOCK = NODE / "requirements.txt"
 OUTPUT = ROOT / "roles" / "service" / "files" / "releases"
 INDEX = "index.json"
@@ -55,8 +60,6 @@ PYTHONS = ("3.11", "3.12", "3.13")
 ARCHITECTURES = ("x86_64", "aarch64")
 # Debian 12's and Ubuntu 22.04's C library is newer than either.
 PLATFORMS = ("manylinux_2_28", "manylinux2014")
-# pbr asks for setuptools to build packages with, not to run.
-NOT_AT_RUN_TIME = {"setuptools"}
 # The time of every file in an artifact, so that its bytes depend on its content only: 1980, which every tool can take.
 OLD = 315532800
 
@@ -80,6 +83,84 @@ from bzzz_setup.node.main import main
 sys.exit(main(version={version!r}))
 '''
 
+GATEWAY_PROGRAM = '''\
+#!/usr/bin/env python3
+"""The BZZZ AI gateway, from its release artifact: LiteLLM's proxy."""
+import os
+import secrets
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+if sys.version_info[:2] != {python!r}:
+    here = "%d.%d" % sys.version_info[:2]
+    print(f"this release is for Python {dotted}, not {{here}}. Remedy: install the one for Python {{here}}.", file=sys.stderr)
+    sys.exit(78)
+sys.dont_write_bytecode = True
+sys.path[0] = str(ROOT / "lib")
+# LiteLLM insists on one. It opens nothing here, so nobody knows it and it is another at each start.
+os.environ["LITELLM_MASTER_KEY"] = "sk-" + secrets.token_urlsafe(32)
+
+from litellm import run_server
+
+sys.exit(run_server())
+'''
+
+
+@dataclasses.dataclass(frozen=True)
+class Product:
+    """What artifacts are made of. left_out: packages that others ask for and that do not run here."""
+
+    name: str
+    what: str
+    extra: str
+    sources: Path
+    output: Path
+    program: str
+    left_out: frozenset[str]
+
+    @property
+    def lock(self) -> Path:
+        return self.sources / "requirements.txt"
+
+
+# pbr asks for setuptools to build packages with, not to run.
+SERVICE = Product("bzzz-node", "node service", "node", NODE, OUTPUT, PROGRAM, frozenset({"setuptools"}))
+# Of LiteLLM's extra `proxy`: stores, clouds, servers and consoles that the gateway does not use.
+GATEWAY_PRODUCT = Product(
+    "bzzz-gateway",
+    "AI gateway",
+    "gateway",
+    GATEWAY,
+    ROOT / "roles" / "gateway" / "files" / "releases",
+    GATEWAY_PROGRAM,
+    frozenset(
+        {
+            "azure-core",
+            "azure-identity",
+            "azure-storage-blob",
+            "boto3",
+            "botocore",
+            "granian",
+            "inquirerpy",
+            "isodate",
+            "litellm-enterprise",
+            "msal",
+            "msal-extensions",
+            "pfzy",
+            "polars",
+            "polars-runtime-32",
+            "prompt-toolkit",
+            "pyroscope-io",
+            "rq",
+            "s3transfer",
+            "setuptools",
+            "wcwidth",
+        }
+    ),
+)
+PRODUCTS = {"node": SERVICE, "gateway": GATEWAY_PRODUCT}
+
 
 class ReleaseError(Exception):
     """A release cannot be built; the message says why and what to do."""
@@ -95,28 +176,32 @@ def _project() -> dict[str, Any]:
     return project
 
 
-def _own_files() -> dict[str, bytes]:
-    """Our part of ``lib``, by path: the service, and the node programs it detects with."""
-    own = (path for path in NODE.rglob("*") if path.suffix in (".py", ".css", ".js"))
+def _own_files(product: Product) -> dict[str, bytes]:
+    """Our part of ``lib``, by path: the product, and the node programs that the service detects with."""
+    own = (path for path in product.sources.rglob("*") if path.suffix in (".py", ".css", ".js"))
     files = {str(path.relative_to(ROOT)): path.read_bytes() for path in own}
     files["bzzz_setup/__init__.py"] = b""
-    for program in PROGRAMS:
+    for program in PROGRAMS if product is SERVICE else ():
         files |= {f"bzzz_node/{name}.py": text.encode() for name, text in sources(program).items()}
     return dict(sorted(files.items()))
 
 
-def _inputs(python: str, architecture: str) -> str:
+def _inputs(product: Product, python: str, architecture: str) -> str:
     digest = hashlib.sha256(f"{version()} {python} {architecture}\n".encode())
-    for name, content in {**_own_files(), LOCK.name: LOCK.read_bytes(), "builder": Path(__file__).read_bytes()}.items():
+    for name, content in {
+        **_own_files(product),
+        product.lock.name: product.lock.read_bytes(),
+        "builder": Path(__file__).read_bytes(),
+    }.items():
         digest.update(f"{name} {len(content)}\n".encode() + content)
     return digest.hexdigest()
 
 
-def _built() -> int:
+def _built(product: Product) -> int:
     """Seconds since the epoch: SOURCE_DATE_EPOCH, else when the sources were last committed."""
     if epoch := os.environ.get("SOURCE_DATE_EPOCH", ""):
         return int(epoch)
-    paths = [NODE, __file__, ROOT / "plugins" / "module_utils" / "node", ROOT / "pyproject.toml"]
+    paths = [product.sources, __file__, ROOT / "plugins" / "module_utils" / "node", ROOT / "pyproject.toml"]
     with contextlib.suppress(OSError, ValueError, subprocess.CalledProcessError):
         done = subprocess.run(
             ["git", "-C", ROOT, "log", "-1", "--format=%ct", "--", *map(str, paths)], capture_output=True, text=True, check=True
@@ -125,47 +210,52 @@ def _built() -> int:
     return OLD
 
 
-def _pip(*arguments: str | Path, python: str, architecture: str) -> None:
+def _pip(product: Product, *arguments: str | Path, python: str, architecture: str) -> None:
     target = ["--only-binary=:all:", "--implementation", "cp", "--python-version", python]
     target += [word for name in PLATFORMS for word in ("--platform", f"{name}_{architecture}")]
     command: list[str | Path] = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "install", *target, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ReleaseError(
-            f"pip could not get the node service's packages for Python {python}, {architecture}:\n{done.stderr.strip()[-2000:]}\n"
+            f"pip could not get the {product.what}'s packages for Python {python}, {architecture}:\n{done.stderr.strip()[-2000:]}\n"
             "Remedy: check the way to the package index (proxy, CA bundle, pip.conf); after a change of pins, "
-            "run `python -m bzzz_setup.release --lock`."
+            f"run `python -m bzzz_setup.release --product {product.extra} --lock`."
         )
 
 
-def lock() -> None:
-    """Write node/requirements.txt: pyproject's extra ``node`` with all it needs, and the hash of every wheel."""
+def lock(product: Product = SERVICE) -> None:
+    """Write the product's requirements.txt: its extra in pyproject with all it needs, and the hash of every wheel."""
     found: dict[str, set[str]] = {}
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         for python in PYTHONS:
             for architecture in ARCHITECTURES:
-                pins = _project()["optional-dependencies"]["node"]
-                pins += [pin for pin in _project()["dependencies"] if pin.startswith("pyyaml==")]
+                pins = _project()["optional-dependencies"][product.extra]
+                pins += [pin for pin in _project()["dependencies"] if product is SERVICE and pin.startswith("pyyaml==")]
                 _pip(
+                    product,
                     *("--dry-run", "--ignore-installed", "--quiet", "--target", folder, "--report", report, *pins),
                     python=python,
                     architecture=architecture,
                 )
                 for item in json.loads(report.read_text(encoding="utf-8"))["install"]:
                     name = item["metadata"]["name"].lower().replace("_", "-")
-                    if name not in NOT_AT_RUN_TIME:
+                    if name not in product.left_out:
                         pin = f"{name}=={item['metadata']['version']}"
                         found.setdefault(pin, set()).add(item["download_info"]["archive_info"]["hashes"]["sha256"])
-    head = "# Written by `python -m bzzz_setup.release --lock` from pyproject.toml: what the node service's artifact is built from.\n"
+    more = "" if product is SERVICE else f" --product {product.extra}"
+    head = (
+        f"# Written by `python -m bzzz_setup.release{more} --lock` from pyproject.toml: what the {product.what}'s artifact is built from.\n"
+    )
     lines = [" \\\n".join([pin, *(f"    --hash=sha256:{each}" for each in sorted(hashes))]) for pin, hashes in sorted(found.items())]
-    LOCK.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
+    product.lock.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _tree(root: Path, python: str, architecture: str) -> None:
+def _tree(product: Product, root: Path, python: str, architecture: str) -> None:
     """Make the artifact's tree below ``root``."""
     lib = root / "lib"
-    _pip("--require-hashes", "--no-deps", "--no-compile", "--quiet", "--target", lib, "-r", LOCK, python=python, architecture=architecture)
+    arguments = ("--require-hashes", "--no-deps", "--no-compile", "--quiet", "--target", lib, "-r", product.lock)
+    _pip(product, *arguments, python=python, architecture=architecture)
     components = []
     for folder in sorted(lib.glob("*.dist-info")):
         components.append(_component((folder / "METADATA").read_text(encoding="utf-8", errors="replace")))
@@ -178,17 +268,17 @@ def _tree(root: Path, python: str, architecture: str) -> None:
             shutil.rmtree(path)
         elif path.suffix in (".pyi", ".pyx", ".pxd", ".c", ".h", ".pyc") and path.is_file():
             path.unlink()
-    for name, content in _own_files().items():
+    for name, content in _own_files(product).items():
         path = lib / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     (root / "VERSION").write_text(version() + "\n", encoding="utf-8")
     sbom = {"bomFormat": "CycloneDX", "specVersion": "1.5", "version": 1, "components": components}
     (root / "sbom.json").write_text(json.dumps(sbom, indent=1) + "\n", encoding="utf-8")
-    program = root / "bin" / "bzzz-node"
+    program = root / "bin" / product.name
     program.parent.mkdir()
     major, minor = (int(part) for part in python.split("."))
-    program.write_text(PROGRAM.format(python=(major, minor), dotted=python, version=version()), encoding="utf-8")
+    program.write_text(product.program.format(python=(major, minor), dotted=python, version=version()), encoding="utf-8")
 
 
 def _component(metadata: str) -> dict[str, Any]:
@@ -242,7 +332,13 @@ def _entries(output: Path) -> list[dict[str, Any]]:
     return [entry for entry in entries if (output / entry["url"]).is_file()]
 
 
-def build(output: Path = OUTPUT, channel: str = "stable", python: str = PYTHONS[0], architecture: str = platform.machine()) -> Path:
+def build(
+    output: Path | None = None,
+    channel: str = "stable",
+    python: str = PYTHONS[0],
+    architecture: str = platform.machine(),
+    product: Product = SERVICE,
+) -> Path:
     """Build the artifact into ``output`` and enter it into the index there; returns the artifact.
 
     Nothing is built when the index has one of the same inputs. Raises ReleaseError.
@@ -251,15 +347,22 @@ def build(output: Path = OUTPUT, channel: str = "stable", python: str = PYTHONS[
         raise ReleaseError(
             f"no release can be built for Python {python} on {architecture}. Remedy: choose 3.x and {' or '.join(ARCHITECTURES)}."
         )
+    output = output or product.output
     output.mkdir(parents=True, exist_ok=True)
     with _alone(output):
-        return _build(output, channel, python, architecture)
+        return _build(product, output, channel, python, architecture)
 
 
-def build_all(output: Path = OUTPUT, pythons: Sequence[str] = PYTHONS) -> None:
+def build_all(output: Path | None = None, pythons: Sequence[str] = PYTHONS, product: Product = SERVICE) -> None:
     """Build what nodes of every supported system need, for this machine's architecture. Raises ReleaseError."""
     for python in pythons:
-        build(output, python=python)
+        build(output, python=python, product=product)
+
+
+def is_built(product: Product, pythons: Sequence[str] = PYTHONS, architecture: str = platform.machine()) -> bool:
+    """Whether ``build_all`` would find all of it made."""
+    made = {entry["inputs"] for entry in _entries(product.output)}
+    return all(_inputs(product, python, architecture) in made for python in pythons)
 
 
 @contextlib.contextmanager
@@ -273,10 +376,10 @@ def _alone(output: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _build(output: Path, channel: str, python: str, architecture: str) -> Path:
-    inputs = _inputs(python, architecture)
+def _build(product: Product, output: Path, channel: str, python: str, architecture: str) -> Path:
+    inputs = _inputs(product, python, architecture)
     entries = _entries(output)
-    artifact = output / f"bzzz-node-{version()}-py{python}-{architecture}.tar.gz"
+    artifact = output / f"{product.name}-{version()}-py{python}-{architecture}.tar.gz"
     same = [entry for entry in entries if entry["inputs"] == inputs and entry["url"] == artifact.name]
     there = bool(same) and hashlib.sha256(artifact.read_bytes()).hexdigest() == same[0]["sha256"]
     if there and any(entry["channel"] == channel for entry in same):
@@ -284,7 +387,7 @@ def _build(output: Path, channel: str, python: str, architecture: str) -> Path:
     if not there:
         with tempfile.TemporaryDirectory(prefix="bzzz-release-") as folder:
             root = Path(folder) / "tree"
-            _tree(root, python, architecture)
+            _tree(product, root, python, architecture)
             _pack(root, artifact)
     content = artifact.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
@@ -297,7 +400,7 @@ def _build(output: Path, channel: str, python: str, architecture: str) -> Path:
         "url": artifact.name,
         "sha256": sha256,
         "size": len(content),
-        "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(_built())),
+        "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(_built(product))),
         "inputs": inputs,
     }
     # The same artifact may be in several channels; what this one replaces is in none any more.
@@ -320,26 +423,28 @@ def build_collection(output: Path, pythons: Sequence[str] = PYTHONS) -> Path:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bzzz_setup.release", description="Build the node service's release artifacts.")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="directory of the artifacts and their index")
+    parser = argparse.ArgumentParser(prog="python -m bzzz_setup.release", description="Build release artifacts.")
+    parser.add_argument("--product", choices=list(PRODUCTS), default="node")
+    parser.add_argument("--output", type=Path, help="directory of the artifacts and their index")
     parser.add_argument("--channel", choices=["stable", "beta", "development"], default="stable")
     parser.add_argument("--python", nargs="+", default=list(PYTHONS), metavar="3.N", help="Python versions of the nodes")
     parser.add_argument("--architecture", nargs="+", choices=ARCHITECTURES, default=[platform.machine()])
     parser.add_argument("--collection", type=Path, metavar="DIR", help="build the collection's tarball into DIR instead")
-    parser.add_argument("--lock", action="store_true", help="first write node/requirements.txt from pyproject.toml")
+    parser.add_argument("--lock", action="store_true", help="first write the product's requirements.txt from pyproject.toml")
     return parser.parse_args(argv)
 
 
 def _do(arguments: argparse.Namespace) -> Iterator[Path]:
+    product = PRODUCTS[arguments.product]
     if arguments.lock:
-        lock()
-        yield LOCK
+        lock(product)
+        yield product.lock
     if arguments.collection:
         yield build_collection(arguments.collection, arguments.python)
         return
     for python in arguments.python:
         for architecture in arguments.architecture:
-            yield build(arguments.output, arguments.channel, python, architecture)
+            yield build(arguments.output, arguments.channel, python, architecture, product)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

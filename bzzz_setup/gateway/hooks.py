@@ -158,14 +158,16 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
             del data[name]
         who = user_api_key_dict.metadata
         user, project, task = who["bzzz_user"], who["bzzz_project"], who["bzzz_task"]
-        asked = str(data.get("model") or "")
+        chat = "embed" not in call_type
+        if chat and not data.get("model") and task not in self.settings.tasks:
+            data["model"] = self.settings.default_model
+        asked = str(data.get("model") or task)
         if asked in self.settings.tasks:
             task = task or asked
             data["model"] = self.settings.tasks[asked]
         model = str(data.get("model") or "")
         if len(model) > 200:
             raise _error(400, "invalid_model", "The model's name is too long.")
-        chat = "embed" not in call_type
         told = True
         if chat:
             if not (data.get("max_tokens") or data.get("max_completion_tokens")):

@@ -31,12 +31,16 @@ class OpenAI:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """``tasks``: the model of each task's name. ``max_tokens``: what a call is given that states no most of its own."""
+    """``default_model``: of calls that name none. ``tasks``: the model of each task's name.
+
+    ``max_tokens``: what a call is given that states no most of its own.
+    """
 
     ledger: str
     budgets: Budgets
     tokens: Source
     gateway: str = ""
+    default_model: str = ""
     tasks: Mapping[str, str] = dataclasses.field(default_factory=dict)
     openai: OpenAI = dataclasses.field(default_factory=OpenAI)
     max_tokens: int = 16384
@@ -44,7 +48,7 @@ class Settings:
     metrics: tuple[str, int] | None = None
 
 
-_STRINGS = {"gateway": "", "ledger": "", "ledger_file": "", "time_zone": "UTC"}
+_STRINGS = {"gateway": "", "default_model": "", "ledger": "", "ledger_file": "", "time_zone": "UTC"}
 _NUMBERS: dict[str, tuple[type, float, float, Any]] = {
     "max_tokens": (int, 1, 10_000_000, 16384),
     "call_seconds": (float, 10, 86400, 3600.0),
@@ -117,6 +121,7 @@ def parse(document: Any) -> Settings:
         budgets=budgets,
         tokens=FileTokens(Path(tokens["file"])) if "file" in tokens else NodeTokens(tokens["node"], tokens.get("ca"), members),
         gateway=text["gateway"],
+        default_model=text["default_model"],
         tasks=tasks,
         openai=OpenAI(str(openai.get("organization") or ""), str(openai.get("project") or ""), openai.get("projects") or {}),
         metrics=(str(metrics.get("address") or "127.0.0.1"), metrics["port"]) if metrics else None,

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..problems import Problem
-from . import auth, coordination, downloads, firewall, models, network, ollama, ports, ranges, resources, service, ssh, tls
+from . import auth, coordination, cost, downloads, firewall, gateway, models, network, ollama, ports, ranges, resources, service, ssh, tls
 from . import cluster as cluster_rules
 
 if TYPE_CHECKING:
@@ -24,7 +24,24 @@ if TYPE_CHECKING:
     from ..cluster import Cluster, Node
     from ..declaration import Declared
 
-LITERAL = (cluster_rules, ranges, downloads, network, ports, firewall, ssh, tls, ollama, models, resources, auth, service, coordination)
+LITERAL = (
+    cluster_rules,
+    ranges,
+    downloads,
+    network,
+    ports,
+    firewall,
+    ssh,
+    tls,
+    ollama,
+    models,
+    gateway,
+    cost,
+    resources,
+    auth,
+    service,
+    coordination,
+)
 EFFECTIVE = (downloads, network, ports, firewall, ssh, ollama, models, resources, coordination)
 
 

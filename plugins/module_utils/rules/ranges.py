@@ -22,6 +22,8 @@ RANGES: dict[tuple[str, str], tuple[float, float | None, str]] = {
     ("detection", "memory_min_mib"): (0, None, "there is no less than nothing"),
     ("detection", "tool_timeout_seconds"): (1, 120, "a tool needs some time, and detection must end"),
     ("firewall", "revert_seconds"): (20, 3600, "a new connection may take 15 seconds, and a locked-out operator should not wait for long"),
+    ("gateway", "max_tokens"): (1, 10_000_000, "an answer has a token at least"),
+    ("gateway", "releases_kept"): (2, 100, "without the release before there is no way back"),
     ("models", "ram_reserve_mib"): (0, None, "there is no less than nothing"),
     ("models", "vram_reserve_mib"): (0, None, "there is no less than nothing"),
     ("network", "clock_offset_max_seconds"): (0.01, 3600, "clocks are not compared more exactly than that"),
@@ -62,6 +64,11 @@ FORMS: dict[tuple[str, str], tuple[re.Pattern[str], str, str]] = {
     **dict.fromkeys(
         (("auth", "oidc_client_secret"), ("auth", "ldap_bind_password")),
         (re.compile(r"[^\x00-\x1f]+"), "one line of text", "Write it in quotes, without an end of line, into the vault file."),
+    ),
+    ("openai", "api_key"): (
+        re.compile(r"[!-~]{8,}"),
+        "a key of OpenAI's",
+        "Write it as OpenAI shows it, such as sk-proj-…, into the vault file.",
     ),
     ("downloads", "proxy_credentials"): (
         re.compile(r"[!-9;-~]+:[!-~]+"),  # programs differ in how they send other letters

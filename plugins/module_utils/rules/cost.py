@@ -1,0 +1,83 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Budgets: amounts, shares that add up, and a gateway that holds calls to them. bzzz_setup/gateway/budgets.py reads the same once more."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from ..problems import Problem, problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ..cluster import Cluster
+    from ..declaration import Declared
+
+AMOUNTS = ("day_usd", "month_usd")
+# bzzz_setup.gateway.budgets.HIGHEST_USD
+HIGHEST_USD = 1_000_000_000
+
+
+def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Problem]:
+    for node, roles in declared.items():
+        options = roles["cost"]
+        if any(options[name] for name in ("all", "projects", "users")) and not roles["gateway"]["enabled"]:
+            message = "Budgets are declared, and without the AI gateway nothing is held to them."
+            yield problem("gateway_enabled", message, "Set gateway_enabled: true, or take the cost_ options out.", value=False, node=node)
+        yield from _zone(options["time_zone"], node)
+        shares = set(options["all"]) & {"project_shares", "user_shares"}
+        yield from _budget("cost_all", options["all"], ("project_shares", "user_shares"), bool(shares), node)
+        shared = options["all"].get("project_shares")
+        for name, budget in options["projects"].items():
+            of_all = isinstance(shared, dict) and name in shared
+            wants = isinstance(budget, dict) and "user_shares" in budget and not of_all
+            yield from _budget("cost_projects", budget, ("user_shares",), wants, node, f"{name}: ")
+        for name, budget in options["users"].items():
+            yield from _budget("cost_users", budget, (), False, node, f"{name}: ")
+        for percent in options["warn_percent"]:
+            if not 1 <= percent <= 100:
+                yield problem("cost_warn_percent", "This is no part of a budget.", "Write 1 to 100.", value=percent, node=node)
+
+
+def _zone(name: str, node: str) -> Iterator[Problem]:
+    import zoneinfo  # noqa: PLC0415 - controllers have it
+
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (ValueError, OSError, KeyError):
+        yield problem(
+            "cost_time_zone", "There is no such time zone.", "Write one of IANA's names, such as Europe/Berlin.", value=name, node=node
+        )
+
+
+def _number(value: Any, most: float) -> float | None:
+    try:
+        number = float(value) if not isinstance(value, bool) and isinstance(value, (int, float, str)) else math.nan
+    except ValueError:
+        return None
+    return number if 0 <= number <= most else None
+
+
+def _budget(option: str, budget: Any, parts: tuple[str, ...], shares: bool, node: str, who: str = "") -> Iterator[Problem]:
+    """One budget. shares: it is divided, and so has to have something."""
+    known = (*AMOUNTS, *parts)
+    if not isinstance(budget, dict):
+        yield problem(option, f"{who}This is no budget.", "Write for example {day_usd: 5, month_usd: 100}.", value=budget, node=node)
+        return
+    for name, value in budget.items():
+        if name not in known:
+            yield problem(option, f"{who}A budget has no {name}.", f"Write some of {', '.join(known)}.", node=node)
+        elif name in AMOUNTS and _number(value, HIGHEST_USD) is None:
+            yield problem(option, f"{who}{name} is no amount.", "Write dollars, such as 12.50.", value=value, node=node)
+        elif name in parts:
+            percents = [_number(each, 100) for each in value.values()] if isinstance(value, dict) else [None]
+            if None in percents:
+                message = f"{who}{name} are no shares."
+                yield problem(option, message, "Write percent by name, such as {search: 60, web: 40}.", value=value, node=node)
+            elif (total := sum(each or 0 for each in percents)) > 100 + 1e-9:
+                message = f"{who}{name} sum to {total:g} percent of one budget."
+                yield problem(option, message, "Lower some: together they may have 100 at most.", value=value, node=node)
+    if shares and not any(budget.get(name) is not None for name in AMOUNTS):
+        yield problem(option, f"{who}There is no limit that could be shared.", "Set its day_usd or month_usd.", node=node)

@@ -1,0 +1,124 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The AI gateway: one, on a coordinator, with models whose endpoints are declared."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ..problems import Problem, problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ..cluster import Cluster
+    from ..declaration import Declared
+
+OPENAI = "openai"
+# LiteLLM's own of a deployment, which these would replace.
+TAKEN = ("model", "api_base", "api_key", "weight", "max_retries", "num_retries")
+
+
+def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Problem]:
+    for node, roles in declared.items():
+        options = roles["gateway"]
+        if options["enabled"]:
+            yield from _place(options, cluster, node)
+            yield from _endpoints(options, node)
+            yield from _models(options, roles["openai"], node)
+        index = options["release_index"]
+        if index and "://" in index and not index.startswith("https://"):
+            message = "The release index holds the checksums by which releases are trusted, so it has to come over HTTPS or from a file."
+            yield problem(
+                "gateway_release_index", message, "Write an https:// URL, or the path of a copy on the admin host.", value=index, node=node
+            )
+        yield from _address("openai_base_url", roles["openai"]["base_url"], node)
+
+
+def _place(options: Mapping[str, Any], cluster: Cluster, node: str) -> Iterator[Problem]:
+    nodes = options["nodes"]
+    if len(nodes) > 1:
+        message = "Several gateways need a ledger that they share, in PostgreSQL, which the cluster does not set up yet."
+        yield problem("gateway_nodes", message, f"Name one, such as [{nodes[0]}].", value=nodes, node=node)
+    for name in nodes:
+        if name not in cluster["coordinators"]:
+            message = f"The gateway runs on a coordinator, and {name} is none."
+            remedy = (
+                f"Name one of {', '.join(cluster['coordinators'])}." if cluster["coordinators"] else "Put a node into group coordinators."
+            )
+            yield problem("gateway_nodes", message, remedy, value=nodes, node=node)
+
+
+def _endpoints(options: Mapping[str, Any], node: str) -> Iterator[Problem]:
+    seen = {OPENAI}
+    for entry in options["endpoints"]:
+        name = entry["name"]
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name, re.ASCII) or name in seen:
+            message = "Two endpoints have this name." if name in seen and name != OPENAI else "An endpoint cannot have this name."
+            yield problem("gateway_endpoints", message, "Give each a name of its own, of letters, digits, - and _.", value=name, node=node)
+        seen.add(name)
+        yield from _address("gateway_endpoints", entry["url"], node)
+        yield from _weight("gateway_endpoints", entry, node)
+
+
+def _weight(option: str, entry: Mapping[str, Any], node: str) -> Iterator[Problem]:
+    if entry["weight"] < 1:
+        remedy = "Write 1 or more, or take the entry out."
+        yield problem(option, f"The weight of {entry['name']} is less than 1.", remedy, value=entry["weight"], node=node)
+
+
+def _address(option: str, url: str, node: str) -> Iterator[Problem]:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not parts.query and not parts.fragment
+    except ValueError:
+        parts, good = urlsplit(""), False
+    if "@" in url:
+        message = "An address with user or password in it would be readable by everybody who sees the configuration."
+        yield problem(option, message, "Write the address without it, and the key as key.", node=node)
+    elif not good or re.search(r"\s", url):
+        yield problem(option, "This is no base URL.", "Write for example https://gpu9.example.com/v1.", value=url, node=node)
+    elif option == "openai_base_url" and parts.scheme == "http":
+        message = "Over plain HTTP anybody on the way could read the API key."
+        yield problem(option, message, "Write an https:// URL.", value=url, node=node, severity="warning")
+
+
+def _models(options: Mapping[str, Any], openai: Mapping[str, Any], node: str) -> Iterator[Problem]:
+    endpoints = {OPENAI, *(entry["name"] for entry in options["endpoints"])}
+    names = {options["default_model"], *(entry["name"] for entry in options["models"])}
+    used = {entry["endpoint"] for entry in options["models"]}
+    if options["default_model"] not in {entry["name"] for entry in options["models"]}:
+        used.add(OPENAI)
+    for entry in options["models"]:
+        if entry["endpoint"] not in endpoints:
+            remedy = f"Write one of {', '.join(sorted(endpoints))}, or add it to gateway_endpoints."
+            yield problem(
+                "gateway_models", f"{entry['name']} is at an endpoint that is not declared.", remedy, value=entry["endpoint"], node=node
+            )
+        yield from _weight("gateway_models", entry, node)
+        for name in TAKEN:
+            if name in entry["parameters"]:
+                message = f"{name} is no parameter of a call: it would change where and how often calls of {entry['name']} go."
+                yield problem("gateway_models", message, "Take it out of parameters.", node=node)
+    if OPENAI in used and not openai["api_key"]:
+        message = "Models of OpenAI's are declared, and there is no key for them."
+        remedy = "Put openai_api_key into the vault file, or set gateway_default_model and gateway_models to models of other endpoints."
+        yield problem("openai_api_key", message, remedy, node=node)
+    for task, model in options["tasks"].items():
+        if model not in names:
+            message = f"Task {task} has a model that is not declared."
+            yield problem("gateway_tasks", message, f"Write one of {', '.join(sorted(names))}.", value=model, node=node)
+    for model, others in options["fallbacks"].items():
+        if not isinstance(others, list) or not all(isinstance(each, str) and each in names - {model} for each in others):
+            message = f"The fallbacks of {model} are no list of other models that are declared."
+            remedy = f"Write a list of {', '.join(sorted(names - {model})) or 'models, which gateway_models declares'}."
+            yield problem("gateway_fallbacks", message, remedy, value=others, node=node)
+        if model not in names:
+            message = f"{model} is no model that is declared."
+            yield problem("gateway_fallbacks", message, f"Write one of {', '.join(sorted(names))}.", value=model, node=node)
+    for user, projects in options["members"].items():
+        if not isinstance(projects, list) or not all(isinstance(each, str) and each for each in projects):
+            message = f"The projects of {user} are no list of names."
+            yield problem("gateway_members", message, "Write for example {anna: [search, web]}.", value=projects, node=node)

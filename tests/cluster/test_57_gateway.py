@@ -1,0 +1,140 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The AI gateway on a real coordinator, with LiteLLM from its release, before a stand-in for OpenAI's servers that runs on the node."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import leaks
+import pytest
+import requests
+from conftest import Tools
+from rest import Api, wait_for
+
+from bzzz_setup import release
+from bzzz_setup.declaration import VAULT, dump, write
+from bzzz_setup.lab import CHECKOUT
+
+pytestmark = pytest.mark.slow
+# The stand-in's; a key of its own would be refused there.
+KEY = "sk-stand-in-0123456789abcdef"
+ANNA = "lab-anna"
+OPTIONS: dict[str, Any] = {
+    "gateway_enabled": True,
+    "gateway_release_index": "releases/index.json",
+    "gateway_default_model": "gpt-4o-mini",
+    "gateway_models": [
+        {"name": "away", "model": "gpt-4o-mini", "endpoint": "nowhere"},
+        {"name": "brief", "model": "gpt-4o-mini", "parameters": {"max_tokens": 5, "timeout": 30}},
+    ],
+    "gateway_endpoints": [{"name": "nowhere", "url": "http://127.0.0.1:9/v1", "key": "sk-of-nowhere-0123456789"}],
+    "gateway_fallbacks": {"away": ["gpt-4o-mini"]},
+    "gateway_tasks": {"coding": "gpt-4o-mini"},
+    "gateway_members": {ANNA: ["search"]},
+    "openai_base_url": "http://127.0.0.1:4999/v1",
+    "openai_organization": "org-lab",
+    "openai_projects": {"search": "proj_lab"},
+    "cost_time_zone": "Europe/Berlin",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(cluster: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An inventory folder with the gateway on; the release is made once a checkout, which takes minutes."""
+    node = cluster.nodes[0]
+    python = cluster.lab.exec(node, ["python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).stdout.strip()
+    made = release.build(python=python, product=release.GATEWAY_PRODUCT)
+    folder = cluster.declare(tmp_path_factory.mktemp("gateway") / "inventory", OPTIONS)
+    shutil.copytree(made.parent, folder / "releases")
+    write(folder / VAULT, dump({"openai_api_key": KEY}), 0o600)
+    cluster.lab.exec(node, ["tee", "/opt/openai_standin.py"], stdin=(CHECKOUT / "tests/openai_standin.py").read_text())
+    cluster.lab.exec(node, ["systemd-run", "--unit=openai-standin", "python3", "/opt/openai_standin.py", "4999"])
+    yield folder
+    cluster.lab.exec(node, ["sh", "-c", "systemctl stop openai-standin; rm /opt/openai_standin.py"])
+    cluster.setup("apply", "--only", "2,4")
+
+
+def rows(cluster: Tools, node: str) -> list[dict[str, Any]]:
+    """The ledger's, oldest first."""
+    script = """
+import json, sqlite3
+found = sqlite3.connect("/var/lib/bzzz-gateway/ledger.sqlite")
+found.row_factory = sqlite3.Row
+print(json.dumps([dict(row) for row in found.execute("select * from calls order by rowid")], default=str))
+"""
+    answer: list[dict[str, Any]] = json.loads(cluster.lab.exec(node, ["python3", "-"], stdin=script).stdout)
+    return answer
+
+
+@pytest.mark.requirement("3.1.1", part="from the vault to one file of the gateway's node")
+@pytest.mark.requirement("3.1.3", part="by the role, before a stand-in for OpenAI")
+@pytest.mark.requirement("3.2.1", part="by the role, before a stand-in for OpenAI; with another default model")
+@pytest.mark.requirement("3.2.2", part="by the role, before a stand-in for OpenAI")
+@pytest.mark.requirement("3.2.3", part="by the role: most tokens")
+@pytest.mark.requirement("3.2.4", part="by the role: an endpoint that is down")
+@pytest.mark.requirement("3.4.2", part="by the role: URL and key")
+@pytest.mark.requirement("4.1.1", part="by the role, before a stand-in for OpenAI")
+def test_the_gateway_answers_counts_and_refuses(cluster: Tools, folder: Path, tmp_path: Path) -> None:
+    node, api = cluster.nodes[0], Api(cluster, tmp_path)
+    home = cluster.home
+    with leaks.Watch({"key": KEY}, home) as watch:
+        done = cluster.document("apply", "--only", "2,4", folder=folder)
+    assert {check["status"] for check in done["checks"]} <= {"pass", "skip"}
+    assert {"gateway-unit", "gateway-token", "gateway-key"} <= {check["id"] for check in done["checks"]}
+    assert KEY not in json.dumps(done) and not watch.found
+    assert any("bzzz-gateway" in program for program in watch.programs)
+
+    url = f"https://{api.addresses[node]}:4000/v1/chat/completions"
+
+    def call(token: str, **body: Any) -> requests.Response:
+        body = {"messages": [{"role": "user", "content": "How are you?"}], "max_tokens": 20, **body}
+        return requests.post(url, json=body, headers={"Authorization": f"Bearer {token}"}, verify=str(api.ca), timeout=60)
+
+    def node_service(method: str, path: str, **more: Any) -> requests.Response:
+        there = f"https://{api.addresses[node]}:8080{path}"
+        return requests.request(method, there, headers={"Authorization": f"Bearer {api.token}"}, verify=str(api.ca), timeout=10, **more)
+
+    made = node_service("POST", "/api/v1/tokens", json={"name": ANNA, "days": 1}).json()
+    try:
+        token = made["token"]
+        wait_for("the token", lambda: call(token).status_code != 401, 10)
+        assert call("bzzz_wrong").status_code == 401
+        before = len(rows(cluster, node))
+        for body in ({}, {"model": "coding"}, {"model": "away"}):
+            answer = call(token, **body)
+            assert answer.status_code == 200, answer.text
+        del body
+        short = requests.post(
+            url,
+            json={"model": "brief", "messages": [{"role": "user", "content": "How are you?"}]},
+            headers={"Authorization": f"Bearer {token}"},
+            verify=str(api.ca),
+            timeout=60,
+        )
+        assert short.status_code == 200, short.text
+        wait_for("settled calls", lambda: [row["state"] for row in rows(cluster, node)[before:]] == ["spent"] * 4, 10)
+        counted = rows(cluster, node)[before:]
+        assert {(row["user"], row["project"]) for row in counted} == {(ANNA, "search")}
+        assert [row["task"] for row in counted] == ["", "coding", "", ""] and all(row["cost_nano"] > 0 for row in counted)
+        seen = json.loads(cluster.lab.exec(node, ["curl", "-s", "http://127.0.0.1:4999/stand-in"]).stdout)["answers"]
+        assert {(each["organization"], each["project"]) for each in seen} == {("org-lab", "proj_lab")}
+        assert sum(each["nano"] for each in seen[-4:]) == sum(row["cost_nano"] for row in counted)
+
+        assert cluster.document("apply", "--only", "2,4", folder=folder)["changes"] == []
+        assert leaks.on_node(cluster.lab, node, {"key": KEY}) == {"key": {"/etc/bzzz/gateway/litellm.yaml"}}
+
+        limited = cluster.declare(tmp_path / "limited", {**OPTIONS, "cost_users": {ANNA: {"day_usd": "0.000001"}}})
+        shutil.copytree(folder / "releases", limited / "releases")
+        shutil.copy(folder / VAULT, limited / VAULT)
+        cluster.setup("apply", "--only", "4", folder=limited)
+        over = call(token)
+        assert over.status_code == 429 and over.json()["error"]["type"] == "budget_exceeded", over.text
+        assert f"daily limit of user {ANNA}" in over.text and "(Europe/Berlin)" in over.text and int(over.headers["retry-after"]) > 0
+    finally:
+        node_service("DELETE", f"/api/v1/tokens/{made['id']}")
+    wait_for("revocation", lambda: call(token).status_code == 401, 15)

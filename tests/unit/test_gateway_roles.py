@@ -1,0 +1,143 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What the roles gateway, openai and cost make of a declaration, and which declarations are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from declarations import cluster_of, judge
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_portable import front
+
+from bzzz_setup.declaration import Declaration
+from bzzz_setup.gateway.budgets import Invalid, Scope, load
+from bzzz_setup.gateway.settings import parse
+
+KEY = "sk-c4nary-0f-a-key"
+ON: dict[str, Any] = {"gateway_enabled": True, "openai_api_key": KEY}
+LOCAL = {"name": "here", "kind": "ollama", "url": "http://127.0.0.1:11434"}
+
+
+def refused(given: dict[str, Any]) -> list[tuple[str | None, str]]:
+    assert KEY not in repr(judge(given))
+    return [(each["option"], each["message"]) for each in judge(given, cluster_of(1))]
+
+
+@pytest.mark.requirement("3.1.3", part="roles")
+@pytest.mark.requirement("3.2.1", part="roles")
+@pytest.mark.requirement("3.2.3", part="roles")
+@pytest.mark.requirement("3.2.4", part="roles")
+@pytest.mark.requirement("3.4.2", part="roles")
+@pytest.mark.requirement("3.4.4", part="roles: weights and strategy")
+@pytest.mark.requirement("4.1.2", part="roles")
+@pytest.mark.requirement("4.1.3", part="roles")
+@pytest.mark.requirement("4.2.1", part="roles")
+def test_the_files_are_what_the_gateway_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    (tmp_path / "releases").mkdir()
+    options = {
+        "declaration_cluster_name": "trial",
+        "gateway_enabled": True,
+        "gateway_models": [
+            {"name": "mixed", "model": "gpt-5-mini", "weight": 2, "parameters": {"temperature": 0.2, "timeout": 30}},
+            {"name": "mixed", "model": "llama3.2:3b", "endpoint": "here", "weight": 3},
+            {"name": "far", "endpoint": "away", "input_usd_per_million": 2.0, "output_usd_per_million": 8.0},
+        ],
+        "gateway_endpoints": [{**LOCAL, "weight": 24}, {"name": "away", "url": "https://gpu9.example.com/v1/", "key": KEY + "-2"}],
+        "gateway_balancing": "least_busy",
+        "gateway_fallbacks": {"mixed": ["gpt-5", "far"]},
+        "gateway_tasks": {"coding": "gpt-5"},
+        "gateway_members": {"anna": ["search"]},
+        "openai_organization": "org-1",
+        "openai_projects": {"search": "proj_1"},
+        "cost_time_zone": "Europe/Berlin",
+        "cost_all": {"day_usd": 50, "month_usd": 1000, "project_shares": {"search": 60}},
+        "cost_projects": {"search": {"day_usd": 25, "user_shares": {"anna": 50}}},
+        "cost_users": {"*": {"day_usd": "2.50"}},
+        "cost_warn_percent": [80],
+    }
+    hosts = {"bzzz": {"children": {"coordinators": {"hosts": {"n1": {"ansible_host": "10.0.0.11"}, "n2": {"ansible_host": "10.0.0.12"}}}}}}
+    Declaration(tmp_path / "inventory", hosts, options, "", {"openai_api_key": KEY}).create()
+    shown = front("--json", "export", "all", "-i", str(tmp_path / "inventory"))
+    assert KEY not in shown
+    nodes = json.loads(shown)["nodes"]
+    files = {item["path"]: item["content"] for item in nodes["n1"]["files"]}
+    assert not any("gateway" in item["path"] for item in nodes["n2"]["files"])
+    assert "bin/bzzz-gateway" in files["/etc/systemd/system/bzzz-gateway.service"]
+
+    gateway = json.loads(files["/etc/bzzz/gateway/gateway.yaml"])
+    assert gateway["tokens"] == {"node": "https://127.0.0.1:8080", "ca": "/etc/bzzz/tls/service-ca.crt"}
+    read = parse({**gateway, "tokens": {"file": "tokens.json"}})  # there is no such authority here
+    assert (read.default_model, read.tasks, read.openai.organization) == ("gpt-5", {"coding": "gpt-5"}, "org-1")
+    assert read.openai.project_of("search") == "proj_1" and str(read.budgets.zone) == "Europe/Berlin"
+    amounts = {(str(scope), period): nano / 10**9 for (scope, period), nano in read.budgets.limits.items()}
+    assert amounts["the whole cluster", "month"] == 1000 and amounts[str(Scope("project", "search")), "day"] == 25
+    assert amounts["user anna in project search", "day"] == 12.5 and amounts["user *", "day"] == 2.5
+
+    litellm = json.loads(files["/etc/bzzz/gateway/litellm.yaml"])
+    mini, local, far, default = litellm["model_list"]
+    assert mini["litellm_params"] == {
+        **{"model": "openai/gpt-5-mini", "api_base": "https://api.openai.com/v1", "max_retries": 0, "weight": 2},
+        **{"temperature": 0.2, "timeout": 30, "api_key": mini["litellm_params"]["api_key"]},
+    }
+    assert local["litellm_params"] == {
+        **{"model": "ollama_chat/llama3.2:3b", "api_base": "http://127.0.0.1:11434", "max_retries": 0, "weight": 72},
+    }
+    assert far["model_info"] == {"input_cost_per_token": 2e-06, "output_cost_per_token": 8e-06}
+    assert default["model_name"] == "gpt-5" and default["litellm_params"]["model"] == "openai/gpt-5"
+    router = {"num_retries": 0, "routing_strategy": "least-busy", "fallbacks": [{"mixed": ["gpt-5", "far"]}]}
+    assert litellm["router_settings"] == router and litellm["litellm_settings"]["num_retries"] == 0
+
+
+@pytest.mark.requirement("3.1.1", part="a missing key")
+@pytest.mark.requirement("4.2.1", part="sums are checked")
+@pytest.mark.parametrize(
+    ("given", "option", "words"),
+    [
+        ({"cost_all": {"day_usd": 5}}, "gateway_enabled", "without the AI gateway nothing is held"),
+        ({"gateway_enabled": True}, "openai_api_key", "no key for them"),
+        ({**ON, "gateway_nodes": ["n1", "n2"]}, "gateway_nodes", "PostgreSQL"),
+        ({**ON, "gateway_nodes": ["n9"]}, "gateway_nodes", "n9 is none"),
+        ({**ON, "gateway_port": 8080}, "service_port", "8080 is also"),
+        ({**ON, "gateway_models": [{"name": "x", "endpoint": "gone"}]}, "gateway_models", "not declared"),
+        ({**ON, "gateway_models": [{"name": "x", "parameters": {"api_base": "http://x"}}]}, "gateway_models", "api_base is no parameter"),
+        ({**ON, "gateway_endpoints": [LOCAL, LOCAL]}, "gateway_endpoints", "Two endpoints"),
+        ({**ON, "gateway_endpoints": [{**LOCAL, "url": "gpu9"}]}, "gateway_endpoints", "no base URL"),
+        ({**ON, "gateway_endpoints": [{**LOCAL, "url": f"http://u:{KEY}@h"}]}, "gateway_endpoints", "readable by everybody"),
+        ({**ON, "gateway_tasks": {"coding": "gpt-6"}}, "gateway_tasks", "coding"),
+        ({**ON, "gateway_fallbacks": {"gpt-5": ["gpt-5"]}}, "gateway_fallbacks", "gpt-5"),
+        ({**ON, "gateway_members": {"anna": "search"}}, "gateway_members", "anna"),
+        ({**ON, "cost_time_zone": "Europe/Atlantis"}, "cost_time_zone", "no such time zone"),
+        ({**ON, "cost_all": {"day_usd": 5, "project_shares": {"a": 60, "b": 50}}}, "cost_all", "sum to 110 percent"),
+        ({**ON, "cost_all": {"project_shares": {"a": 60}}}, "cost_all", "no limit"),
+        ({**ON, "cost_users": {"anna": {"daily": 5}}}, "cost_users", "no daily"),
+        ({**ON, "cost_warn_percent": [0]}, "cost_warn_percent", "no part"),
+    ],
+)
+def test_what_cannot_work_is_refused(given: dict[str, Any], option: str, words: str) -> None:
+    assert any(found in (option, "gateway_port") and words in message for found, message in refused(given)), refused(given)
+
+
+def test_a_gateway_that_is_off_takes_no_port() -> None:
+    assert refused({"gateway_port": 8080}) == [] and refused(ON) == []
+
+
+amounts = st.sampled_from([0, 1, "2.50", 1e9, 2e9, -1, "x", True, None, [], 1.5])
+shares = st.dictionaries(st.sampled_from(["a", "b"]), st.sampled_from([0, 50, 60, "50", 100, 101, -1, "x", True, None]), max_size=2)
+budgets = st.fixed_dictionaries({}, optional={"day_usd": amounts, "month_usd": amounts})
+
+
+@pytest.mark.requirement("4.2.1", part="sums are checked")
+@settings(max_examples=150)
+@given(st.fixed_dictionaries({}, optional={"day_usd": amounts, "project_shares": shares}), st.dictionaries(st.just("a"), budgets))
+def test_the_rules_let_nothing_through_that_the_gateway_refuses(everyone: dict[str, Any], users: dict[str, Any]) -> None:
+    try:
+        load({"all": everyone, "users": users})
+    except Invalid:
+        assert refused({**ON, "cost_all": everyone, "cost_users": users})
