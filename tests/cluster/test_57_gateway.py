@@ -1,6 +1,9 @@
 # Copyright (c) 2026 BZZZ cluster setup maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The AI gateway on a real coordinator, with LiteLLM from its release, before a stand-in for OpenAI's servers that runs on the node."""
+"""The AI gateway on a real coordinator, with LiteLLM from its release, before a stand-in for OpenAI's servers that runs on the node.
+
+Not passed yet: see docs/gateway.md.
+"""
 
 from __future__ import annotations
 
