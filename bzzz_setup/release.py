@@ -260,7 +260,7 @@ def _tree(product: Product, root: Path, python: str, architecture: str) -> None:
     for folder in sorted(lib.glob("*.dist-info")):
         components.append(_component((folder / "METADATA").read_text(encoding="utf-8", errors="replace")))
         # What installers note about themselves; licences and metadata stay.
-        for name in ("RECORD", "INSTALLER", "REQUESTED", "WHEEL", "direct_url.json", "pbr.json", "entry_points.txt"):
+        for name in ("RECORD", "INSTALLER", "REQUESTED", "WHEEL", "direct_url.json", "pbr.json"):
             (folder / name).unlink(missing_ok=True)
     shutil.rmtree(lib / "bin", ignore_errors=True)
     for path in sorted(lib.rglob("*"), reverse=True):

@@ -116,7 +116,8 @@ class NodeTokens:
                 return None
             answer.raise_for_status()
             about: dict[str, Any] = answer.json()
-            name = str(about["name"] or about["kind"])
+            # A token's name comes with its number: the next one of that name goes on with the same budget.
+            name = str(about["name"] or about["kind"]).partition("/")[0]
             return Identity(name, self.members.get(name, ()))
         except Exception as error:  # whatever it is: the message of a client may tell what was sent
             raise Unsure(f"the node service at {self.url} does not answer: {type(error).__name__}") from None
