@@ -27,6 +27,8 @@ pytestmark = pytest.mark.slow
 # The stand-in's; a key of its own would be refused there.
 KEY = "sk-stand-in-0123456789abcdef"
 ANNA = "lab-anna"
+# What the stand-in has answered, by its own count.
+ASK = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:4999/stand-in').read().decode())"
 OPTIONS: dict[str, Any] = {
     "gateway_enabled": True,
     "gateway_release_index": "releases/index.json",
@@ -124,7 +126,7 @@ def test_the_gateway_answers_counts_and_refuses(cluster: Tools, folder: Path, tm
         counted = rows(cluster, node)[before:]
         assert {(row["user"], row["project"]) for row in counted} == {(ANNA, "search")}
         assert [row["task"] for row in counted] == ["", "coding", "", ""] and all(row["cost_nano"] > 0 for row in counted)
-        seen = json.loads(cluster.lab.exec(node, ["curl", "-s", "http://127.0.0.1:4999/stand-in"]).stdout)["answers"]
+        seen = json.loads(cluster.lab.exec(node, ["python3", "-c", ASK]).stdout)["answers"]
         assert {(each["organization"], each["project"]) for each in seen} == {("org-lab", "proj_lab")}
         assert sum(each["nano"] for each in seen[-4:]) == sum(row["cost_nano"] for row in counted)
 
