@@ -178,14 +178,14 @@ class _Reader:
         if inner not in NUMBERS and inner not in (STRING, ARRAY):
             raise GgufError(f"{what} is an array of the type {inner}, which does not exist.")
         if length <= KEPT:
-            return [self.value(inner, what, depth + 1) for _ in range(length)]
+            return [self.value(inner, what, depth + 1) for _each in range(length)]
         if inner in NUMBERS:
             self.skip(length * struct.calcsize("<" + NUMBERS[inner]), what)
         elif inner == STRING:
-            for _ in range(length):
+            for _each in range(length):
                 self.skip(self.bounded(MAX_STRING, f"the length of a string of {what}"), what)
         else:
-            for _ in range(length):
+            for _each in range(length):
                 self.value(inner, what, depth + 1)
         return Passed(length)
 
@@ -225,13 +225,13 @@ def read_header(stream: BinaryIO) -> Header:
     count = reader.bounded(MAX_TENSORS, "the number of tensors")
     entries = reader.bounded(MAX_ENTRIES, "the number of metadata entries")
     metadata: dict[str, Any] = {}
-    for _ in range(entries):
+    for _each in range(entries):
         key = reader.string("a metadata key", MAX_KEY)
         if key in metadata:
             raise GgufError(f"The metadata names {key} twice.")
         metadata[key] = reader.value(reader.number("I", f"the type of {key}"), key)
     tensors: dict[str, Tensor] = {}
-    for _ in range(count):
+    for _each in range(count):
         tensor = _tensor(reader)
         if tensor.name in tensors:
             raise GgufError(f"There are two tensors named {tensor.name}.")
@@ -248,7 +248,7 @@ def _tensor(reader: _Reader) -> Tensor:
     dimensions = reader.number("I", what)
     if dimensions > 4:
         raise GgufError(f"{what} has {dimensions} dimensions; ggml knows 4.")
-    shape = tuple(reader.number("Q", what) for _ in range(dimensions))
+    shape = tuple(reader.number("Q", what) for _each in range(dimensions))
     kind, offset = reader.number("I", what), reader.bounded(MOST, f"the offset of {what}")
     if kind not in TENSOR_TYPES:
         raise GgufError(f"{what} is of ggml's type {kind}, whose size is not known here.")

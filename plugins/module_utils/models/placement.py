@@ -281,7 +281,7 @@ class _Cluster:
         best: dict[tuple[int, bool], tuple[str, str]] = {}
         known = any(model.key in room.present for room in able.values())
         for at in range(bisect.bisect_left(self.free, (model.whole_bytes,)), len(self.free)):
-            _, name, uuid = self.free[at]
+            _free, name, uuid = self.free[at]
             if name in able:
                 best.setdefault(_order(model, able[name]), (name, uuid))
                 if (0, not known) in best:

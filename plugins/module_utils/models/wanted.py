@@ -136,9 +136,11 @@ def told(found: Outlook, declared: Mapping[str, Declared], facts: Mapping[str, M
         for gpu in node.gpus:
             total = devices[gpu.uuid]["memory_total_mib"] * MIB
             shares = [(placed.model, share) for placed in here for share in placed.shares if share.uuid == gpu.uuid]
-            parts = {part: sum(getattr(share, part) for _, share in shares) for part in ("weights_bytes", "cache_bytes", "overhead_bytes")}
+            parts = {
+                part: sum(getattr(share, part) for _model, share in shares) for part in ("weights_bytes", "cache_bytes", "overhead_bytes")
+            }
             gpus.append(
-                {"uuid": gpu.uuid, "name": gpu.name, "models": [model for model, _ in shares], **_parts(total, gpu.free_bytes, parts)}
+                {"uuid": gpu.uuid, "name": gpu.name, "models": [model for model, _share in shares], **_parts(total, gpu.free_bytes, parts)}
             )
         inside = [models[placed.model] for placed in here if not placed.shares]
         total = ((seen.get("bzzz_system") or {}).get("memory") or {}).get("total_mib") or 0

@@ -80,7 +80,7 @@ def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping
 
     Warnings: nothing is pulled, and a model that an Ollama has loaded takes the memory that is missing here.
     """
-    if not wishes.wanted(declared) or set(facts) != set(declared) or any(True for _ in literal(declared, cluster)):
+    if not wishes.wanted(declared) or set(facts) != set(declared) or any(True for _each in literal(declared, cluster)):
         return
     found = wishes.outlook(declared, facts)
     for refused in found.plan.refused:
