@@ -34,7 +34,7 @@ OPTIONS: dict[str, Any] = {
         {"name": "away", "model": "gpt-4o-mini", "endpoint": "nowhere"},
         {"name": "brief", "model": "gpt-4o-mini", "parameters": {"max_tokens": 5, "timeout": 30}},
     ],
-    "gateway_endpoints": [{"name": "nowhere", "url": "http://127.0.0.1:9/v1", "key": "sk-of-nowhere-0123456789"}],
+    "gateway_endpoints": [{"name": "nowhere", "url": "http://127.0.0.1:9/v1"}],
     "gateway_fallbacks": {"away": ["gpt-4o-mini"]},
     "gateway_tasks": {"coding": "gpt-4o-mini"},
     "gateway_members": {ANNA: ["search"]},
@@ -53,7 +53,7 @@ def folder(cluster: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     made = release.build(python=python, product=release.GATEWAY_PRODUCT)
     folder = cluster.declare(tmp_path_factory.mktemp("gateway") / "inventory", OPTIONS)
     shutil.copytree(made.parent, folder / "releases")
-    write(folder / VAULT, dump({"openai_api_key": KEY}), 0o600)
+    write(folder / VAULT, dump({"openai_api_key": KEY, "gateway_endpoint_keys": "nowhere=sk-of-nowhere-0123456789"}), 0o600)
     cluster.lab.exec(node, ["tee", "/opt/openai_standin.py"], stdin=(CHECKOUT / "tests/openai_standin.py").read_text())
     cluster.lab.exec(node, ["chmod", "600", "/opt/openai_standin.py"])  # it knows the key
     cluster.lab.exec(node, ["systemd-run", "--unit=openai-standin", "python3", "/opt/openai_standin.py", "4999"])

@@ -49,7 +49,7 @@ def test_the_files_are_what_the_gateway_reads(tmp_path: Path, monkeypatch: pytes
             {"name": "mixed", "model": "llama3.2:3b", "endpoint": "here", "weight": 3},
             {"name": "far", "endpoint": "away", "input_usd_per_million": 2.0, "output_usd_per_million": 8.0},
         ],
-        "gateway_endpoints": [{**LOCAL, "weight": 24}, {"name": "away", "url": "https://gpu9.example.com/v1/", "key": KEY + "-2"}],
+        "gateway_endpoints": [{**LOCAL, "weight": 24}, {"name": "away", "url": "https://gpu9.example.com/v1/"}],
         "gateway_balancing": "least_busy",
         "gateway_fallbacks": {"mixed": ["gpt-5", "far"]},
         "gateway_tasks": {"coding": "gpt-5"},
@@ -63,7 +63,7 @@ def test_the_files_are_what_the_gateway_reads(tmp_path: Path, monkeypatch: pytes
         "cost_warn_percent": [80],
     }
     hosts = {"bzzz": {"children": {"coordinators": {"hosts": {"n1": {"ansible_host": "10.0.0.11"}, "n2": {"ansible_host": "10.0.0.12"}}}}}}
-    Declaration(tmp_path / "inventory", hosts, options, "", {"openai_api_key": KEY}).create()
+    Declaration(tmp_path / "inventory", hosts, options, "", {"openai_api_key": KEY, "gateway_endpoint_keys": f"away={KEY}-2"}).create()
     shown = front("--json", "export", "all", "-i", str(tmp_path / "inventory"))
     assert KEY not in shown
     nodes = json.loads(shown)["nodes"]

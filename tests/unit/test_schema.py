@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -98,3 +99,12 @@ def test_the_check_command_notices_a_stale_file(
 @pytest.mark.requirement("L5", part="generated files")
 def test_the_checkout_is_up_to_date() -> None:
     assert schema.main(["--check"]) == 0
+
+
+def test_no_secret_is_a_part_of_an_option_that_is_none() -> None:
+    """Forms, drafts and exports tell secrets by their option: one within it would be shown, and written where others read."""
+
+    def hides(spec: dict[str, Any]) -> bool:
+        return any(inner.get("no_log") or hides(inner) for inner in spec.get("options", {}).values())
+
+    assert [name for name, spec in options_of(load_specs()).items() if hides(dict(spec)) and not spec.get("no_log")] == []

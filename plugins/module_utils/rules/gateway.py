@@ -77,7 +77,7 @@ def _address(option: str, url: str, node: str) -> Iterator[Problem]:
         parts, good = urlsplit(""), False
     if "@" in url:
         message = "An address with user or password in it would be readable by everybody who sees the configuration."
-        yield problem(option, message, "Write the address without it, and the key as key.", node=node)
+        yield problem(option, message, "Write the address without it, and the key into gateway_endpoint_keys.", node=node)
     elif not good or re.search(r"\s", url):
         yield problem(option, "This is no base URL.", "Write for example https://gpu9.example.com/v1.", value=url, node=node)
     elif option == "openai_base_url" and parts.scheme == "http":
