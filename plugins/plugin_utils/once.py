@@ -20,8 +20,7 @@ import gc
 import hashlib
 import marshal
 import os
-from collections import ChainMap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -56,6 +55,8 @@ def keep() -> None:
         _templates()
     with contextlib.suppress(ImportError, AttributeError):
         _names()
+    with contextlib.suppress(ImportError, AttributeError):
+        _variables()
     gc.freeze()
     os.register_at_fork(after_in_child=gc.disable)
     if getattr(constants, "DEFAULT_INTERNAL_POLL_INTERVAL", None) == ANSIBLES_POLL:
@@ -113,6 +114,22 @@ def _names() -> None:
     Names.__getitem__ = known
 
 
+def _variables() -> None:
+    from ansible._internal._templating import _jinja_bits as internal  # noqa: PLC0415 - may be elsewhere
+
+    layers = internal._flatten_and_lazify_vars
+
+    def with_settled(mapping: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        variables, lazy = SETTLED.get(id(mapping), (None, None))
+        return iter([lazy]) if lazy is not None and variables is mapping else layers(mapping)
+
+    internal._flatten_and_lazify_vars = with_settled
+
+
+# id -> (variables, the same as Ansible works them out, each at first need)
+SETTLED: dict[int, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
+
+
 def settle(templar: Any) -> Any:
     """`templar`, which works out each of its variables once, not anew for each template that names it. They must stay as they are."""
     with contextlib.suppress(ImportError, AttributeError, TypeError):
@@ -120,8 +137,9 @@ def settle(templar: Any) -> Any:
         from ansible._internal._templating._lazy_containers import _AnsibleLazyTemplateMixin as Lazy  # noqa: PLC0415
 
         engine = getattr(templar, "_engine", templar)
+        variables = engine.available_variables
         with TemplateContext(template_value=None, templar=engine, options=TemplateOptions.DEFAULT):
-            templar.available_variables = ChainMap(Lazy._try_create(engine.available_variables))
+            SETTLED[id(variables)] = variables, Lazy._try_create(variables)
     return templar
 
 
