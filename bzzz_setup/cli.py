@@ -42,6 +42,7 @@ ELSEWHERE = {
     "import": ("portable", "import_"),
     "web": ("web.command", "web"),
     "watch": ("watch", "watch"),
+    "try": ("web.trying", "try_"),
     "models": ("models", "app"),
     "lab": ("lab", "app"),
     "demo": ("lab", "demo"),

@@ -61,15 +61,23 @@ def test_the_files_are_what_the_gateway_reads(tmp_path: Path, monkeypatch: pytes
         "cost_projects": {"search": {"day_usd": 25, "user_shares": {"anna": 50}}},
         "cost_users": {"*": {"day_usd": "2.50"}},
         "cost_warn_percent": [80],
+        "downloads_http_proxy": "http://proxy.example.com:3128",
+        "downloads_no_proxy": [".example.com"],
     }
     hosts = {"bzzz": {"children": {"coordinators": {"hosts": {"n1": {"ansible_host": "10.0.0.11"}, "n2": {"ansible_host": "10.0.0.12"}}}}}}
-    Declaration(tmp_path / "inventory", hosts, options, "", {"openai_api_key": KEY, "gateway_endpoint_keys": f"away={KEY}-2"}).create()
+    secrets = {"openai_api_key": KEY, "gateway_endpoint_keys": f"away={KEY}-2", "downloads_proxy_credentials": f"bzzz:{KEY}"}
+    Declaration(tmp_path / "inventory", hosts, options, "", secrets).create()
     shown = front("--json", "export", "all", "-i", str(tmp_path / "inventory"))
     assert KEY not in shown
     nodes = json.loads(shown)["nodes"]
     files = {item["path"]: item["content"] for item in nodes["n1"]["files"]}
     assert not any("gateway" in item["path"] for item in nodes["n2"]["files"])
-    assert "bin/bzzz-gateway" in files["/etc/systemd/system/bzzz-gateway.service"]
+    unit = files["/etc/systemd/system/bzzz-gateway.service"]
+    assert "bin/bzzz-gateway" in unit and "EnvironmentFile=/etc/bzzz/gateway/proxy.env" in unit
+    proxied = files["/etc/bzzz/gateway/proxy.env"]
+    assert "HTTPS_PROXY=http://@@proxy_login@@proxy.example.com:3128\n" in proxied.replace("'", "")
+    direct = proxied.partition("NO_PROXY=")[2].strip().strip("'").split(",")
+    assert {"gpu9.example.com", "127.0.0.1", "10.0.0.11"} <= set(direct) and "api.openai.com" not in direct
 
     gateway = json.loads(files["/etc/bzzz/gateway/gateway.yaml"])
     assert gateway["tokens"] == {"node": "https://127.0.0.1:8080", "ca": "/etc/bzzz/tls/service-ca.crt"}

@@ -34,7 +34,7 @@ def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Prob
             yield problem(
                 "gateway_release_index", message, "Write an https:// URL, or the path of a copy on the admin host.", value=index, node=node
             )
-        yield from _address("openai_base_url", roles["openai"]["base_url"], node)
+        yield from address("openai_base_url", roles["openai"]["base_url"], node)
 
 
 def _place(options: Mapping[str, Any], cluster: Cluster, node: str) -> Iterator[Problem]:
@@ -59,7 +59,7 @@ def _endpoints(options: Mapping[str, Any], node: str) -> Iterator[Problem]:
             message = "Two endpoints have this name." if name in seen and name != OPENAI else "An endpoint cannot have this name."
             yield problem("gateway_endpoints", message, "Give each a name of its own, of letters, digits, - and _.", value=name, node=node)
         seen.add(name)
-        yield from _address("gateway_endpoints", entry["url"], node)
+        yield from address("gateway_endpoints", entry["url"], node)
         yield from _weight("gateway_endpoints", entry, node)
 
 
@@ -69,7 +69,7 @@ def _weight(option: str, entry: Mapping[str, Any], node: str) -> Iterator[Proble
         yield problem(option, f"The weight of {entry['name']} is less than 1.", remedy, value=entry["weight"], node=node)
 
 
-def _address(option: str, url: str, node: str) -> Iterator[Problem]:
+def address(option: str, url: str, node: str) -> Iterator[Problem]:
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not parts.query and not parts.fragment

@@ -70,7 +70,7 @@ export const t = {
   report: "Report",
   check: "Check",
   noProblems: "Checked with all values worked out: nothing is wrong with it.",
-  tests: { ldap: "Test LDAP", oidc: "Test OpenID Connect" } as Record<string, string>,
+  tests: { ldap: "Test LDAP", oidc: "Test OpenID Connect", openai: "Test OpenAI key", endpoints: "Test endpoints" } as Record<string, string>,
   exports: "Export",
   exportKinds: { yaml: "The declaration (YAML)", env: "Environment files", systemd: "systemd units", all: "All files of the nodes" } as Record<string, string>,
   import: "Import",
