@@ -44,6 +44,7 @@ ELSEWHERE = {
     "watch": ("watch", "watch"),
     "try": ("web.trying", "try_"),
     "models": ("models", "app"),
+    "cost": ("cost", "app"),
     "lab": ("lab", "app"),
     "demo": ("lab", "demo"),
     "test": ("testing", "test"),

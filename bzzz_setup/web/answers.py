@@ -236,6 +236,7 @@ class Run(Summary):
     steps: list[StepOfRun]
     nodes: dict[str, Node]
     changes: list[dict[str, Any]]
+    forecast: list[str] = Field(description="What a month would cost, in words; nothing where no AI gateway is declared.")
     diffs: list[dict[str, Any]]
     checks: list[dict[str, Any]]
     problems: list[Finding]

@@ -102,6 +102,8 @@ export interface Report {
   steps: { number: number; title: string; state: string; seconds: number; started: number; changed: number; nodes: Record<string, Tally> }[];
   nodes: Record<string, Tally>;
   changes: { step: number; node: string; role: string; kind: string; name: string; what: string }[];
+  /** What a month would cost, in words. */
+  forecast: string[];
   diffs: { step: number; node: string; role: string; before_header?: string; after_header?: string; before?: unknown; after?: unknown }[];
   checks: Check[];
   problems: Problem[];
