@@ -30,6 +30,19 @@ class OpenAI:
 
 
 @dataclasses.dataclass(frozen=True)
+class Shared:
+    """Models at the Ollamas of the cluster's nodes. ``url``: this node's service, which knows who holds them.
+
+    ``models``: ``{name, model, weight, parameters}`` each, the name as calls use it.
+    """
+
+    url: str
+    ca: str | None
+    token_file: str
+    models: tuple[Mapping[str, Any], ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """``default_model``: of calls that name none. ``tasks``: the model of each task's name.
 
@@ -46,6 +59,7 @@ class Settings:
     max_tokens: int = 16384
     call_seconds: float = 3600
     metrics: tuple[str, int] | None = None
+    shared: Shared | None = None
 
 
 _STRINGS = {"gateway": "", "default_model": "", "ledger": "", "ledger_file": "", "time_zone": "UTC"}
@@ -58,6 +72,7 @@ _MAPPINGS = {
     "tokens": ("file", "node", "ca"),
     "openai": ("organization", "project", "projects"),
     "metrics": ("address", "port"),
+    "shared": ("url", "ca", "token_file", "models"),
 }
 _NAMES = ("tasks", "members")
 KNOWN = (*_STRINGS, *_NUMBERS, *_MAPPINGS, *_NAMES)
@@ -106,6 +121,12 @@ def parse(document: Any) -> Settings:
     metrics = part["metrics"]
     if metrics and (type(metrics.get("port")) is not int or not 0 < metrics["port"] < 65536):
         problems.append(Problem("metrics.port", "this is no port", "write 1 to 65535"))
+    shared = part["shared"]
+    models = shared.get("models") if shared else []
+    if shared and not (isinstance(models, list) and all(isinstance(each, dict) and each.get("name") for each in models)):
+        problems.append(Problem("shared.models", "these are no models", "write a list of {name, model}"))
+    if shared and not (shared.get("url") and shared.get("token_file")):
+        problems.append(Problem("shared", "nobody can be asked", "write url and token_file"))
     openai = part["openai"]
     if not isinstance(openai.get("projects", {}), dict):
         problems.append(Problem("openai.projects", "this is no mapping", "write our project: OpenAI's project"))
@@ -125,6 +146,7 @@ def parse(document: Any) -> Settings:
         tasks=tasks,
         openai=OpenAI(str(openai.get("organization") or ""), str(openai.get("project") or ""), openai.get("projects") or {}),
         metrics=(str(metrics.get("address") or "127.0.0.1"), metrics["port"]) if metrics else None,
+        shared=Shared(shared["url"], shared.get("ca"), shared["token_file"], tuple(models)) if shared and models else None,
         **number,
     )
 

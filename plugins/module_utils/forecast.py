@@ -37,6 +37,8 @@ def price(options: Mapping[str, Any], entry: Mapping[str, Any], prices: Mapping[
     if entry.get("input_usd_per_million") is not None:
         fresh, out = (Decimal(str(entry.get(f"{kind}_usd_per_million") or 0)) for kind in ("input", "output"))
         return fresh, fresh, out
+    if entry["endpoint"] == "cluster":
+        return FREE
     endpoint = next((each for each in options["gateway"]["endpoints"] if each["name"] == entry["endpoint"]), None)
     if endpoint is not None and endpoint["kind"] == "ollama":
         return FREE
