@@ -88,6 +88,7 @@ def test_the_files_are_what_the_gateway_reads(tmp_path: Path, monkeypatch: pytes
     assert amounts["the whole cluster", "month"] == 1000 and amounts[str(Scope("project", "search")), "day"] == 25
     assert amounts["user anna in project search", "day"] == 12.5 and amounts["user *", "day"] == 2.5
 
+    assert read.metrics and (read.metrics.port, read.metrics.client_ca) == (4001, "/etc/bzzz/tls/ca.crt")
     litellm = json.loads(files["/etc/bzzz/gateway/litellm.yaml"])
     mini, local, far, default = litellm["model_list"]
     assert mini["litellm_params"] == {
@@ -113,6 +114,7 @@ def test_the_files_are_what_the_gateway_reads(tmp_path: Path, monkeypatch: pytes
         ({**ON, "gateway_nodes": ["n1", "n2"]}, "gateway_nodes", "PostgreSQL"),
         ({**ON, "gateway_nodes": ["n9"]}, "gateway_nodes", "n9 is none"),
         ({**ON, "gateway_port": 8080}, "service_port", "8080 is also"),
+        ({**ON, "gateway_metrics_port": 9100}, "metrics_node_exporter_port", "9100 is also"),
         ({**ON, "gateway_models": [{"name": "x", "endpoint": "gone"}]}, "gateway_models", "not declared"),
         ({**ON, "gateway_models": [{"name": "x", "parameters": {"api_base": "http://x"}}]}, "gateway_models", "api_base is no parameter"),
         ({**ON, "gateway_endpoints": [LOCAL, LOCAL]}, "gateway_endpoints", "Two endpoints"),
@@ -129,7 +131,9 @@ def test_the_files_are_what_the_gateway_reads(tmp_path: Path, monkeypatch: pytes
     ],
 )
 def test_what_cannot_work_is_refused(given: dict[str, Any], option: str, words: str) -> None:
-    assert any(found in (option, "gateway_port") and words in message for found, message in refused(given)), refused(given)
+    assert any(found in (option, "gateway_port", "gateway_metrics_port") and words in message for found, message in refused(given)), (
+        refused(given)
+    )
 
 
 def test_a_gateway_that_is_off_takes_no_port() -> None:

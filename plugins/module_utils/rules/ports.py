@@ -23,7 +23,7 @@ SHARED = frozenset({"service_port", "service_web_port"})
 # Belongs to an Ollama that is there already.
 FOREIGN = "ollama_port"
 # Used by nobody but where it is asked for.
-GATEWAY = "gateway_port"
+GATEWAY = ("gateway_port", "gateway_metrics_port")
 # sshd's own port, which is Ansible's as well once the move to it is done, and the units that listen on it.
 SSH, SSHD_UNITS = "ssh_port", ("ssh.service", "sshd.service", "ssh.socket", "sshd.socket")
 # Where an authority comes to see whose a name is; no option, since authorities know no other port.
@@ -68,7 +68,7 @@ def ports_of(roles: Declared) -> dict[str, int]:
         f"{role}_{option}": value
         for role, options in roles.items()
         for option, value in options.items()
-        if is_port(option) and isinstance(value, int) and 1 <= value <= 65535 and (f"{role}_{option}" != GATEWAY or options["enabled"])
+        if is_port(option) and isinstance(value, int) and 1 <= value <= 65535 and (f"{role}_{option}" not in GATEWAY or options["enabled"])
     } | ({ACME: ACME_PORT} if (tls.get("mode"), tls.get("acme_challenge")) == ("acme", "http-01") else {})
 
 
@@ -77,7 +77,7 @@ def own_ports(roles: Declared, coordinates: bool) -> dict[str, int]:
     return {
         option: port
         for option, port in ports_of(roles).items()
-        if option != FOREIGN and (coordinates or not option.startswith(("coordination_", GATEWAY)))
+        if option != FOREIGN and (coordinates or not option.startswith(("coordination_", *GATEWAY)))
     }
 
 
