@@ -46,10 +46,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
                    "prompt_eval_count": 7, "eval_count": 3})
 http.server.ThreadingHTTPServer(("127.0.0.1", 11434), Handler).serve_forever()
 """
-METRICS = (
-    "import ssl, urllib.request as r; c = ssl.create_default_context(cafile='/etc/bzzz/tls/ca.crt'); c.load_cert_chain('/etc/bzzz/tls/node.crt', \
-'/etc/bzzz/tls/node.key'); print(r.urlopen('https://%s:4001/metrics', context=c).read().decode())"
-)
+METRICS = """
+import ssl, sys, urllib.request
+context = ssl.create_default_context(cafile="/etc/bzzz/tls/ca.crt")
+context.load_cert_chain("/etc/bzzz/tls/node.crt", "/etc/bzzz/tls/node.key")
+print(urllib.request.urlopen(f"https://{sys.argv[1]}:4001/metrics", context=context).read().decode())
+"""
 OPTIONS: dict[str, Any] = {
     "gateway_enabled": True,
     "gateway_release_index": "releases/index.json",
@@ -165,7 +167,7 @@ def test_the_gateway_answers_counts_and_refuses(cluster: Tools, folder: Path, tm
         assert sum(each["nano"] for each in seen[-4:]) == sum(row["cost_nano"] for row in counted)
 
         # What Prometheus reads, and what is told on the admin host.
-        metrics = cluster.lab.exec(node, ["python3", "-c", METRICS % api.addresses[node]]).stdout
+        metrics = cluster.lab.exec(node, ["python3", "-c", METRICS, api.addresses[node]]).stdout
         who = f'model="gpt-4o-mini",project="search",task="coding",user="{ANNA}"'
         assert f"bzzz_ai_latency_seconds_count{{{who}}} 1.0" in metrics and f'bzzz_ai_tokens_total{{kind="in",{who}}}' in metrics
         (cost,) = [line for line in metrics.splitlines() if line.startswith(f"bzzz_ai_cost_usd_total{{{who}}}")]
