@@ -33,6 +33,8 @@ def refused(given: dict[str, Any]) -> list[tuple[str | None, str]]:
 @pytest.mark.requirement("3.2.3", part="roles")
 @pytest.mark.requirement("3.2.4", part="roles")
 @pytest.mark.requirement("3.4.2", part="roles")
+@pytest.mark.requirement("3.1.4", part="roles: metrics")
+@pytest.mark.requirement("3.4.1", part="roles: the cluster's own nodes")
 @pytest.mark.requirement("3.4.4", part="roles: weights and strategy")
 @pytest.mark.requirement("4.1.2", part="roles")
 @pytest.mark.requirement("4.1.3", part="roles")
@@ -48,6 +50,7 @@ def test_the_files_are_what_the_gateway_reads(tmp_path: Path, monkeypatch: pytes
             {"name": "mixed", "model": "gpt-5-mini", "weight": 2, "parameters": {"temperature": 0.2, "timeout": 30}},
             {"name": "mixed", "model": "llama3.2:3b", "endpoint": "here", "weight": 3},
             {"name": "far", "endpoint": "away", "input_usd_per_million": 2.0, "output_usd_per_million": 8.0},
+            {"name": "own", "model": "tiny", "endpoint": "cluster", "weight": 2},
         ],
         "gateway_endpoints": [{**LOCAL, "weight": 24}, {"name": "away", "url": "https://gpu9.example.com/v1/"}],
         "gateway_balancing": "least_busy",
@@ -88,6 +91,10 @@ def test_the_files_are_what_the_gateway_reads(tmp_path: Path, monkeypatch: pytes
     assert amounts["the whole cluster", "month"] == 1000 and amounts[str(Scope("project", "search")), "day"] == 25
     assert amounts["user anna in project search", "day"] == 12.5 and amounts["user *", "day"] == 2.5
 
+    assert read.shared and [(each["name"], each["model"], each["weight"]) for each in read.shared.models] == [("own", "tiny", 2)]
+    assert files["/etc/bzzz/ollama-token"] == "@@ollama_token@@\n" and read.shared.token_file == "/etc/bzzz/ollama-token"
+    other = {item["path"]: item["content"] for item in nodes["n2"]["files"]}
+    assert "/etc/bzzz/ollama-token" not in other and "SHA-256 of a token" in other["/etc/bzzz/config.yaml"].partition("ollama:")[2]
     assert read.metrics and (read.metrics.port, read.metrics.client_ca) == (4001, "/etc/bzzz/tls/ca.crt")
     litellm = json.loads(files["/etc/bzzz/gateway/litellm.yaml"])
     mini, local, far, default = litellm["model_list"]
