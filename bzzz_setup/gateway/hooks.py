@@ -134,7 +134,9 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         token = (api_key or "").removeprefix("Bearer ").strip()
         try:
             tokens = self.settings.tokens
-            identity = (await asyncio.to_thread(tokens.find, token) if tokens.slow else tokens.find(token)) if token else None
+            # A thread is started only where somebody has to be asked.
+            known = tokens.known(token) if token else (None,)
+            identity = known[0] if known else await asyncio.to_thread(tokens.find, token)
         except Unsure as unsure:
             log.warning("%s", unsure)
             raise _error(503, "unavailable", "Tokens cannot be looked up at the moment. Try again soon.") from None
