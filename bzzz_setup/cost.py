@@ -71,7 +71,7 @@ def report(
         if wrong := [name for name in names if name not in DIMENSIONS]:
             raise Refusal(f"nothing is counted by {wrong[0]}", f"Name some of {', '.join(DIMENSIONS)}.", option="by")
         question = {"kind": "report", "by": names, "per": per.value, **_range(since, until)}
-        found = asked(call.inventory, question, cli._passwords(ask_pass, ask_become_pass))
+        found = _asked(call.inventory, question, cli._passwords(ask_pass, ask_become_pass))
         if call.as_json:
             cli._print_json(found)
         else:
@@ -93,7 +93,7 @@ def export(
     """Write calls and their costs into a file, for spreadsheets (csv) or for programs that bring bills together (focus)."""
     with cli._command(inventory, as_json) as call:
         question = {"kind": "calls" if kind is Kind.csv else "focus", "account": account, **_range(since, until)}
-        found = asked(call.inventory, question, cli._passwords(ask_pass, ask_become_pass))
+        found = _asked(call.inventory, question, cli._passwords(ask_pass, ask_become_pass))
         try:
             write(output.absolute(), found["csv"], 0o600)
         except OSError as error:
@@ -135,7 +135,7 @@ def _range(since: str | None, until: str | None) -> dict[str, str]:
     return found
 
 
-def asked(inventory: Path | None, question: dict[str, Any], passwords: dict[str, str]) -> dict[str, Any]:
+def _asked(inventory: Path | None, question: dict[str, Any], passwords: dict[str, str]) -> dict[str, Any]:
     """The ledger's answer; see bzzz_setup/gateway/asked.py. Raises Refusal where there is none."""
     with tempfile.TemporaryDirectory(prefix="bzzz-cost-") as scratch:
         answer, report = Path(scratch, "answer"), Report()

@@ -17,7 +17,7 @@ MODELS = ("gpt-5", "gpt-5-mini", "llama3.2:3b", "text-embedding-3-small", "qwen3
 def made(folder: Path) -> Ledger:
     """Each model once a day, the first for most, of two users and tasks; the budget of all is nearly spent."""
     now = [0.0]
-    ledger = Ledger(f"sqlite:///{folder}/ledger.sqlite", load({"all": {"month_usd": 4}}, "Europe/Berlin"), "n1", now=lambda: now[0])
+    ledger = Ledger(f"sqlite:///{folder}/ledger.sqlite", load({"all": {"month_usd": 5}}, "Europe/Berlin"), "n1", now=lambda: now[0])
     now[0] = datetime(2026, 11, 1, 9, tzinfo=UTC).timestamp()
     ledger.start()
     for day in range(DAYS):

@@ -188,6 +188,13 @@ class Runs:
         found: list[Problem] = document["problems"]
         return found
 
+    def spent(self, *arguments: str) -> dict[str, Any]:
+        """`bzzz-setup cost report`. Raises Refusal where the ledger cannot be asked, or there is none."""
+        document, code = self._answer("cost", "report", "-i", str(self._inventory), *arguments)
+        if code != ExitCode.FINE or "rows" not in document:
+            raise _refused("cost report", document)
+        return document
+
     def _answer(self, *arguments: str) -> tuple[dict[str, Any], int]:
         """What a command that is soon over prints, and its exit code."""
         if not self._turns.acquire(blocking=False):

@@ -116,7 +116,7 @@ def test_what_was_seen_can_be_looked_at_and_chosen(browser: Any, tmp_path: Path)
         assert days.get_by_role("row").count() == spending.DAYS + 1
         days.get_by_role("row", name=re.compile(r"^2026-11-01 0\.15 USD 0\.07500 USD")).wait_for()
         page.get_by_role("region", name="By model").get_by_role("row", name=re.compile(r"gpt-5 1\.80 USD 12 14,400 1\.20 s")).wait_for()
-        page.get_by_role("region", name="Budgets").get_by_role("row", name=re.compile("all month 4.00 USD")).wait_for()
+        page.get_by_role("region", name="Budgets").get_by_role("row", name=re.compile("the whole cluster month 5.00 USD")).wait_for()
         clean()
         if kept := os.environ.get("BZZZ_PICTURES"):
             page.screenshot(path=Path(kept) / "wizard-cost.png", full_page=True)

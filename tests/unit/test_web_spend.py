@@ -13,10 +13,9 @@ import spending
 from starlette.testclient import TestClient
 from test_web_nodes import client as client  # noqa: PLC0414 - a fixture
 
-from bzzz_setup import cost
-from bzzz_setup.events import ExitCode, Refusal
 from bzzz_setup.gateway.asked import answer
 from bzzz_setup.web import answers
+from bzzz_setup.web.runs import Runs
 from bzzz_setup.web.shapes import API
 
 
@@ -24,17 +23,18 @@ from bzzz_setup.web.shapes import API
 def test_spending_is_told_by_day_and_asked_for_once(client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger, asked = spending.made(tmp_path), []
 
-    def ask(folder: Path, question: dict[str, Any], passwords: dict[str, str]) -> dict[str, Any]:
-        asked.append(question)
-        return dict(json.loads(json.dumps(answer(ledger, question))))
+    def ask(_runs: Runs, *arguments: str) -> dict[str, Any]:
+        asked.append(arguments)
+        named = {name.removeprefix("--"): value for name, value in zip(arguments[::2], arguments[1::2], strict=True)}
+        return dict(json.loads(json.dumps(answer(ledger, {**named, "kind": "report", "by": [named["by"]]}))))
 
-    monkeypatch.setattr(cost, "asked", ask)
+    monkeypatch.setattr(Runs, "spent", ask)
     told = client.get(f"{API}/cost?by=task&since=2026-11-01&until=2026-11-11").json()
     answers.Cost.model_validate(told)
     assert (told["per"], told["by"], told["calls"]) == ("day", "task", 10 * len(spending.MODELS))
     assert {row["task"] for row in told["rows"]} == {"coding", "review"} and len({row["start"] for row in told["rows"]}) == 10
     assert sum(row["cost_nano"] for row in told["rows"]) == told["nano"]
-    assert told["budgets"][0]["scope"] == "all"
+    assert told["budgets"][0]["scope"] == "the whole cluster"
     assert client.get(f"{API}/cost?by=task&since=2026-11-01&until=2026-11-11").json() == told and len(asked) == 1
     assert client.get(f"{API}/cost?by=model&since=2026-11-01&until=2026-11-03").json()["per"] == "hour" and len(asked) == 2
 
@@ -47,10 +47,8 @@ def test_what_cannot_be_asked_is_refused(client: TestClient, query: str, option:
     assert refused.status_code == 422 and refused.json()["problems"][0]["option"].endswith(option)
 
 
-def test_a_node_that_cannot_be_asked_is_told(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ask(*_: Any) -> None:
-        raise Refusal("n1: unreachable", "Start it.", ExitCode.NODES_FAILED)
-
-    monkeypatch.setattr(cost, "asked", ask)
+def test_where_there_is_no_ledger_that_is_told(client: TestClient) -> None:
+    """By the terminal's own command: the machines of this inventory have no gateway."""
     refused = client.get(f"{API}/cost")
-    assert refused.status_code == 502 and refused.json()["problems"][0]["remedy"] == "Start it."
+    told = refused.json()["problems"][0]
+    assert refused.status_code in (422, 502) and told["message"] and told["remedy"], told

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query
 
-from bzzz_setup import cost
 from bzzz_setup.events import Refusal
 from bzzz_setup.web import answers
 from bzzz_setup.web.answers import bad
@@ -29,7 +28,7 @@ Day = Annotated[datetime.date | None, Query(description="A day in the gateway's 
 def routes(app: FastAPI, wizard: Wizard) -> None:
     """Add them to the application."""
     asking = threading.Lock()
-    known: dict[tuple[Any, ...], tuple[float, dict[str, Any]]] = {}
+    known: dict[tuple[str, ...], tuple[float, dict[str, Any]]] = {}
 
     @app.get(
         f"{API}/cost",
@@ -45,12 +44,10 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
             raise Refusal("there is nothing between these days", "Give until a later day than since.", option="until")
         first = since or datetime.date.today().replace(day=1)
         per = "hour" if (until or datetime.date.today() + datetime.timedelta(days=1)) - first <= HOURS_UP_TO else "day"
-        question = {"kind": "report", "by": [by], "per": per}
-        question |= {name: day.isoformat() for name, day in (("since", since), ("until", until)) if day}
-        key = tuple(sorted((name, str(value)) for name, value in question.items()))
+        days = [word for name, day in (("since", since), ("until", until)) if day for word in (f"--{name}", day.isoformat())]
+        arguments = ("--by", by, "--per", per, *days)
         with asking:  # whoever waited gets what the one before has got
-            if key not in known or time.monotonic() - known[key][0] > FRESH_SECONDS:
+            if arguments not in known or time.monotonic() - known[arguments][0] > FRESH_SECONDS:
                 known.clear()
-                found = cost.asked(wizard.draft.source, question, {})
-                known[key] = time.monotonic(), {**found, "by": by, "per": per}
-            return known[key][1]
+                known[arguments] = time.monotonic(), {**wizard.runs.spent(*arguments), "by": by, "per": per}
+            return known[arguments][1]
