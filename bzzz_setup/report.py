@@ -114,7 +114,7 @@ class Report:
         elif isinstance(event, TaskFinished):
             self._task(event)
         elif isinstance(event, Message):
-            if all(event.text != said.text for said in self.messages):
+            if event.level != "progress" and all(event.text != said.text for said in self.messages):
                 self.messages.append(event)
         elif isinstance(event, RunFinished):
             self.finished = event

@@ -1,0 +1,203 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Models on nodes: pulled once, copied to the other node, refused, removed, and gone on with after a kill.
+
+Ollama and registry are stand-ins with a real store and real digests: see ollama_store.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ollama_store
+import pki
+import pytest
+from conftest import Tools
+from cryptography import x509
+
+from bzzz_setup.events import Refusal
+from bzzz_setup.lab import Lab
+
+pytestmark = pytest.mark.beside
+FIRST, SECOND = "bzzz-node1", "bzzz-node2"
+STORE = "/var/lib/bzzz-ollama/models"
+GEOMETRY = {"layers": 1, "embedding": 64, "heads": 4, "heads_kv": 4}
+HUGE = 1 << 50
+MODELS = {name: ollama_store.model(random.Random(name).randbytes(size << 20), name) for name, size in (("tiny", 6), ("slow", 4))}
+# Whose manifest alone is ever asked for.
+MODELS["huge"] = ollama_store.model(b"", "huge", HUGE)
+
+
+@pytest.fixture(scope="module")
+def bzzz(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tools]:
+    lab = Lab("pull")
+    kept = os.environ.get("BZZZ_TEST_LAB") == "pull"
+    try:
+        if not (kept and lab.nodes):
+            lab.down()  # what a killed run left
+            lab.up(2)
+    except Refusal as reason:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(reason))
+    try:
+        registry(lab, FIRST)
+        certificates(lab)
+        yield Tools(lab, tmp_path_factory.mktemp("home"))
+    finally:
+        if not kept:
+            lab.down()
+
+
+def registry(lab: Lab, node: str) -> None:
+    """Serve the models on a node's port 5000."""
+    lab.exec(node, ["mkdir", "-p", "/srv/registry"])
+    for model in MODELS.values():
+        for digest, content in model.blobs.items():
+            lab.exec(node, ["sh", "-c", f"base64 -d > /srv/registry/{digest}"], stdin=base64.b64encode(content).decode())
+    listed = {f"tests/{name}:latest": base64.b64encode(model.manifest).decode() for name, model in MODELS.items()}
+    lab.exec(node, ["tee", "/srv/registry/models.json"], stdin=json.dumps(listed))
+    lab.exec(node, ["sh", "-c", "systemctl stop registry; rm -f /srv/registry/asked"], check=False)
+    lab.exec(node, ["systemd-run", "--unit=registry", "python3", "-c", ollama_store.REGISTRY])
+
+
+def certificates(lab: Lab) -> None:
+    """What step 3 leaves on the nodes; test_with_firewall_and_certificates has it make them."""
+    authority = pki.issue("authority")
+    for node in (FIRST, SECOND):
+        usage = [x509.ExtendedKeyUsageOID.SERVER_AUTH, x509.ExtendedKeyUsageOID.CLIENT_AUTH]
+        mine = pki.issue(node, authority, node, "localhost", usage=usage)
+        files = {"ca.crt": authority.pem, "node.crt": mine.pem, "node.key": mine.key_pem()}
+        for name, content in files.items():
+            lab.exec(node, ["sh", "-c", f"mkdir -p /etc/bzzz/tls; cat > /etc/bzzz/tls/{name}"], stdin=content)
+
+
+def named(bzzz: Tools, name: str) -> str:
+    (address,) = (node.address for node in bzzz.lab.nodes if node.name == FIRST)
+    return f"{address}:5000/tests/{name}:latest"
+
+
+def wanted(bzzz: Tools, name: str, **wishes: Any) -> dict[str, Any]:
+    return {"name": named(bzzz, name), "insecure": True, "gpu": "never", **wishes}
+
+
+def declared(bzzz: Tools, folder: Path, models: list[dict[str, Any]], nodes: dict[str, dict[str, Any]] | None = None, **more: Any) -> Path:
+    """An inventory folder that wants these models, and the stand-in for Ollama."""
+    archive = ollama_store.archive()
+    options = {
+        "ollama_manage": "install",
+        "ollama_version": "1.0.0",
+        "ollama_archive_amd64": "ollama.tgz",
+        "ollama_sha256_amd64": hashlib.sha256(archive).hexdigest(),
+        "firewall_open_ports": ["5000/tcp"],
+        "network_egress": [],
+        "models_ram_reserve_mib": 0,
+        "models_wanted": models,
+        **more,
+    }
+    bzzz.declare(folder, options, nodes)
+    (folder / "ollama.tgz").write_bytes(archive)
+    return folder
+
+
+def asked(bzzz: Tools) -> list[list[str]]:
+    """Blobs that the registry was asked for, and from where on."""
+    said = bzzz.lab.exec(FIRST, ["cat", "/srv/registry/asked"], check=False).stdout
+    return [line.split() for line in said.splitlines()]
+
+
+def changes(report: dict[str, Any]) -> dict[tuple[str, str], str]:
+    return {(one["node"], one["name"].partition("/tests/")[2]): one["what"] for one in report["models"]}
+
+
+def pulled_and_copied(bzzz: Tools, said: str) -> None:
+    """One node has pulled, with progress, and the other has copied."""
+    assert re.search(r"… bzzz-node\d: \S+tests/tiny:latest \d+ % of 6.0 MiB", said), said
+    assert sorted(asked(bzzz)) == sorted([digest, "0"] for digest in MODELS["tiny"].blobs), "one download for two nodes"
+    for node in (FIRST, SECOND):
+        there = bzzz.lab.exec(node, ["sh", "-c", f"cd {STORE}/blobs && stat -c '%U %n' * && sha256sum *"]).stdout
+        for digest in MODELS["tiny"].blobs:
+            assert f"ollama {digest.replace(':', '-')}" in there and digest.partition(":")[2] + "  " in there, there
+        assert ".bzzz" not in there
+
+
+@pytest.mark.requirement("3.6.3", "3.6.1", "3.4.3", part="with a stand-in for Ollama")
+def test_pulled_once_and_copied(bzzz: Tools, tmp_path: Path) -> None:
+    tiny = wanted(bzzz, "tiny", replicas=2, size_mib=7, geometry=GEOMETRY, overhead_mib=0, update="schedule")
+    folder = declared(bzzz, tmp_path / "tiny", [tiny])
+    said = bzzz.setup("apply", "--only", "4", folder=folder)
+    pulled_and_copied(bzzz, said.stdout)
+    again = bzzz.document("models", "pull", folder=folder)
+    assert again["models"] == [] and {check["status"] for check in again["checks"]} == {"pass"}, again["checks"]
+
+    found = bzzz.document("models", "list", folder=folder)
+    name, digest = named(bzzz, "tiny"), MODELS["tiny"].digest
+    assert [(one["node"], one["model"], one["digest"], one["loaded_bytes"]) for one in found["models"]] == [
+        (node, name, digest, None) for node in (FIRST, SECOND)
+    ]
+    updated = bzzz.lab.exec(SECOND, ["sh", "-c", "systemctl start bzzz-models-update && journalctl -u bzzz-models-update -o cat"]).stdout
+    assert f"as it was, {digest}" in updated, updated
+    assert "bzzz-models-update.timer" in bzzz.lab.exec(SECOND, ["systemctl", "list-timers"]).stdout
+
+
+@pytest.mark.requirement("3.6.4", "3.6.5", part="with a stand-in for Ollama")
+def test_refused_before_anything_is_pulled(bzzz: Tools, tmp_path: Path) -> None:
+    models = [wanted(bzzz, "slow", nodes=[FIRST], digest="0" * 64), wanted(bzzz, "huge", nodes=[SECOND])]
+    refused = bzzz.document("models", "pull", folder=declared(bzzz, tmp_path / "no", models), code=3)
+    said = {failure["node"]: failure["message"] for failure in refused["failures"]}
+    assert "0" * 64 in said[FIRST] and MODELS["slow"].digest in said[FIRST], said
+    assert re.search(r"1048576\.0 GiB are needed .*, and \d+\.\d GiB are free in /var/lib/bzzz-ollama/models", said[SECOND]), said
+    assert not any(digest in MODELS[name].blobs for digest, _start in asked(bzzz) for name in ("slow", "huge")), "nothing was pulled"
+
+
+@pytest.mark.requirement("3.6.3", part="killed half-way, with a stand-in for Ollama")
+def test_killed_and_gone_on_with(bzzz: Tools, tmp_path: Path) -> None:
+    folder = declared(bzzz, tmp_path / "slow", [wanted(bzzz, "slow", nodes=[FIRST], digest=MODELS["slow"].digest)])
+    argv = ["bzzz-setup", "-i", str(folder), "models", "pull"]
+    running = subprocess.Popen(argv, env=bzzz.environment(), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+    weights = next(digest for digest, content in MODELS["slow"].blobs.items() if len(content) > 1 << 20)
+    until = time.monotonic() + 60
+    while bzzz.lab.exec(FIRST, ["sh", "-c", f"test $(stat -c %s {STORE}/blobs/*-partial) -gt 500000"], check=False).returncode:
+        assert time.monotonic() < until and running.poll() is None
+        time.sleep(0.2)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    bzzz.lab.exec(FIRST, ["systemctl", "restart", "bzzz-ollama@0"])
+    done = bzzz.document("models", "pull", folder=folder)
+    assert changes(done) == {(FIRST, "slow:latest"): "pulled, 4.0 MiB"}
+    starts = [int(start) for digest, start in asked(bzzz) if digest == weights]
+    assert len(starts) == 2 and starts[1] >= 500000, "it went on from where it was"
+    assert "slow" in bzzz.lab.exec(FIRST, ["cat", "/etc/bzzz/models/models.json"]).stdout
+
+
+@pytest.mark.requirement("3.6.5", part="prune, with a stand-in for Ollama")
+def test_removed_by_choice_only(bzzz: Tools, tmp_path: Path) -> None:
+    slow = wanted(bzzz, "slow", nodes=[FIRST])
+    folder = declared(bzzz, tmp_path / "prune", [slow], models_prune=True)
+    would = changes(bzzz.document("models", "pull", "--check", folder=folder))
+    assert would == {(node, "tiny:latest"): "removed, 6.0 MiB" for node in (FIRST, SECOND)}
+    assert changes(bzzz.document("models", "pull", folder=folder)) == would
+    assert [one["model"] for one in bzzz.document("models", "list", folder=folder)["models"]] == [named(bzzz, "slow")]
+
+
+@pytest.mark.slow
+@pytest.mark.requirement("3.6.3", part="through the firewall, with the cluster's certificates and a stand-in for Ollama")
+def test_with_firewall_and_certificates(bzzz: Tools, tmp_path: Path) -> None:
+    for node in (FIRST, SECOND):
+        bzzz.lab.exec(node, ["sh", "-c", f"rm -rf /etc/bzzz/tls /srv/registry/asked; cd {STORE} && rm -rf blobs/* manifests/*"])
+    tiny = wanted(bzzz, "tiny", replicas=2, size_mib=7, geometry=GEOMETRY, overhead_mib=0)
+    folder = declared(bzzz, tmp_path / "all", [tiny])
+    said = bzzz.setup("apply", "--only", "2", "--only", "3", "--only", "4", folder=folder)
+    pulled_and_copied(bzzz, said.stdout)
+    assert "8085" in bzzz.lab.exec(SECOND, ["nft", "list", "table", "inet", "bzzz"]).stdout
