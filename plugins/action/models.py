@@ -69,23 +69,35 @@ class ActionModule(ActionBase):
     # --- what there is
 
     def _held(self, *, everywhere: bool = False) -> dict[str, Any]:
-        """One question; none where the node has no Ollama."""
+        """One question; none where the node has no Ollama. Fails where a model names the node all the same."""
         others = [url.rstrip("/") for url in self._roles["ollama"]["endpoints"]] if everywhere else []
         endpoints = ([self._endpoint] if self._endpoint else []) + others
+        if not endpoints and not everywhere:
+            self._named("it has no Ollama")
         if not endpoints:
             return {"ansible_facts": {"bzzz_models_held": {"endpoint": None, "models": {}, "endpoints": {}, "shown": {}}}}
         show = [wanted.full(one["name"]) for one in wanted.wanted(self._declared) if not (one["nodes"] or one["geometry"])]
         answer = self._ask("look", endpoints=endpoints, store=self._store, show=show if self._endpoint and not everywhere else [])
         mine = answer["endpoints"].get(self._endpoint, {"models": {}})
         if "error" in mine and not everywhere:
-            raise AnsibleActionFail(f"{mine['error']}. Remedy: start it, or see what its unit's journal says; then run again.")
+            self._named(mine["error"])
         told = {
-            "endpoint": self._endpoint,
+            # Since the facts were gathered, it may have been taken away.
+            "endpoint": None if "error" in mine and not everywhere else self._endpoint,
             "models": mine.get("models", {}),
             "endpoints": answer["endpoints"],
             "shown": answer["shown"],
         }
         return {"ansible_facts": {"bzzz_models_held": told}}
+
+    def _named(self, why: str) -> None:
+        """Refuse this node where models are declared for it, and there is no Ollama to hold them."""
+        names = [one["name"] for one in wanted.wanted(self._declared) if self._node in (one["nodes"] or ())]
+        if names:
+            raise AnsibleActionFail(
+                f"{', '.join(names)} cannot be on {self._node}: {why}. Remedy: set ollama_manage: install there, start its Ollama, "
+                f"or take {self._node} out of the models' nodes."
+            )
 
     def _everybody(self) -> dict[str, dict[str, Any]]:
         """What the nodes of this run have told; of those without an Ollama, nothing."""
@@ -106,11 +118,6 @@ class ActionModule(ActionBase):
         facts = {node: self._facts(node) for node in self._variables["ansible_play_hosts"] if node in self._declared}
         shown = {name: one for held in told.values() for name, one in held["shown"].items()}
         found = holding.assigned(self._declared, facts, self._models(), shown)
-        for one in wanted.wanted(self._declared):
-            for node in one["nodes"] or ():
-                if node in facts and node not in told:
-                    remedy = f"Set ollama_manage: install for {node}, start its Ollama, or take {node} out of the model's nodes."
-                    found["unplaced"].append({"model": one["name"], "why": f"{node} has no Ollama that answers.", "remedy": remedy})
         checks = [_check(self._node, one["model"], "warn", one["why"], one["remedy"]) for one in found["unplaced"]]
         return {"checks": checks, "ansible_facts": {"bzzz_models_assigned": found}, "msg": probe.summary("models", checks)}
 

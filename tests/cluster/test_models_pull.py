@@ -68,7 +68,7 @@ def registry(lab: Lab, node: str) -> None:
             lab.exec(node, ["sh", "-c", f"base64 -d > /srv/registry/{digest}"], stdin=base64.b64encode(content).decode())
     listed = {f"tests/{name}:latest": base64.b64encode(model.manifest).decode() for name, model in MODELS.items()}
     lab.exec(node, ["tee", "/srv/registry/models.json"], stdin=json.dumps(listed))
-    lab.exec(node, ["sh", "-c", "systemctl stop registry; rm -f /srv/registry/asked"], check=False)
+    lab.exec(node, ["sh", "-c", "systemctl stop registry; rm -f /srv/registry/asked /srv/registry/fast"], check=False)
     lab.exec(node, ["systemd-run", "--unit=registry", "python3", "-c", ollama_store.REGISTRY])
 
 
@@ -130,6 +130,8 @@ def pulled_and_copied(bzzz: Tools, said: str) -> None:
         for digest in MODELS["tiny"].blobs:
             assert f"ollama {digest.replace(':', '-')}" in there and digest.partition(":")[2] + "  " in there, there
         assert ".bzzz" not in there
+        listening = bzzz.lab.exec(node, ["ss", "-Hltn", "sport = 8085"]).stdout
+        assert listening == "", "nothing is served any more"
 
 
 @pytest.mark.requirement("3.6.3", "3.6.1", "3.4.3", part="with a stand-in for Ollama")
@@ -174,6 +176,7 @@ def test_killed_and_gone_on_with(bzzz: Tools, tmp_path: Path) -> None:
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
     bzzz.lab.exec(FIRST, ["systemctl", "restart", "bzzz-ollama@0"])
+    bzzz.lab.exec(FIRST, ["touch", "/srv/registry/fast"])
     done = bzzz.document("models", "pull", folder=folder)
     assert changes(done) == {(FIRST, "slow:latest"): "pulled, 4.0 MiB"}
     starts = [int(start) for digest, start in asked(bzzz) if digest == weights]

@@ -101,12 +101,13 @@ def _planned(
     for model in outlook.models:
         there = places[model.name]
         loaded = {node for node in there if held[node].get(model.name, {}).get("loaded_bytes") is not None}
-        # What is loaded has taken its memory already.
-        if staying := tuple(node for node in there if node not in loaded):
-            models.append(replace(model, nodes=staying, replicas=1))
+        # What is loaded has taken its memory already; the rest will.
+        later = replace(model, replicas=1, digest=None, disk_bytes=0)
+        models += [replace(later, name=f"{model.name} on {node}", nodes=(node,)) for node in there if node not in loaded]
         if model.name in lacking:
             models.append(replace(model, replicas=lacking[model.name]))
-    found = plan(outlook.nodes, models)
+    nodes = [replace(node, replicas=frozenset(name for name, there in places.items() if node.name in there)) for node in outlook.nodes]
+    found = plan(nodes, models)
     for placed in found.placed:
         if placed.model in lacking and placed.node not in places[placed.model]:
             places[placed.model].append(placed.node)

@@ -122,6 +122,15 @@ class _Answers(BaseHTTPRequestHandler):
         """Nobody reads it."""
 
 
+def server_way() -> ssl.SSLContext:
+    """With what this node shows who it is, and asks its peers. Raises OSError where it has no certificate."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=CA)
+    context.load_cert_chain(CERTIFICATE, KEY)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
 def serve(payload: dict[str, Any]) -> dict[str, Any]:
     """``{port, store, names, peers}``: serve these models to these nodes, until ``stop``, or until nobody has asked for two minutes."""
     from . import listen  # noqa: PLC0415
@@ -129,11 +138,7 @@ def serve(payload: dict[str, Any]) -> dict[str, Any]:
     lock = models.take_turn(LOCK)
     listen.stop()  # what was to be tried on this port has been
     try:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=CA)
-        context.load_cert_chain(CERTIFICATE, KEY)
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        server = _Server(int(payload["port"]), context, payload["store"], payload["names"], payload["peers"])
+        server = _Server(int(payload["port"]), server_way(), payload["store"], payload["names"], payload["peers"])
     except OSError as error:
         os.close(lock)
         raise models.Refused(f"port {payload['port']}: {error}") from error

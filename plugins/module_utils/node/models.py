@@ -414,8 +414,8 @@ def start(payload: dict[str, Any]) -> dict[str, Any]:
 
 def become_owner(store: Optional[str]) -> None:
     """Give up being root for being whom the store belongs to, who makes there what Ollama would make."""
-    if store and os.path.isdir(store):
-        owner = os.stat(store)
+    owner = os.stat(store) if store and os.path.isdir(store) else None
+    if owner and owner.st_uid != os.geteuid():
         os.setgroups([])
         os.setgid(owner.st_gid)
         os.setuid(owner.st_uid)
