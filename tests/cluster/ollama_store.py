@@ -105,16 +105,25 @@ class Answers(http.server.BaseHTTPRequestHandler):
             return self.answer(200, MODELS["%s/%s:%s" % (space, model, what)], 0)
         if kind != "blobs" or what not in BLOBS:
             return self.answer(404, b"", 0)
-        start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
-        with open("/srv/registry/asked", "a") as asked:
-            print(what, start, file=asked)
+        if not self.headers["Host"].startswith("blobs."):
+            # Ollama wants to be sent to another host for blobs, as public registries do.
+            self.send_response(307)
+            self.send_header("Location", "http://blobs.example:5000" + self.path)
+            self.send_header("Content-Length", "%d" % (BLOBS[what]["size"] if self.command == "HEAD" else 0))
+            return self.end_headers()
         content = open("/srv/registry/" + what, "rb").read()
-        self.answer(206 if start else 200, content[start:], 0.2 if model == "slow" else 0)
+        start, end = (self.headers.get("Range") or "bytes=0-")[6:].split("-")
+        start, end = int(start), int(end or len(content) - 1)
+        if self.command == "GET":
+            with open("/srv/registry/asked", "a") as asked:
+                print(what, start, self.client_address[0], file=asked)
+        self.answer(206 if self.headers.get("Range") else 200, content[start:end + 1], 0.2 if model == "slow" else 0)
+    do_HEAD = do_GET
     def answer(self, status, body, wait):
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        for at in range(0, len(body), 65536):
+        for at in range(0, len(body) if self.command == "GET" else 0, 65536):
             self.wfile.write(body[at:at + 65536])
             time.sleep(0 if os.path.exists("/srv/registry/fast") else wait)
     def log_message(self, *_):
@@ -138,7 +147,8 @@ class Model:
 
 def model(weights: bytes, name: str, size: int | None = None) -> Model:
     """A model that is made of these bytes; its manifest may tell another size of them."""
-    config = json.dumps({"model_format": "gguf", "name": name}).encode()
+    told = {"model_format": "gguf", "model_family": "llama", "model_families": ["llama"], "model_type": "1M", "file_type": "F32"}
+    config = json.dumps({**told, "name": name, "rootfs": {"type": "layers", "diff_ids": []}}).encode()
     digests = {f"sha256:{hashlib.sha256(content).hexdigest()}": content for content in (config, weights)}
     kinds = ("application/vnd.docker.container.image.v1+json", "application/vnd.ollama.image.model")
     first, second = (
@@ -154,12 +164,11 @@ def model(weights: bytes, name: str, size: int | None = None) -> Model:
     return Model(json.dumps(document, separators=(",", ":")).encode(), digests)
 
 
-def archive() -> bytes:
-    """The stand-in, packed as a release of Ollama is."""
-    program = OLLAMA.encode()
+def archive(program: bytes = OLLAMA.encode()) -> bytes:
+    """The stand-in, or another program, packed as a release of Ollama is."""
     member = tarfile.TarInfo("bin/ollama")
     member.size, member.mode = len(program), 0o755
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as tar:
         tar.addfile(member, io.BytesIO(program))
     return packed.getvalue()

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import ollama
 import ollama_store
 import pki
 import pytest
@@ -52,7 +53,7 @@ def bzzz(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tools]:
             raise
         pytest.skip(str(reason))
     try:
-        registry(lab, FIRST)
+        registry(lab, FIRST, MODELS)
         certificates(lab)
         yield Tools(lab, tmp_path_factory.mktemp("home"))
     finally:
@@ -60,13 +61,16 @@ def bzzz(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tools]:
             lab.down()
 
 
-def registry(lab: Lab, node: str) -> None:
-    """Serve the models on a node's port 5000."""
+def registry(lab: Lab, node: str, models: dict[str, ollama_store.Model]) -> None:
+    """Serve the models on a node's port 5000, their blobs by another name of it."""
+    (address,) = (one.address for one in lab.nodes if one.name == node)
+    for one in lab.nodes:
+        lab.exec(one.name, ["sh", "-c", f"grep -q blobs.example /etc/hosts || echo {address} blobs.example >> /etc/hosts"])
     lab.exec(node, ["mkdir", "-p", "/srv/registry"])
-    for model in MODELS.values():
+    for model in models.values():
         for digest, content in model.blobs.items():
             lab.exec(node, ["sh", "-c", f"base64 -d > /srv/registry/{digest}"], stdin=base64.b64encode(content).decode())
-    listed = {f"tests/{name}:latest": base64.b64encode(model.manifest).decode() for name, model in MODELS.items()}
+    listed = {f"tests/{name}:latest": base64.b64encode(model.manifest).decode() for name, model in models.items()}
     lab.exec(node, ["tee", "/srv/registry/models.json"], stdin=json.dumps(listed))
     lab.exec(node, ["sh", "-c", "systemctl stop registry; rm -f /srv/registry/asked /srv/registry/fast"], check=False)
     lab.exec(node, ["systemd-run", "--unit=registry", "python3", "-c", ollama_store.REGISTRY])
@@ -92,12 +96,12 @@ def wanted(bzzz: Tools, name: str, **wishes: Any) -> dict[str, Any]:
     return {"name": named(bzzz, name), "insecure": True, "gpu": "never", **wishes}
 
 
-def declared(bzzz: Tools, folder: Path, models: list[dict[str, Any]], nodes: dict[str, dict[str, Any]] | None = None, **more: Any) -> Path:
-    """An inventory folder that wants these models, and the stand-in for Ollama."""
-    archive = ollama_store.archive()
+def declared(bzzz: Tools, folder: Path, models: list[dict[str, Any]], program: bytes | None = None, **more: Any) -> Path:
+    """An inventory folder that wants these models, and the stand-in for Ollama, or the real one."""
+    archive = ollama_store.archive(program) if program else ollama_store.archive()
     options = {
         "ollama_manage": "install",
-        "ollama_version": "1.0.0",
+        "ollama_version": ollama.VERSION if program else "1.0.0",
         "ollama_archive_amd64": "ollama.tgz",
         "ollama_sha256_amd64": hashlib.sha256(archive).hexdigest(),
         "firewall_open_ports": ["5000/tcp"],
@@ -106,13 +110,13 @@ def declared(bzzz: Tools, folder: Path, models: list[dict[str, Any]], nodes: dic
         "models_wanted": models,
         **more,
     }
-    bzzz.declare(folder, options, nodes)
+    bzzz.declare(folder, options)
     (folder / "ollama.tgz").write_bytes(archive)
     return folder
 
 
 def asked(bzzz: Tools) -> list[list[str]]:
-    """Blobs that the registry was asked for, and from where on."""
+    """Blobs that the registry was asked for, from where on, and by whom."""
     said = bzzz.lab.exec(FIRST, ["cat", "/srv/registry/asked"], check=False).stdout
     return [line.split() for line in said.splitlines()]
 
@@ -124,7 +128,7 @@ def changes(report: dict[str, Any]) -> dict[tuple[str, str], str]:
 def pulled_and_copied(bzzz: Tools, said: str) -> None:
     """One node has pulled, with progress, and the other has copied."""
     assert re.search(r"… bzzz-node\d: \S+tests/tiny:latest \d+ % of 6.0 MiB", said), said
-    assert sorted(asked(bzzz)) == sorted([digest, "0"] for digest in MODELS["tiny"].blobs), "one download for two nodes"
+    assert sorted(digest for digest, _start, _who in asked(bzzz)) == sorted(MODELS["tiny"].blobs), "one download for two nodes"
     for node in (FIRST, SECOND):
         there = bzzz.lab.exec(node, ["sh", "-c", f"cd {STORE}/blobs && stat -c '%U %n' * && sha256sum *"]).stdout
         for digest in MODELS["tiny"].blobs:
@@ -160,7 +164,7 @@ def test_refused_before_anything_is_pulled(bzzz: Tools, tmp_path: Path) -> None:
     said = {failure["node"]: failure["message"] for failure in refused["failures"]}
     assert "0" * 64 in said[FIRST] and MODELS["slow"].digest in said[FIRST], said
     assert re.search(r"1048576\.0 GiB are needed .*, and \d+\.\d GiB are free in /var/lib/bzzz-ollama/models", said[SECOND]), said
-    assert not any(digest in MODELS[name].blobs for digest, _start in asked(bzzz) for name in ("slow", "huge")), "nothing was pulled"
+    assert not any(digest in MODELS[name].blobs for digest, _start, _who in asked(bzzz) for name in ("slow", "huge")), "nothing was pulled"
 
 
 @pytest.mark.requirement("3.6.3", part="killed half-way, with a stand-in for Ollama")
@@ -179,7 +183,7 @@ def test_killed_and_gone_on_with(bzzz: Tools, tmp_path: Path) -> None:
     bzzz.lab.exec(FIRST, ["touch", "/srv/registry/fast"])
     done = bzzz.document("models", "pull", folder=folder)
     assert changes(done) == {(FIRST, "slow:latest"): "pulled, 4.0 MiB"}
-    starts = [int(start) for digest, start in asked(bzzz) if digest == weights]
+    starts = [int(start) for digest, start, _who in asked(bzzz) if digest == weights]
     assert len(starts) == 2 and starts[1] >= 500000, "it went on from where it was"
     assert "slow" in bzzz.lab.exec(FIRST, ["cat", "/etc/bzzz/models/models.json"]).stdout
 
@@ -204,3 +208,35 @@ def test_with_firewall_and_certificates(bzzz: Tools, tmp_path: Path) -> None:
     said = bzzz.setup("apply", "--only", "2", "--only", "3", "--only", "4", folder=folder)
     pulled_and_copied(bzzz, said.stdout)
     assert "8085" in bzzz.lab.exec(SECOND, ["nft", "list", "table", "inet", "bzzz"]).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.requirement("3.6.3", "3.6.5", "3.4.3", part="with a real Ollama")
+def test_a_real_ollama(bzzz: Tools, tmp_path: Path) -> None:
+    try:
+        program = ollama.binary().read_bytes()
+    except ollama.Unbuildable as reason:
+        pytest.skip(str(reason))
+    ollama.model(tmp_path)
+    real = ollama_store.model((tmp_path / "tiny.gguf").read_bytes(), "real")
+    registry(bzzz.lab, FIRST, {"real": real})
+    one = wanted(bzzz, "real", nodes=[FIRST, SECOND], digest=real.digest)
+    folder = declared(bzzz, tmp_path / "real", [one], program, models_prune=True)
+    report = bzzz.document("apply", "--only", "4", folder=folder)
+    whats = sorted(change["what"] for change in report["changes"] if change["kind"] == "model" and "tests/real" in change["name"])
+    assert len(whats) == 2 and whats[0].startswith("copied from bzzz-node") and whats[1].startswith("pulled"), report["changes"]
+    assert len({who for _digest, _start, who in asked(bzzz)}) == 1, "one node has asked the registry"
+    body = json.dumps({"model": named(bzzz, "real"), "prompt": "a", "stream": False})
+    url = "http://127.0.0.1:11434/api/generate"
+    code = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], sys.stdin.buffer.read()).read().decode())"
+    for node in (FIRST, SECOND):
+        said = json.loads(bzzz.lab.exec(node, ["python3", "-c", code, url], stdin=body).stdout)
+        assert said["done"] and said["eval_count"] > 0, said
+    assert bzzz.document("models", "pull", folder=folder)["models"] == []
+    found = bzzz.document("models", "list", folder=folder)["models"]
+    assert [(item["node"], item["digest"], item["loaded_bytes"] is not None) for item in found] == [
+        (node, real.digest, True) for node in (FIRST, SECOND)
+    ]
+    gone = bzzz.document("models", "pull", folder=declared(bzzz, tmp_path / "gone", [], program, models_prune=True))
+    assert [one["what"].partition(",")[0] for one in gone["models"]] == ["removed", "removed"]
+    assert bzzz.lab.exec(SECOND, ["sh", "-c", f"ls {STORE}/blobs"]).stdout == "", "Ollama has removed its blobs"
