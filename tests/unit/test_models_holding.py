@@ -22,7 +22,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 from test_models_plan import QWEN, facts
 
+from bzzz_setup.events import Event, Message
 from bzzz_setup.models import holdings, show_holdings
+from bzzz_setup.report import Report
+from bzzz_setup.run import PROGRESS, _Translator
+from bzzz_setup.terminal import Progress
 
 A, B = "a" * 64, "b" * 64
 ONE = {"digest": A, "bytes": 5000 << 20, "loaded_bytes": None}
@@ -215,6 +219,19 @@ def test_the_list_of_models() -> None:
     assert (
         "yes, 1.0 GiB" in out.getvalue() and "4.9 GiB" in out.getvalue() and "aaaaaaaaaaaa" in out.getvalue() and "dead" in out.getvalue()
     )
+
+
+@pytest.mark.requirement("3.6.3", part="progress in a run")
+def test_a_run_tells_how_far_a_pull_is() -> None:
+    events: list[Event] = []
+    translate = _Translator(events.append)
+    translate({"event": "verbose", "stdout": f"{PROGRESS} n1: qwen3:8b 40 % of 4.9 GiB\r\n"})
+    translate({"event": "verbose", "stdout": "anything else"})
+    assert [event for event in events if isinstance(event, Message)] == events and len(events) == 1
+    out, report = io.StringIO(), Report()
+    report.add(events[0])
+    Progress(Console(file=out, width=200), report)(events[0])
+    assert out.getvalue().strip() == "… n1: qwen3:8b 40 % of 4.9 GiB" and report.messages == [], "nothing that a report would keep"
 
 
 @pytest.mark.requirement("1.3.3", part="the port of copies")
