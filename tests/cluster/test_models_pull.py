@@ -138,7 +138,7 @@ def pulled_and_copied(bzzz: Tools, said: str) -> None:
         assert listening == "", "nothing is served any more"
 
 
-@pytest.mark.requirement("3.6.3", "3.6.1", "3.4.3", part="with a stand-in for Ollama")
+@pytest.mark.requirement("3.6.3", "3.6.1", "3.6.5", "3.4.3", part="with a stand-in for Ollama")
 def test_pulled_once_and_copied(bzzz: Tools, tmp_path: Path) -> None:
     tiny = wanted(bzzz, "tiny", replicas=2, size_mib=7, geometry=GEOMETRY, overhead_mib=0, update="schedule")
     folder = declared(bzzz, tmp_path / "tiny", [tiny])
@@ -152,8 +152,11 @@ def test_pulled_once_and_copied(bzzz: Tools, tmp_path: Path) -> None:
     assert [(one["node"], one["model"], one["digest"], one["loaded_bytes"]) for one in found["models"]] == [
         (node, name, digest, None) for node in (FIRST, SECOND)
     ]
-    updated = bzzz.lab.exec(SECOND, ["sh", "-c", "systemctl start bzzz-models-update && journalctl -u bzzz-models-update -o cat"]).stdout
-    assert f"as it was, {digest}" in updated, updated
+    update = "systemctl start bzzz-models-update && journalctl -u bzzz-models-update -o cat"
+    for before, said in (("true", f"as it was, {digest}"), (f"rm -r {STORE}/manifests/*", f"{digest}, was None")):
+        updated = bzzz.lab.exec(SECOND, ["sh", "-c", f"{before} && {update}"]).stdout
+        assert f"{name}: {said}" in updated, updated
+    assert len(bzzz.document("models", "list", folder=folder)["models"]) == 2, "pulled anew, by the timer's service"
     assert "bzzz-models-update.timer" in bzzz.lab.exec(SECOND, ["systemctl", "list-timers"]).stdout
 
 

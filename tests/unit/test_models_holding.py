@@ -202,6 +202,23 @@ def test_what_a_pull_would_take(registry: str, tmp_path: Path, monkeypatch: pyte
     assert "does not answer" in secure[f"{registry}/one/model"]["error"], "HTTP only where that is asked for"
 
 
+@pytest.mark.requirement("3.6.3", "3.6.5", part="what is fetched")
+def test_a_copy_that_fails_is_a_pull_and_a_wrong_digest_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    there: dict[str, Any] = {}
+    removed: list[str] = []
+    monkeypatch.setattr(models, "held", lambda _endpoint: dict(there))
+    monkeypatch.setattr(models, "pull", lambda _endpoint, _one, _progress: there.update({"qwen3:8b": ONE}))
+    monkeypatch.setattr(models, "_delete", lambda _endpoint, name: removed.append(name))
+    one = {"name": "qwen3:8b", "digest": A, "from": {"name": "n1", "address": "127.0.0.1", "port": 1}}
+    done = models.fetch("http://x", "/nowhere", one, models._Silent(), "this node has no certificate")
+    assert (done["how"], done["from"], done["digest"]) == ("pulled", None, A)
+    assert done["note"] == "it could not be copied from n1 (this node has no certificate)"
+    there.clear()
+    with pytest.raises(models.Refused, match=f"{A}, and {B} is declared"):
+        models.fetch("http://x", None, {"name": "qwen3:8b", "pin": B}, models._Silent())
+    assert removed == ["qwen3:8b"], "it was not there before"
+
+
 @pytest.mark.requirement("3.4.3", part="list")
 def test_the_list_of_models() -> None:
     own, outside, dead = "http://127.0.0.1:11434", "https://gpu9:11434", "https://gone:11434"

@@ -476,7 +476,11 @@ def here(argv: list[str]) -> int:
     with open(HELD_HERE, encoding="utf-8") as file:
         kept = json.load(file)
     if argv == ["there"]:
-        found = held(kept["endpoint"])
+        try:
+            found = held(kept["endpoint"])
+        except Refused as error:
+            print(error)
+            return 1
         for one in kept["models"]:
             name, pin = short(one["name"]), one.get("pin")
             if name not in found:
@@ -508,7 +512,10 @@ def here(argv: list[str]) -> int:
 
 
 class _Silent(Progress):
-    """Where nobody follows."""
+    """Where nobody follows, and the file of those who do is not to be had."""
+
+    def __init__(self) -> None:
+        self.state = {}
 
     def tell(self, *, now: bool = False, **what: Any) -> None:
         """Nothing is written down."""
