@@ -79,6 +79,8 @@ class ActionModule(ActionBase):
         show = [wanted.full(one["name"]) for one in wanted.wanted(self._declared) if not (one["nodes"] or one["geometry"])]
         answer = self._ask("look", endpoints=endpoints, store=self._store, show=show if self._endpoint and not everywhere else [])
         mine = answer["endpoints"].get(self._endpoint, {"models": {}})
+        if "error" in mine and self._task.check_mode and self._roles["ollama"]["manage"] == "install":
+            mine = {"models": {}}  # which this step would install
         if "error" in mine and not everywhere:
             self._named(mine["error"])
         told = {

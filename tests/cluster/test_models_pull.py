@@ -142,6 +142,8 @@ def pulled_and_copied(bzzz: Tools, said: str) -> None:
 def test_pulled_once_and_copied(bzzz: Tools, tmp_path: Path) -> None:
     tiny = wanted(bzzz, "tiny", replicas=2, size_mib=7, geometry=GEOMETRY, overhead_mib=0, update="schedule")
     folder = declared(bzzz, tmp_path / "tiny", [tiny])
+    planned = [one["what"] for one in bzzz.document("plan", "--only", "4", folder=folder)["changes"] if one["kind"] == "model"]
+    assert sorted(what[: len("would be copied from bzzz")] for what in planned) == ["would be copied from bzzz", "would be pulled, 6.0 MiB"]
     said = bzzz.setup("apply", "--only", "4", folder=folder)
     pulled_and_copied(bzzz, said.stdout)
     again = bzzz.document("models", "pull", folder=folder)
