@@ -101,6 +101,11 @@ sys.path[0] = str(ROOT / "lib")
 # LiteLLM insists on one. It opens nothing here, so nobody knows it and it is another at each start.
 os.environ["LITELLM_MASTER_KEY"] = "sk-" + secrets.token_urlsafe(32)
 
+if sys.argv[1:] == ["ledger"]:
+    from bzzz_setup.gateway.asked import main
+
+    sys.exit(main())
+
 from litellm import run_server
 
 sys.exit(run_server())

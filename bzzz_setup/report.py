@@ -244,6 +244,12 @@ class Report:
             for node in cluster.get("nodes", [])
         ]
 
+    def forecast(self) -> list[str]:
+        """What a month would cost, in words; nothing where no AI gateway is declared."""
+        found = next((facts["bzzz_cost_forecast"] for facts in self.facts.values() if "bzzz_cost_forecast" in facts), None)
+        told = found.get("told") if isinstance(found, dict) else None
+        return [str(line) for line in told] if isinstance(told, list) else []
+
     def resume(self) -> str:
         """The command that goes on from where an apply to the last step, or a rotation, stopped; nothing where there is no such."""
         if self.command in ("rotate-ca", "rotate-key"):
@@ -268,6 +274,7 @@ class Report:
             "steps": [{**asdict(step), "changed": step.changed} for step in self.steps.values()],
             "nodes": {name: {**asdict(tally), "hardware": self.hardware(name)} for name, tally in self.nodes.items()},
             "changes": self.changes,
+            "forecast": self.forecast(),
             "checks": self.checks,
             "matrix": matrix(self.checks),
             "problems": self.problems,

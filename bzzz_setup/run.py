@@ -360,6 +360,8 @@ def _environment(cluster: str, private: Path, sockets: Path) -> dict[str, str]:
         "ANSIBLE_TIMEOUT": "10",
         "ANSIBLE_SSH_ARGS": "-C -o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=15 -o ServerAliveCountMax=4",
         "ANSIBLE_DEPRECATION_WARNINGS": "False",
+        # Each would be a variable of its own, which Ansible copies and cleans for every task; roles read ansible_facts.
+        "ANSIBLE_INJECT_FACT_VARS": "False",
     }
     if paths.vault_key(cluster).is_file():
         defaults["ANSIBLE_VAULT_PASSWORD_FILE"] = str(paths.vault_key(cluster))

@@ -139,6 +139,8 @@ def show_report(out: Console, report: Report, *, diff: bool = False) -> None:
     """The end of a run: what is wrong with remedies, the nodes, one line for the whole."""
     if report.command == "plan":
         show_changes(out, report, diff=diff)
+        for line in report.forecast():
+            out.print(line, highlight=False, markup=False)
     show_problems(out, report.problems)
     show_failures(out, report)
     show_checks(out, report.checks)

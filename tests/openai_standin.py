@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 KEY = "sk-stand-in-0123456789abcdef"
-MODES = ("fine", "no_quota", "rate_limit", "error", "cut", "silent")
+MODES = ("fine", "no_quota", "rate_limit", "error", "wrong_organization", "wrong_project", "no_permission", "cut", "silent")
 # Nano-USD a token: input, cached input, output. As LiteLLM's own list of prices has them.
 PRICES = {"gpt-4o-mini": (150, 75, 600), "gpt-4o": (2500, 1250, 10000), "text-embedding-3-small": (20, 20, 0)}
 ERRORS = {
@@ -29,6 +29,17 @@ ERRORS = {
     "rate_limit": (429, "rate_limit_exceeded", "Rate limit reached for requests"),
     "error": (500, "server_error", "The server had an error while processing your request."),
 }
+# What already the list of models is refused with.
+REFUSALS = {
+    "wrong_organization": (401, "mismatched_organization", "OpenAI-Organization header should match organization for API key"),
+    "wrong_project": (401, "mismatched_project", "OpenAI-Project header should match project for API key"),
+    "no_permission": (
+        403,
+        "insufficient_permissions",
+        "You have insufficient permissions for this operation. Missing scopes.",
+    ),
+}
+ERRORS |= REFUSALS
 
 
 class State:
@@ -89,6 +100,8 @@ class Handler(BaseHTTPRequestHandler):
                 return self._send(200, {"answers": STATE.answers, "refused": STATE.refused})
         if self.headers.get("Authorization") != f"Bearer {KEY}":
             return self._error(401, "invalid_api_key", "Incorrect API key provided.")
+        if STATE.mode in REFUSALS:
+            return self._error(*REFUSALS[STATE.mode])
         if url.path == "/v1/models":
             return self._send(200, {"object": "list", "data": [{"id": each, "object": "model", "owned_by": "stand-in"} for each in PRICES]})
         if url.path == "/v1/organization/costs":

@@ -27,10 +27,12 @@ import litellm
 from fastapi import Request
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
+from litellm.types.router import Deployment as LiteLLMDeployment
 
 from .budgets import NANO, nano, refusal
 from .ledger import Call, Ledger, Outcome, Warned, Writer
 from .measured import Measures
+from .places import Places
 from .settings import Settings, read
 from .tokens import Identity, Unsure
 
@@ -120,6 +122,7 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         self._open: dict[str, _Open] = {}
         self._known: dict[str, tuple[float, dict[str, Deployment]]] = {}
         self._swept = 0.0
+        self._places = Places(settings.shared, lambda about: LiteLLMDeployment(**about)) if settings.shared else None
 
     # --- before ---
 
@@ -131,7 +134,9 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         token = (api_key or "").removeprefix("Bearer ").strip()
         try:
             tokens = self.settings.tokens
-            identity = (await asyncio.to_thread(tokens.find, token) if tokens.slow else tokens.find(token)) if token else None
+            # A thread is started only where somebody has to be asked.
+            known = tokens.known(token) if token else (None,)
+            identity = known[0] if known else await asyncio.to_thread(tokens.find, token)
         except Unsure as unsure:
             log.warning("%s", unsure)
             raise _error(503, "unavailable", "Tokens cannot be looked up at the moment. Try again soon.") from None
@@ -168,6 +173,8 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         model = str(data.get("model") or "")
         if len(model) > 200:
             raise _error(400, "invalid_model", "The model's name is too long.")
+        if self._places:
+            model = data["model"] = await self._placed(model)
         told = True
         if chat:
             if not (data.get("max_tokens") or data.get("max_completion_tokens")):
@@ -192,6 +199,22 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         data.setdefault("metadata", {})[_KEY] = identifier
         self._sweep()
         return data
+
+    async def _placed(self, model: str) -> str:
+        """The model; its first fallback where no node of the cluster holds it now."""
+        from litellm.proxy.proxy_server import llm_router  # noqa: PLC0415 - made after the hooks
+
+        assert self._places
+        if llm_router is None:
+            return model
+        if await self._places.fresh(llm_router):
+            self._known.clear()
+        if model not in self._places.names:
+            return model
+        for name in (model, *_fallbacks(llm_router, model)):
+            if llm_router.get_model_list(model_name=name):
+                return name
+        raise _error(503, "no_place", f"No node of the cluster holds {model} now, and it has no fallback. Try again later.")
 
     async def _reserve(self, call: Call) -> Any:
         waiting = self.writer.ask(lambda connection: self.ledger.reserve(connection, call))
@@ -238,10 +261,11 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
             async for chunk in response:
                 yield chunk
             return
-        usage, status, cached = None, "stream cut", False
+        usage, reckoned, status, cached = None, None, "stream cut", False
         try:
             async for chunk in response:
                 usage = getattr(chunk, "usage", None) or usage
+                reckoned = (getattr(chunk, "_hidden_params", None) or {}).get("usage") or reckoned
                 cached = cached or _is_cached(chunk)
                 if usage is not None and not opened.ended:
                     self._settle(opened, usage, cached)
@@ -250,6 +274,9 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
                         continue
                     del chunk.usage
                 yield chunk
+            # Ollama's usage LiteLLM keeps to itself. What costs nothing may be counted by it.
+            if not opened.ended and opened.deployment and opened.deployment.provider in FREE_PROVIDERS:
+                self._settle(opened, reckoned, cached)
         except (asyncio.CancelledError, GeneratorExit):
             status = "hung up"
             raise
@@ -333,10 +360,8 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
             return known
         from litellm.proxy.proxy_server import llm_router  # noqa: PLC0415 - made after the hooks
 
-        names, found = [model], {}
-        for each in (getattr(llm_router, "fallbacks", None) or []) if llm_router else []:
-            names += [name for name in each.get(model) or each.get("*") or [] if isinstance(name, str)]
-        for name in names:
+        found: dict[str, Deployment] = {}
+        for name in [model, *_fallbacks(llm_router, model)]:
             for each in (llm_router.get_model_list(model_name=name) or []) if llm_router else []:
                 params, info = each.get("litellm_params") or {}, each.get("model_info") or {}
                 found[str(info.get("id"))] = _deployment(str(params.get("model") or ""), {**params, **info})
@@ -362,6 +387,13 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
             return max((_cost(each, spent, max(0, out), 0) for each in deployments), default=0)
         except Unpriced as unpriced:
             raise _error(400, "price_unknown", str(unpriced)) from None
+
+
+def _fallbacks(router: Any, model: str) -> list[str]:
+    found: list[str] = []
+    for each in (getattr(router, "fallbacks", None) or []) if router else []:
+        found += [name for name in each.get(model) or each.get("*") or [] if isinstance(name, str)]
+    return found
 
 
 class Unpriced(Exception):

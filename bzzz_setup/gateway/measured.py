@@ -5,14 +5,21 @@
 from __future__ import annotations
 
 import logging
+import socket
+import socketserver
+import ssl
+import threading
 from collections.abc import Iterator
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Histogram, make_wsgi_app
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from .budgets import NANO
 from .ledger import Call, Ledger, Outcome
+from .settings import Metrics
 
 log = logging.getLogger("bzzz.gateway")
 _WHO = ("user", "project", "model", "task")
@@ -39,13 +46,54 @@ class Measures:
         self._cost.labels(*who).inc(outcome.cost_nano / NANO)
         self._seconds.labels(*who).observe(seconds)
 
-    def serve(self, ledger: Ledger, where: tuple[str, int] | None) -> None:
+    def serve(self, ledger: Ledger, where: Metrics | None) -> None:
         self.registry.register(_Budgets(ledger))
         if where:
             try:
-                start_http_server(where[1], where[0], registry=self.registry)
+                server = _Server(where, make_wsgi_app(self.registry))
+                threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
             except OSError as error:  # calls are worth more than their figures
-                log.error("metrics cannot be served on %s port %s: %s", *where, error.strerror)
+                log.error("metrics cannot be served on %s port %s: %s", where.address, where.port, error.strerror)
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = 10
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nobody reads who has asked."""
+
+
+class _Server(socketserver.ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+    def __init__(self, where: Metrics, app: Any) -> None:
+        self.where = where
+        self.address_family = socket.AF_INET6 if ":" in where.address else socket.AF_INET
+        super().__init__((where.address, where.port), _Handler)
+        self.set_app(app)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """In a thread of its own, so that who does not speak keeps nobody waiting. Certificates are read each time: they change."""
+        if self.where.certificate:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.where.client_ca)
+            context.minimum_version, context.verify_mode = ssl.TLSVersion.TLSv1_2, ssl.CERT_REQUIRED
+            context.load_cert_chain(self.where.certificate, self.where.key)
+            request.settimeout(_Handler.timeout)
+            request = context.wrap_socket(request, server_side=True)
+        try:
+            super().finish_request(request, client_address)
+        finally:
+            request.close()
+
+    def server_bind(self) -> None:
+        # Without the look-up of this host's name, which may take its time.
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Whoever is not let in, or has gone."""
+        log.debug("metrics were not served", exc_info=True)
 
 
 class _Budgets(Collector):

@@ -76,7 +76,7 @@ def as_csv(records: Sequence[Mapping[str, Any]]) -> str:
 
 def _cell(value: Any) -> Any:
     if isinstance(value, datetime):
-        return _iso(value)
+        return iso(value)
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
@@ -86,7 +86,7 @@ def calls(rows: Iterable[Row]) -> list[dict[str, Any]]:
     return [{"id": row["id"], "time": _moment(row), **{n: row[n] for n in names}, "cost_usd": usd(row["cost_nano"])} for row in rows]
 
 
-def _iso(moment: datetime) -> str:
+def iso(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -106,14 +106,14 @@ def focus(rows: Iterable[Row], account: str, publisher: Mapping[str, str] | None
                 "BillingAccountId": total["organization"] or account,
                 "BillingAccountName": account,
                 "BillingCurrency": "USD",
-                "BillingPeriodEnd": _iso(month.end),
-                "BillingPeriodStart": _iso(month.start),
+                "BillingPeriodEnd": iso(month.end),
+                "BillingPeriodStart": iso(month.start),
                 "ChargeCategory": "Usage",
                 "ChargeClass": None,
                 "ChargeDescription": f"{total['calls']} calls to {total['deployment'] or total['model']}",
                 "ChargeFrequency": "Usage-Based",
-                "ChargePeriodEnd": _iso(start + timedelta(hours=1)),
-                "ChargePeriodStart": _iso(start),
+                "ChargePeriodEnd": iso(start + timedelta(hours=1)),
+                "ChargePeriodStart": iso(start),
                 "ConsumedQuantity": tokens,
                 "ConsumedUnit": "Tokens",
                 "ContractedCost": cost,

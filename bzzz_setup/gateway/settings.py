@@ -30,6 +30,30 @@ class OpenAI:
 
 
 @dataclasses.dataclass(frozen=True)
+class Metrics:
+    """Where Prometheus asks: plain, or over TLS by who shows a certificate of ``client_ca``."""
+
+    port: int
+    address: str = "127.0.0.1"
+    certificate: str = ""
+    key: str = ""
+    client_ca: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """Models at the Ollamas of the cluster's nodes. ``url``: this node's service, which knows who holds them.
+
+    ``models``: ``{name, model, weight, parameters}`` each, the name as calls use it.
+    """
+
+    url: str
+    ca: str | None
+    token_file: str
+    models: tuple[Mapping[str, Any], ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """``default_model``: of calls that name none. ``tasks``: the model of each task's name.
 
@@ -45,7 +69,8 @@ class Settings:
     openai: OpenAI = dataclasses.field(default_factory=OpenAI)
     max_tokens: int = 16384
     call_seconds: float = 3600
-    metrics: tuple[str, int] | None = None
+    metrics: Metrics | None = None
+    shared: Shared | None = None
 
 
 _STRINGS = {"gateway": "", "default_model": "", "ledger": "", "ledger_file": "", "time_zone": "UTC"}
@@ -57,7 +82,8 @@ _MAPPINGS = {
     "budgets": None,
     "tokens": ("file", "node", "ca"),
     "openai": ("organization", "project", "projects"),
-    "metrics": ("address", "port"),
+    "metrics": ("address", "port", "certificate", "key", "client_ca"),
+    "shared": ("url", "ca", "token_file", "models"),
 }
 _NAMES = ("tasks", "members")
 KNOWN = (*_STRINGS, *_NUMBERS, *_MAPPINGS, *_NAMES)
@@ -106,6 +132,14 @@ def parse(document: Any) -> Settings:
     metrics = part["metrics"]
     if metrics and (type(metrics.get("port")) is not int or not 0 < metrics["port"] < 65536):
         problems.append(Problem("metrics.port", "this is no port", "write 1 to 65535"))
+    if metrics and 0 < sum(bool(metrics.get(name)) for name in ("certificate", "key", "client_ca")) < 3:
+        problems.append(Problem("metrics", "this is half a TLS", "write certificate, key and client_ca, or none of them"))
+    shared = part["shared"]
+    models = shared.get("models") if shared else []
+    if shared and not (isinstance(models, list) and all(isinstance(each, dict) and each.get("name") for each in models)):
+        problems.append(Problem("shared.models", "these are no models", "write a list of {name, model}"))
+    if shared and not (shared.get("url") and shared.get("token_file")):
+        problems.append(Problem("shared", "nobody can be asked", "write url and token_file"))
     openai = part["openai"]
     if not isinstance(openai.get("projects", {}), dict):
         problems.append(Problem("openai.projects", "this is no mapping", "write our project: OpenAI's project"))
@@ -124,7 +158,8 @@ def parse(document: Any) -> Settings:
         default_model=text["default_model"],
         tasks=tasks,
         openai=OpenAI(str(openai.get("organization") or ""), str(openai.get("project") or ""), openai.get("projects") or {}),
-        metrics=(str(metrics.get("address") or "127.0.0.1"), metrics["port"]) if metrics else None,
+        metrics=Metrics(**{name: value for name, value in metrics.items() if value}) if metrics else None,
+        shared=Shared(shared["url"], shared.get("ca"), shared["token_file"], tuple(models)) if shared and models else None,
         **number,
     )
 

@@ -30,9 +30,9 @@ class Unsure(Exception):
 
 
 class Source(Protocol):
-    """Looks a token up; None when nobody has it. Raises Unsure. ``slow``: it may have to wait for somebody."""
+    """Looks a token up; None when nobody has it. Raises Unsure. ``known`` waits for nobody: None where ``find`` has to."""
 
-    slow: bool
+    def known(self, token: str) -> tuple[Identity | None] | None: ...
 
     def find(self, token: str) -> Identity | None: ...
 
@@ -48,13 +48,14 @@ class FileTokens:
     A file that cannot be read any more keeps nobody in.
     """
 
-    slow = False
-
     def __init__(self, path: Path) -> None:
         self.path = path
         self._stamp: tuple[int, ...] = ()
         self._known: dict[str, tuple[Identity, float]] = {}
         self._lock = threading.Lock()
+
+    def known(self, token: str) -> tuple[Identity | None] | None:
+        return (self.find(token),)
 
     def find(self, token: str) -> Identity | None:
         with self._lock:
@@ -86,8 +87,6 @@ class NodeTokens:
     The service knows names, but no projects: those are of the gateway's file (``members``).
     """
 
-    slow = True
-
     def __init__(self, url: str, ca: str | None, members: Mapping[str, tuple[str, ...]], seconds: float = 5) -> None:
         import httpx  # noqa: PLC0415 - comes with LiteLLM
 
@@ -96,12 +95,16 @@ class NodeTokens:
         self._known: dict[str, tuple[Identity | None, float]] = {}
         self._lock = threading.Lock()
 
-    def find(self, token: str) -> Identity | None:
-        key, now = hashed(token), time.monotonic()
+    def known(self, token: str) -> tuple[Identity | None] | None:
+        """What is believed of a token now, without asking; None where it has to be asked for."""
         with self._lock:
-            identity, until = self._known.get(key, (None, 0.0))
-        if now < until:
-            return identity
+            identity, until = self._known.get(hashed(token), (None, 0.0))
+        return (identity,) if time.monotonic() < until else None
+
+    def find(self, token: str) -> Identity | None:
+        if known := self.known(token):
+            return known[0]
+        key, now = hashed(token), time.monotonic()
         identity = self._ask(token)
         with self._lock:
             if len(self._known) > 10_000:  # wrong ones are remembered, too

@@ -16,12 +16,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 
-from . import metrics, page
+from . import metrics, ollama, page
 from .auth import api
 from .auth.gate import COOKIE, FLOW_SECONDS, Gate, address
 from .auth.principals import Principal
 from .checks import FAIL
 from .mcp_server import McpServer
+from .ollama import Ollama
 from .setup import PREFIX, Setup
 from .stream import Stream
 from .web import HOST, application, body_of, from_here, problem
@@ -135,6 +136,7 @@ def build(gate: Gate, stream: Stream, mcp: McpServer) -> Starlette:
             Route("/sign-in/oidc/callback", come_back),
             Route("/sign-out", sign_out, methods=["POST"]),
             Mount(PREFIX, Setup(service.settings)),
+            *([Mount(ollama.PREFIX, Ollama(service))] if service.settings.ollama.token_sha256 else []),
             Route("/health", health),
             Route("/health/ready", ready),
             Route("/health/live", live),

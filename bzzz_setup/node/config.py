@@ -47,6 +47,8 @@
       group_base: ou=groups,dc=example,dc=com
       group_filter: (|(member={dn})(uniqueMember={dn}))
       role_groups: {admin: ["cn=ops,ou=groups,dc=example,dc=com"]}
+    ollama:
+      token_sha256: [<64 hex digits>]  # who may use this node's Ollama from elsewhere, at /ollama; nobody without
     etcd:
       endpoints: [https://192.0.2.11:2379]  # none: the cluster is not formed yet
       lease_seconds: 6             # a node not heard of for so long is no member any more
@@ -359,6 +361,13 @@ class Ldap:
 
 
 @dataclasses.dataclass(frozen=True)
+class Ollama:
+    """Who may use this node's Ollama from elsewhere: nobody without a hash."""
+
+    token_sha256: Annotated[tuple[str, ...], _each(_hash)] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class Etcd:
     endpoints: Annotated[tuple[str, ...], _each(_endpoint)] = ()
     # etcd itself grants no lease shorter than one and a half election time-outs.
@@ -389,6 +398,7 @@ class Settings:
     auth: Auth
     oidc: Oidc
     ldap: Ldap
+    ollama: Ollama
     etcd: Etcd
     logging: Logging
     paths: Paths
@@ -409,6 +419,7 @@ SECTIONS: dict[str, type] = {
     "auth": Auth,
     "oidc": Oidc,
     "ldap": Ldap,
+    "ollama": Ollama,
     "etcd": Etcd,
     "logging": Logging,
     "paths": Paths,

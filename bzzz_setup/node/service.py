@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .auth.directory import Directory
@@ -18,6 +19,10 @@ from .membership import NOT_ASKED, Membership, clock
 if TYPE_CHECKING:
     from .auth.ldap import Ldap
     from .auth.oidc import Oidc
+
+
+# See plugins/module_utils/node/gpu_watch.py.
+LOST_GPUS = Path("/run/bzzz-ollama/lost")
 
 
 class Service:
@@ -104,7 +109,7 @@ class Service:
             detection = Check("detection", WARN, f"findings of detection: {problems}, see /api/v1/node", ready=False)
         else:
             detection = Check("detection", PASS, "no findings", ready=False)
-        return [storage, detection, *(each.check() for each in self.outside)]
+        return [storage, detection, *_gpus(), *(each.check() for each in self.outside)]
 
     def checks(self) -> list[Check]:
         if self.membership is None:
@@ -180,3 +185,12 @@ class Service:
             "last_run": view.run if view else None,
             "members": [{**member, "health": health(member), "primary": member["name"] == primary} for member in members],
         }
+
+
+def _gpus() -> list[Check]:
+    """What role ollama's own watch tells, where it runs; the node goes on with the GPUs that are left."""
+    try:
+        lost = LOST_GPUS.read_text(encoding="utf-8").split("\n")[:-1]
+    except OSError:
+        return []
+    return [Check("gpus", WARN, "; ".join(lost), ready=False) if lost else Check("gpus", PASS, "all GPUs are well", ready=False)]

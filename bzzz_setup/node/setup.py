@@ -62,7 +62,9 @@ class Setup:
             await HTMLResponse(document, 503, {"content-security-policy": policy, "retry-after": "10"})(scope, receive, send)
             return
         try:
-            await _exchange(scope, body, send, reader, writer)
+            headers = [*_headers(scope), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+            asked = h11.Request(method=scope["method"], target=_target(scope), headers=headers)
+            await exchange(asked, body, send, reader, writer, "The wizard")
         finally:
             writer.close()
 
@@ -103,7 +105,7 @@ def _target(scope: Scope) -> bytes:
 
 def _headers(scope: Scope) -> Iterable[tuple[bytes, bytes]]:
     """The client's, and who it is."""
-    yield from ((name, value) for name, value in scope["headers"] if name not in _OURS)
+    yield from ((name, value) for name, value in scope["headers"] if name not in (*_OURS, b"content-length", b"transfer-encoding"))
     yield b"x-forwarded-for", (scope["client"][0] if scope.get("client") else "").encode()
     yield b"x-forwarded-proto", b"https"
 
@@ -112,12 +114,12 @@ def _handshake(name: bytes) -> bool:
     return name in (b"host", b"origin", b"user-agent") or name.startswith(b"sec-websocket-")
 
 
-async def _exchange(scope: Scope, body: bytes, send: Send, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One request and its answer."""
+async def exchange(
+    asked: h11.Request, body: bytes, send: Send, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, whom: str
+) -> None:
+    """One request and its answer, piece by piece as it comes. whom: who is asked, in words."""
     wire = h11.Connection(h11.CLIENT)
-    headers = [(name, value) for name, value in _headers(scope) if name not in (b"content-length", b"transfer-encoding")]
-    headers += [(b"content-length", str(len(body)).encode()), (b"connection", b"close")]
-    for sent in (h11.Request(method=scope["method"], target=_target(scope), headers=headers), h11.Data(data=body), h11.EndOfMessage()):
+    for sent in (asked, h11.Data(data=body), h11.EndOfMessage()):
         writer.write(wire.send(sent) or b"")
     begun = False
     try:
@@ -137,7 +139,7 @@ async def _exchange(scope: Scope, body: bytes, send: Send, reader: asyncio.Strea
     except (h11.RemoteProtocolError, ConnectionError, TimeoutError, asyncio.TimeoutError):
         if begun:
             raise  # what was cut off must not look whole
-        raise HTTPException(502, "The wizard has gone away, or did not answer in time") from None
+        raise HTTPException(502, f"{whom} has gone away, or did not answer in time") from None
 
 
 async def _outward(upstream: ClientConnection, send: Send) -> None:

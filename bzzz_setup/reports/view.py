@@ -86,6 +86,7 @@ def view(report: Report) -> dict[str, Any]:
         "matrix": network(matrix(report.checks)),
         "benchmark": _benchmark(checks),
         "changes": _changes(report),
+        "forecast": report.forecast(),
         "messages": [{"level": said.level, "text": said.text} for said in report.messages],
     }
     found["tiles"] = _tiles(report, found)

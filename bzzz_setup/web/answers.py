@@ -173,6 +173,47 @@ class Checks(Answer):
     checks: list[dict[str, Any]]
 
 
+class Spent(Answer):
+    """Of an hour or a day, and of a model, task, project or user: whichever was asked for names its field."""
+
+    start: str
+    model: str | None = None
+    task: str | None = None
+    project: str | None = None
+    user: str | None = None
+    calls: int
+    tokens_in: int
+    tokens_out: int
+    tokens_cached: int
+    latency_ms: int = Field(description="Mean.")
+    cost_nano: int = Field(description="In nano-USD.")
+    held_nano: int = Field(description="What calls of unknown outcome may have cost beside that.")
+
+
+class Budget(Answer):
+    scope: str
+    period: str
+    limit_nano: int
+    spent_nano: int
+    held_nano: int
+
+
+class Cost(Answer):
+    gateway: str
+    time_zone: str
+    since: str
+    until: str
+    by: str
+    per: str
+    calls: int
+    nano: int
+    held_nano: int
+    rows: list[Spent]
+    caching: dict[str, Any]
+    month: dict[str, Any] = Field(description="spent_nano so far, and expected_nano at its end at the pace of the last seven days.")
+    budgets: list[Budget]
+
+
 class Seen(Answer):
     hardware: str
     interfaces: list[dict[str, Any]]
@@ -236,6 +277,7 @@ class Run(Summary):
     steps: list[StepOfRun]
     nodes: dict[str, Node]
     changes: list[dict[str, Any]]
+    forecast: list[str] = Field(description="What a month would cost, in words; nothing where no AI gateway is declared.")
     diffs: list[dict[str, Any]]
     checks: list[dict[str, Any]]
     problems: list[Finding]

@@ -27,7 +27,7 @@ from bzzz_setup.web import answers
 from bzzz_setup.web.answers import Described
 from bzzz_setup.web.draft import Conflict
 from bzzz_setup.web.guard import Guard, same_site
-from bzzz_setup.web.routes import cluster, declaration, machines, runs, sign_in
+from bzzz_setup.web.routes import cluster, declaration, machines, runs, sign_in, spend
 from bzzz_setup.web.shapes import API
 from bzzz_setup.web.wizard import Wizard
 
@@ -91,7 +91,7 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
         ]
         return problem(422, "; ".join(f"{one['option']}: {one['message']}" for one in found), problems=found)
 
-    for about in (sign_in, declaration, machines, cluster, runs):
+    for about in (sign_in, declaration, machines, cluster, spend, runs):
         about.routes(app, wizard)
     # Users and tokens, as on the nodes: docs/node-service.md describes them.
     app.router.routes += api.routes(gate, same_site)

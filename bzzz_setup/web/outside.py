@@ -106,7 +106,7 @@ def declared(declaration: Declaration, kind: str) -> Way | None:
     given = {name: value for name, value in declaration.options.items() if name.startswith(f"auth_{kind}_")}
     if not given.get(f"auth_{switch}"):
         return None
-    given |= {name: value for name, value in _vault(declaration).items() if name.startswith(f"auth_{kind}_")}
+    given |= {name: value for name, value in vault(declaration).items() if name.startswith(f"auth_{kind}_")}
     if unknown := [name for name, value in given.items() if is_template(value) or isinstance(value, Vaulted)]:
         remedy = "Write it out, a secret into the vault file; the nodes are not concerned."
         raise Refusal("Only Ansible can work this out.", remedy, option=unknown[0])
@@ -137,7 +137,7 @@ def _settings(kind: str, options: Mapping[str, Any], folder: Path) -> Any:
         raise refused from None
 
 
-def _vault(declaration: Declaration) -> dict[str, Any]:
+def vault(declaration: Declaration) -> dict[str, Any]:
     file = declaration.folder / VAULT
     if not file.is_file():
         return {}

@@ -16,18 +16,18 @@ from typing import Any
 
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
-from ansible.plugins.action import ActionBase
 
 from ..module_utils.config_set_spec import ARGUMENTS
 from ..module_utils.downloads import Way, download
 from ..module_utils.node.config_set import fill_secrets
 from ..plugin_utils.downloading import REMEDY, declared_way
+from ..plugin_utils.once import Settled
 from ..plugin_utils.question import ask
 
 MARGIN_SECONDS = 45  # after the node has put the old state back, until it is given up for lost
 
 
-class ActionModule(ActionBase):
+class ActionModule(Settled):
     _supports_check_mode = True
     _supports_async = False
 

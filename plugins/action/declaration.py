@@ -12,7 +12,7 @@ from ansible import constants
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
-from ansible_collections.bzzz.cluster.plugins.module_utils import rules
+from ansible_collections.bzzz.cluster.plugins.module_utils import forecast, rules
 from ansible_collections.bzzz.cluster.plugins.module_utils.cluster import Cluster, Node, resolve
 from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import Declared, declare, load_specs, options_of, unknown
 from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem, errors, merged, problem, readable
@@ -92,7 +92,12 @@ class ActionModule(ActionBase):
             "coordinators": coordinators,
             "settled": [],
         }
-        return _answer(declared, cluster, problems + rules.literal(declared, cluster))
+        answer = _answer(declared, cluster, problems + rules.literal(declared, cluster))
+        asked = next((options for options in declared.values() if options["gateway"]["enabled"]), None)
+        if asked and "ansible_facts" in answer:
+            found = forecast.forecast(asked)
+            answer["ansible_facts"]["bzzz_cost_forecast"] = {**found, "told": forecast.told(found)}
+        return answer
 
     def _node(self, name: str, declared: Declared, given: Mapping[str, Any]) -> tuple[Node, list[Problem]]:
         """Name, groups and connection of a node; its address is still whatever the inventory says."""

@@ -11,8 +11,9 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible.template import trust_as_template
+from ansible.template import Templar, trust_as_template
 from ansible_collections.bzzz.cluster.plugins.module_utils import probe
+from ansible_collections.bzzz.cluster.plugins.plugin_utils import once
 from ansible_collections.bzzz.cluster.plugins.plugin_utils.question import ask
 
 ROLES = Path(__file__).resolve().parent.parent.parent / "roles"
@@ -59,17 +60,18 @@ class ActionModule(ActionBase):
         """The entries that apply to this node, understood, and a skipped check for each that says why it doesn't apply."""
         entries: list[dict[str, Any]] = []
         skipped: list[dict[str, Any]] = []
-        own: dict[str, dict[str, Any]] = {}
-        # What every role reads is worked out once: a variable that is a template is compiled anew wherever it is named.
+        own: dict[str, tuple[dict[str, Any], Templar]] = {}
+        # What every role reads is worked out once.
         shared = {name: self._templar.template(task_vars[name]) for name in self._role_vars("declaration") if name in task_vars}
         for role, raw in self._raw(args):
             if role not in own:
                 search = [str(ROLES / role), *task_vars.get("ansible_search_path", [])]
-                own[role] = {**self._role_vars(role), **task_vars, **shared, "ansible_search_path": search}
+                variables = {**self._role_vars(role), **task_vars, **shared, "ansible_search_path": search}
+                own[role] = variables, once.settle(self._templar.copy_with_new_env(available_variables=variables))
             if not isinstance(raw, dict):
                 raise probe.Refused(f"role {role or '-'}: an entry is a mapping, not {raw!r}")
             try:
-                for entry, applies in self._templated(raw, own[role]):
+                for entry, applies in self._templated(raw, *own[role]):
                     if applies:
                         entries.append(probe.understand(role, entry))
                     elif entry.get("skip"):
@@ -118,18 +120,22 @@ class ActionModule(ActionBase):
         except OSError as error:
             raise probe.Refused(f"{path}: {error.strerror}") from error
 
-    def _templated(self, raw: dict[str, Any], variables: dict[str, Any]) -> Iterator[tuple[dict[str, Any], bool]]:
+    def _templated(self, raw: dict[str, Any], variables: dict[str, Any], templar: Templar) -> Iterator[tuple[dict[str, Any], bool]]:
         """The entry, once for each item of its loop, and whether it applies; one that doesn't keeps only what names it."""
+        if "loop" not in raw:
+            yield self._one(raw, templar)
+            return
+        for item in templar.template(raw["loop"]):
+            yield self._one(raw, self._templar.copy_with_new_env(available_variables={**variables, "item": item}))
+
+    def _one(self, raw: dict[str, Any], templar: Templar) -> tuple[dict[str, Any], bool]:
         conditions = raw.get("when", [])
-        templar = self._templar.copy_with_new_env(available_variables=variables)
-        for item in templar.template(raw.get("loop", [None])):
-            templar.available_variables = {**variables, "item": item}
-            applies = all(
-                # An expression as in a task, or a template that yields a boolean.
-                templar.evaluate_conditional(templar.template(one) if templar.is_template(one) else one)
-                for one in (conditions if isinstance(conditions, list) else [conditions])
-            )
-            said = {key: value for key, value in raw.items() if key not in ("when", "loop")}
-            if not applies:
-                said = {key: said[key] for key in ("id", "title", "requirement", "skip") if key in said}
-            yield templar.template(said), applies
+        applies = all(
+            # An expression as in a task, or a template that yields a boolean.
+            templar.evaluate_conditional(templar.template(one) if templar.is_template(one) else one)
+            for one in (conditions if isinstance(conditions, list) else [conditions])
+        )
+        said = {key: value for key, value in raw.items() if key not in ("when", "loop")}
+        if not applies:
+            said = {key: said[key] for key in ("id", "title", "requirement", "skip") if key in said}
+        return templar.template(said), applies

@@ -13,11 +13,11 @@ import inspect
 from collections.abc import Iterable
 from typing import Any, Callable
 
-from .node import egress, in_force, listening, peers, probes, web
+from .node import egress, in_force, listening, model_server, peers, probes, web
 
 KINDS: dict[str, tuple[str, Callable[..., Any]]] = {
     kind: (module.__name__.rpartition(".")[2], function)
-    for module in (probes, listening, web, peers, in_force, egress)
+    for module in (probes, listening, web, peers, in_force, egress, model_server)
     for kind, function in module.KINDS.items()
 }
 # `when`, `skip` and `loop` are the action's: they are gone once an entry has been templated.
@@ -38,6 +38,7 @@ _CHOICES = {
     ("user", "sudo"): ("none", "password", "commands", "passwordless"),
     ("reach", "state"): ("open", "closed", "blocked"),
     ("tls", "min_version"): tuple(web.VERSIONS),
+    ("model_server", "api"): tuple(model_server.LISTS),
 }
 _PRIVATE = ("headers", "content")  # may hold a secret, so never quoted
 

@@ -47,7 +47,7 @@ options:
       remedy:
         description:
           - What to do when it doesn't hold. In C(reach) and C(peers), C(<peer>), C(<address>), C(<port>) and C(<state>) stand for what was found,
-            and in C(egress) C(<target>) and C(<remedy>).
+            in C(egress) C(<target>) and C(<remedy>), and in C(model_server) C(<remedy>).
         type: str
         required: true
       requirement:
@@ -129,6 +129,13 @@ options:
         description:
           - C(targets) (addresses, which are asked the way that apt downloads on the node, and C(host:port), to which a connection is made),
             C(sources) (whether each mirror of the node's package sources is asked), C(direct) (hosts that are reached without the proxy), C(timeout).
+        type: dict
+      model_server:
+        description:
+          - C(url), the base of an API of models; C(api) (V(openai), V(ollama)), C(key_file) (LiteLLM's configuration, whose key for this address is
+            sent), C(option) (the option with the key, for remedies), C(organization), C(projects), C(models) (that it is to have), C(call) (the model
+            that is called for a token), C(proxy), C(timeout). A key, quota, rate limit, organisation, project or model that is not right,
+            and where the way ends, are told apart.
         type: dict
       time_source:
         description:

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from ansible.errors import AnsibleActionFail
 
-from . import compiled
+from . import once
 
 if TYPE_CHECKING:
     from ansible.plugins.action import ActionBase
 
-compiled.keep()  # Ansible loads what asks before it begins the processes that work
+once.keep()  # Ansible loads what asks before it begins the processes that work
 NODE_PACKAGE = Path(__file__).resolve().parent.parent / "module_utils" / "node"
 ANSWER = "bzzz-answer:"
 _IMPORT = re.compile(r"^\s*from \.(\w+) import|^\s*from \. import (\w+)", re.MULTILINE)

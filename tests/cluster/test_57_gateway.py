@@ -26,6 +26,32 @@ KEY = "sk-stand-in-0123456789abcdef"
 ANNA = "lab-anna"
 # What the stand-in has answered, by its own count.
 ASK = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:4999/stand-in').read().decode())"
+# As much of Ollama as the gateway and the node's detection ask, run by a Python that is called ollama; a stand-in.
+OLLAMA = """
+import http.server, json
+class Handler(http.server.BaseHTTPRequestHandler):
+    def send(self, document):
+        body = json.dumps(document).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def do_GET(self):
+        self.send({"models": [{"name": "tiny:latest", "model": "tiny:latest"}], "version": "0.0.0"})
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        message = {"role": "assistant", "content": "from the other node"}
+        self.send({"model": "tiny", "created_at": "2026-11-28T00:00:00Z", "message": message, "done": True, "done_reason": "stop",
+                   "prompt_eval_count": 7, "eval_count": 3})
+http.server.ThreadingHTTPServer(("127.0.0.1", 11434), Handler).serve_forever()
+"""
+METRICS = """
+import ssl, sys, urllib.request
+context = ssl.create_default_context(cafile="/etc/bzzz/tls/ca.crt")
+context.load_cert_chain("/etc/bzzz/tls/node.crt", "/etc/bzzz/tls/node.key")
+print(urllib.request.urlopen(f"https://{sys.argv[1]}:4001/metrics", context=context).read().decode())
+"""
 OPTIONS: dict[str, Any] = {
     "gateway_enabled": True,
     "gateway_release_index": "releases/index.json",
@@ -33,6 +59,7 @@ OPTIONS: dict[str, Any] = {
     "gateway_models": [
         {"name": "away", "model": "gpt-4o-mini", "endpoint": "nowhere"},
         {"name": "brief", "model": "gpt-4o-mini", "parameters": {"max_tokens": 5, "timeout": 30}},
+        {"name": "local", "model": "tiny", "endpoint": "cluster"},
     ],
     "gateway_endpoints": [{"name": "nowhere", "url": "http://127.0.0.1:9/v1"}],
     "gateway_fallbacks": {"away": ["gpt-4o-mini"]},
@@ -57,9 +84,14 @@ def folder(cluster: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     cluster.lab.exec(node, ["tee", "/opt/openai_standin.py"], stdin=(CHECKOUT / "tests/openai_standin.py").read_text())
     cluster.lab.exec(node, ["chmod", "600", "/opt/openai_standin.py"])  # it knows the key
     cluster.lab.exec(node, ["systemd-run", "--unit=openai-standin", "python3", "/opt/openai_standin.py", "4999"])
+    other = cluster.nodes[-1]
+    cluster.lab.exec(other, ["tee", "/opt/ollama_standin.py"], stdin=OLLAMA)
+    cluster.lab.exec(other, ["sh", "-c", "cp $(readlink -f /usr/bin/python3) /usr/local/bin/ollama"])
+    cluster.lab.exec(other, ["systemd-run", "--unit=ollama-standin", "/usr/local/bin/ollama", "/opt/ollama_standin.py"])
     yield folder
+    cluster.lab.exec(other, ["sh", "-c", "systemctl stop ollama-standin; rm /opt/ollama_standin.py /usr/local/bin/ollama"])
     cluster.lab.exec(node, ["sh", "-c", "systemctl stop openai-standin; rm /opt/openai_standin.py"])
-    cluster.setup("apply", "--only", "2,4")
+    cluster.setup("apply", "--only", "2,4,6")
 
 
 def rows(cluster: Tools, node: str) -> list[dict[str, Any]]:
@@ -75,6 +107,10 @@ print(json.dumps([dict(row) for row in found.execute("select * from calls order 
 
 
 @pytest.mark.requirement("3.1.1", part="from the vault to one file of the gateway's node")
+@pytest.mark.requirement("3.1.2", part="by step 4 on the gateway's node, before a stand-in for OpenAI")
+@pytest.mark.requirement("3.1.4", part="in Prometheus' words, by the role")
+@pytest.mark.requirement("4.3.2", part="from the ledger on the gateway's node")
+@pytest.mark.requirement("3.4.1", part="by the roles: another node's Ollama, a stand-in")
 @pytest.mark.requirement("3.1.3", part="by the role, before a stand-in for OpenAI")
 @pytest.mark.requirement("3.2.1", part="by the role, before a stand-in for OpenAI; with another default model")
 @pytest.mark.requirement("3.2.2", part="by the role, before a stand-in for OpenAI")
@@ -86,9 +122,11 @@ def test_the_gateway_answers_counts_and_refuses(cluster: Tools, folder: Path, tm
     node, api = cluster.nodes[0], Api(cluster, tmp_path)
     home = cluster.home
     with leaks.Watch({"key": KEY}, home) as watch:
-        done = cluster.document("apply", "--only", "2,4", folder=folder)
-    assert {check["status"] for check in done["checks"]} <= {"pass", "skip"}
-    assert {"gateway-unit", "gateway-token", "gateway-key"} <= {check["id"] for check in done["checks"]}
+        done = cluster.document("apply", "--only", "2,4,6", folder=folder)
+    status = {check["id"]: check["status"] for check in done["checks"]}
+    assert status.pop("gateway-endpoint-nowhere") == "warn", "nothing listens there"
+    assert set(status.values()) <= {"pass", "skip"}
+    assert {"gateway-unit", "gateway-token", "gateway-key", "gateway-metrics", "openai-key"} <= set(status)
     assert KEY not in json.dumps(done) and not watch.found
     assert any("bzzz-gateway" in program for program in watch.programs)
 
@@ -128,7 +166,23 @@ def test_the_gateway_answers_counts_and_refuses(cluster: Tools, folder: Path, tm
         assert {(each["organization"], each["project"]) for each in seen} == {("org-lab", "proj_lab")}
         assert sum(each["nano"] for each in seen[-4:]) == sum(row["cost_nano"] for row in counted)
 
-        assert cluster.document("apply", "--only", "2,4", folder=folder)["changes"] == []
+        # What Prometheus reads, and what is told on the admin host.
+        metrics = cluster.lab.exec(node, ["python3", "-c", METRICS, api.addresses[node]]).stdout
+        who = f'model="gpt-4o-mini",project="search",task="coding",user="{ANNA}"'
+        assert f"bzzz_ai_latency_seconds_count{{{who}}} 1.0" in metrics and f'bzzz_ai_tokens_total{{kind="in",{who}}}' in metrics
+        (cost,) = [line for line in metrics.splitlines() if line.startswith(f"bzzz_ai_cost_usd_total{{{who}}}")]
+        assert round(float(cost.split()[-1]) * 1e9) == counted[1]["cost_nano"]
+        told = cluster.document("cost", "report", "--by", "user,task", folder=folder)
+        assert told["nano"] == sum(row["cost_nano"] for row in rows(cluster, node)), told
+        assert {"user": ANNA, "task": "coding"}.items() <= next(row for row in told["rows"] if row["task"]).items()
+        cluster.setup("cost", "export", "-o", str(tmp_path / "calls.csv"), folder=folder)
+        assert len((tmp_path / "calls.csv").read_text().splitlines()) == told["calls"] + 1
+        # The other node's Ollama, once that node has seen it.
+        wait_for("the other node's model", lambda: "from the other node" in call(token, model="local").text, 90)
+        refused = requests.post(f"https://{api.addresses[cluster.nodes[-1]]}:8080/ollama/api/tags", verify=str(api.ca), timeout=10)
+        assert refused.status_code == 401
+
+        assert cluster.document("apply", "--only", "2,4,6", folder=folder)["changes"] == []
         # Root's own copies of former configurations aside.
         kept = {
             path for path in leaks.on_node(cluster.lab, node, {"key": KEY})["key"] if not path.startswith("/var/lib/bzzz/sets/gateway/")

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from conftest import Tools
+from rest import wait_for
 
 from bzzz_setup.events import Refusal
 from bzzz_setup.lab import Lab
@@ -133,8 +134,8 @@ def test_installed_changed_upgraded_and_put_back(bzzz: Tools, tmp_path: Path) ->
     assert apply(bzzz, second, OWN)["failures"] == [] and ask(bzzz, OWN) == {"version": "1.1.0"}
 
 
-@pytest.mark.requirement("3.4.5", "3.5.2", part="with a stand-in for Ollama")
-def test_one_instance_per_gpu(bzzz: Tools, tmp_path: Path) -> None:
+@pytest.mark.requirement("3.4.5", "3.5.2", "3.5.5", part="with stand-ins for Ollama and nvidia-smi")
+def test_one_instance_per_gpu_and_one_that_fails(bzzz: Tools, tmp_path: Path) -> None:
     capture = CAPTURE.read_text(encoding="utf-8")
     (card,) = re.findall(r"^ *<gpu id=.*?^ *</gpu>\n", capture, re.DOTALL | re.MULTILINE)
     other = card.replace("GPU-d37e67a5", "GPU-00000000").replace("00000000:00:1E.0", "00000000:01:1E.0")
@@ -142,12 +143,37 @@ def test_one_instance_per_gpu(bzzz: Tools, tmp_path: Path) -> None:
     bzzz.lab.exec(OWN, ["sh", "-c", "cat > /usr/local/share/gpus.xml"], stdin=two)
     tool = "#!/bin/sh\ncase $1 in -q) cat /usr/local/share/gpus.xml;; esac\n"
     bzzz.lab.exec(OWN, ["sh", "-c", "cat > /usr/local/bin/nvidia-smi; chmod 755 /usr/local/bin/nvidia-smi"], stdin=tool)
-    report = apply(bzzz, declared(bzzz, tmp_path / "gpus", "1.1.0", ollama_instances="per_gpu"), OWN)
+    folder = declared(bzzz, tmp_path / "gpus", "1.1.0", ollama_instances="per_gpu", ollama_gpu_check_seconds=1)
+    report = apply(bzzz, folder, OWN)
     assert {check["status"] for check in report["checks"]} <= {"pass", "skip"}
     for number, uuid in enumerate(("GPU-d37e67a5", "GPU-00000000")):
         assert ask(bzzz, OWN, port=11434 + number) == {"version": "1.1.0"}
         environment = shell(bzzz, OWN, f"tr '\\0' '\\n' </proc/$(systemctl show -P MainPID bzzz-ollama@{number})/environ")
         assert f"CUDA_VISIBLE_DEVICES={uuid}" in environment
+
+    # One falls off the bus, and is put back.
+    def states() -> str:
+        return shell(bzzz, OWN, "systemctl is-active bzzz-ollama@0 bzzz-ollama@1; systemctl show -P MainPID bzzz-ollama@0")
+
+    well = states()
+    bzzz.lab.exec(OWN, ["sh", "-c", "cat > /usr/local/share/gpus.xml"], stdin=capture)
+    wait_for("stop of its instance", lambda: states().split()[1] == "inactive", seconds=60)
+    assert states().split()[2] == well.split()[2], "the other instance goes on"
+    assert "GPU-00000000" in shell(bzzz, OWN, "journalctl -p crit -u bzzz-ollama-gpus --no-pager")
+    # The declaration counts what is there: the failed one is told by the check.
+    told = bzzz.document("verify", "--limit", OWN, folder=folder, code=None)
+    (check,) = [one for one in told["checks"] if one["id"] == "ollama-gpus"]
+    assert check["status"] == "fail" and "GPU-00000000" in check["seen"] and "dmesg" in check["remedy"], check
+    bzzz.lab.exec(OWN, ["sh", "-c", "cat > /usr/local/share/gpus.xml"], stdin=two)
+    wait_for("start of its instance", lambda: states() == well, seconds=60)
+    assert apply(bzzz, folder, OWN)["changes"] == []
+
+    # One instance that has all of them goes on with the rest.
+    apply(bzzz, declared(bzzz, tmp_path / "one", "1.1.0", ollama_gpu_check_seconds=1), OWN)
+    bzzz.lab.exec(OWN, ["sh", "-c", "cat > /usr/local/share/gpus.xml"], stdin=capture)
+    visible = "tr '\\0' '\\n' </proc/$(systemctl show -P MainPID bzzz-ollama@0)/environ | grep VISIBLE"
+    wait_for("restart with the rest", lambda: shell(bzzz, OWN, visible).startswith("CUDA_VISIBLE_DEVICES=GPU-d37e67a5"), seconds=60)
+    assert ask(bzzz, OWN) == {"version": "1.1.0"}
 
 
 @pytest.mark.requirement("3.3.3", "3.3.4", part="migration, with a stand-in for Ollama")

@@ -5,19 +5,23 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sights
+import spending
 from front import Front
 from wizard import PASSWORD, Screen, Server, own_home
 
 from bzzz_setup import init
 from bzzz_setup.declaration import HOSTS, dump
+from bzzz_setup.gateway.asked import answer
 
 
+@pytest.mark.requirement("4.3.2", "4.3.3", part="charts in the wizard, of a ledger's answer")
 @pytest.mark.requirement("1.1.4", "1.1.9", "1.1.10", "1.1.11", "1.2.6", "5.4.1", "5.4.2", "5.4.4", part="in the wizard")
 def test_what_was_seen_can_be_looked_at_and_chosen(browser: Any, tmp_path: Path) -> None:
     from axe_playwright_python.sync_playwright import Axe
@@ -100,4 +104,20 @@ def test_what_was_seen_can_be_looked_at_and_chosen(browser: Any, tmp_path: Path)
         page.get_by_role("button", name="Links as a table").last.click()
         page.get_by_role("row", name="nvidia 0 nvidia 1 PIX: one PCIe switch").wait_for()
         clean()
+
+        # What a ledger answers; asking it on its node is of other tests.
+        spent = answer(spending.made(tmp_path), {"kind": "report", "by": ["model"], "per": "day", "since": "2026-11-01"})
+        page.route(re.compile("/api/v1/cost"), lambda route: route.fulfill(json={**spent, "by": "model", "per": "day"}))
+        page.get_by_role("link", name="Cost").click()
+        screen.heading("Cost")
+        days = page.get_by_role("region", name="By day")
+        assert days.locator("svg g").count() == spending.DAYS and days.get_by_role("listitem").count() == 6
+        days.get_by_text("As a table").click()
+        assert days.get_by_role("row").count() == spending.DAYS + 1
+        days.get_by_role("row", name=re.compile(r"^2026-11-01 0\.15 USD 0\.07500 USD")).wait_for()
+        page.get_by_role("region", name="By model").get_by_role("row", name=re.compile(r"gpt-5 1\.80 USD 12 14,400 1\.20 s")).wait_for()
+        page.get_by_role("region", name="Budgets").get_by_role("row", name=re.compile("all month 4.00 USD")).wait_for()
+        clean()
+        if kept := os.environ.get("BZZZ_PICTURES"):
+            page.screenshot(path=Path(kept) / "wizard-cost.png", full_page=True)
         assert screen.complaints == []

@@ -185,6 +185,6 @@ def test_the_gateways_file_is_read(tmp_path: Path) -> None:
     }
     file.write_text(json.dumps(content))
     read = settings.read(file)
-    assert read.ledger == "postgresql+psycopg://gateway:secret@db/ledger" and read.metrics == ("127.0.0.1", 9100)
+    assert read.ledger == "postgresql+psycopg://gateway:secret@db/ledger" and read.metrics == settings.Metrics(9100)
     with pytest.raises(Invalid, match=r"none.yaml: No such file or directory"):
         settings.read(tmp_path / "none.yaml")

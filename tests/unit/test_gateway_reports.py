@@ -243,8 +243,10 @@ def test_the_node_service_is_asked_and_believed_for_a_while() -> None:
     code = [200]
     with node(seen, code) as url:
         tokens = NodeTokens(url, None, {"anna": ("search",)}, seconds=0.3)
+        assert tokens.known("good") is None and not seen, "it has to be asked"
         assert [tokens.find("good") for _ in range(3)] == [Identity("anna", ("search",))] * 3 and seen == ["/api/v1/me"]
         assert tokens.find("bad") is None and tokens.find("bad") is None and len(seen) == 2
+        assert tokens.known("bad") == (None,) and tokens.known("good") == (Identity("anna", ("search",)),) and len(seen) == 2
         code[0] = 401
         deadline = time.monotonic() + 5
         while tokens.find("good") and time.monotonic() < deadline:

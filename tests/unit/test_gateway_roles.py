@@ -33,6 +33,8 @@ def refused(given: dict[str, Any]) -> list[tuple[str | None, str]]:
 @pytest.mark.requirement("3.2.3", part="roles")
 @pytest.mark.requirement("3.2.4", part="roles")
 @pytest.mark.requirement("3.4.2", part="roles")
+@pytest.mark.requirement("3.1.4", part="roles: metrics")
+@pytest.mark.requirement("3.4.1", part="roles: the cluster's own nodes")
 @pytest.mark.requirement("3.4.4", part="roles: weights and strategy")
 @pytest.mark.requirement("4.1.2", part="roles")
 @pytest.mark.requirement("4.1.3", part="roles")
@@ -48,6 +50,7 @@ def test_the_files_are_what_the_gateway_reads(tmp_path: Path, monkeypatch: pytes
             {"name": "mixed", "model": "gpt-5-mini", "weight": 2, "parameters": {"temperature": 0.2, "timeout": 30}},
             {"name": "mixed", "model": "llama3.2:3b", "endpoint": "here", "weight": 3},
             {"name": "far", "endpoint": "away", "input_usd_per_million": 2.0, "output_usd_per_million": 8.0},
+            {"name": "own", "model": "tiny", "endpoint": "cluster", "weight": 2},
         ],
         "gateway_endpoints": [{**LOCAL, "weight": 24}, {"name": "away", "url": "https://gpu9.example.com/v1/"}],
         "gateway_balancing": "least_busy",
@@ -61,15 +64,23 @@ def test_the_files_are_what_the_gateway_reads(tmp_path: Path, monkeypatch: pytes
         "cost_projects": {"search": {"day_usd": 25, "user_shares": {"anna": 50}}},
         "cost_users": {"*": {"day_usd": "2.50"}},
         "cost_warn_percent": [80],
+        "downloads_http_proxy": "http://proxy.example.com:3128",
+        "downloads_no_proxy": [".example.com"],
     }
     hosts = {"bzzz": {"children": {"coordinators": {"hosts": {"n1": {"ansible_host": "10.0.0.11"}, "n2": {"ansible_host": "10.0.0.12"}}}}}}
-    Declaration(tmp_path / "inventory", hosts, options, "", {"openai_api_key": KEY, "gateway_endpoint_keys": f"away={KEY}-2"}).create()
+    secrets = {"openai_api_key": KEY, "gateway_endpoint_keys": f"away={KEY}-2", "downloads_proxy_credentials": f"bzzz:{KEY}"}
+    Declaration(tmp_path / "inventory", hosts, options, "", secrets).create()
     shown = front("--json", "export", "all", "-i", str(tmp_path / "inventory"))
     assert KEY not in shown
     nodes = json.loads(shown)["nodes"]
     files = {item["path"]: item["content"] for item in nodes["n1"]["files"]}
     assert not any("gateway" in item["path"] for item in nodes["n2"]["files"])
-    assert "bin/bzzz-gateway" in files["/etc/systemd/system/bzzz-gateway.service"]
+    unit = files["/etc/systemd/system/bzzz-gateway.service"]
+    assert "bin/bzzz-gateway" in unit and "EnvironmentFile=/etc/bzzz/gateway/proxy.env" in unit
+    proxied = files["/etc/bzzz/gateway/proxy.env"]
+    assert "HTTPS_PROXY=http://@@proxy_login@@proxy.example.com:3128\n" in proxied.replace("'", "")
+    direct = proxied.partition("NO_PROXY=")[2].strip().strip("'").split(",")
+    assert {"gpu9.example.com", "127.0.0.1", "10.0.0.11"} <= set(direct) and "api.openai.com" not in direct
 
     gateway = json.loads(files["/etc/bzzz/gateway/gateway.yaml"])
     assert gateway["tokens"] == {"node": "https://127.0.0.1:8080", "ca": "/etc/bzzz/tls/service-ca.crt"}
@@ -80,6 +91,11 @@ def test_the_files_are_what_the_gateway_reads(tmp_path: Path, monkeypatch: pytes
     assert amounts["the whole cluster", "month"] == 1000 and amounts[str(Scope("project", "search")), "day"] == 25
     assert amounts["user anna in project search", "day"] == 12.5 and amounts["user *", "day"] == 2.5
 
+    assert read.shared and [(each["name"], each["model"], each["weight"]) for each in read.shared.models] == [("own", "tiny", 2)]
+    assert files["/etc/bzzz/ollama-token"] == "@@ollama_token@@\n" and read.shared.token_file == "/etc/bzzz/ollama-token"
+    other = {item["path"]: item["content"] for item in nodes["n2"]["files"]}
+    assert "/etc/bzzz/ollama-token" not in other and "SHA-256 of a token" in other["/etc/bzzz/config.yaml"].partition("ollama:")[2]
+    assert read.metrics and (read.metrics.port, read.metrics.client_ca) == (4001, "/etc/bzzz/tls/ca.crt")
     litellm = json.loads(files["/etc/bzzz/gateway/litellm.yaml"])
     mini, local, far, default = litellm["model_list"]
     assert mini["litellm_params"] == {
@@ -105,6 +121,7 @@ def test_the_files_are_what_the_gateway_reads(tmp_path: Path, monkeypatch: pytes
         ({**ON, "gateway_nodes": ["n1", "n2"]}, "gateway_nodes", "PostgreSQL"),
         ({**ON, "gateway_nodes": ["n9"]}, "gateway_nodes", "n9 is none"),
         ({**ON, "gateway_port": 8080}, "service_port", "8080 is also"),
+        ({**ON, "gateway_metrics_port": 9100}, "metrics_node_exporter_port", "9100 is also"),
         ({**ON, "gateway_models": [{"name": "x", "endpoint": "gone"}]}, "gateway_models", "not declared"),
         ({**ON, "gateway_models": [{"name": "x", "parameters": {"api_base": "http://x"}}]}, "gateway_models", "api_base is no parameter"),
         ({**ON, "gateway_endpoints": [LOCAL, LOCAL]}, "gateway_endpoints", "Two endpoints"),
@@ -121,7 +138,9 @@ def test_the_files_are_what_the_gateway_reads(tmp_path: Path, monkeypatch: pytes
     ],
 )
 def test_what_cannot_work_is_refused(given: dict[str, Any], option: str, words: str) -> None:
-    assert any(found in (option, "gateway_port") and words in message for found, message in refused(given)), refused(given)
+    assert any(found in (option, "gateway_port", "gateway_metrics_port") and words in message for found, message in refused(given)), (
+        refused(given)
+    )
 
 
 def test_a_gateway_that_is_off_takes_no_port() -> None:

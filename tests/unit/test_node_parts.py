@@ -23,9 +23,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from bzzz_setup.node import capabilities, config, page, systemd
+from bzzz_setup.node import capabilities, checks, config, page, systemd
 from bzzz_setup.node.auth.gate import COOKIE, Gate
-from bzzz_setup.node.events import Journal
+from bzzz_setup.node.events import Journal, Seen, changes
 from bzzz_setup.node.membership import View, clock
 from bzzz_setup.node.service import Service
 
@@ -344,3 +344,29 @@ def test_one_level_and_form_for_the_whole_log(
         assert [json.loads(line)["level"] for line in lines] == ["error", "warning", "info", "debug"][:seen]
     else:
         assert [line[:3] for line in lines] == [prefix for prefix in ("<3>", "<4>", "<6>", "<7>")[:seen] for _ in range(2)]
+
+
+@pytest.mark.requirement("3.5.5", part="alert")
+def test_a_gpu_that_is_lost_is_an_alert(right: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is that of role ollama's watch."""
+    lost = tmp_path / "lost"
+    monkeypatch.setattr("bzzz_setup.node.service.LOST_GPUS", lost)
+    service = Service(config.parse(right, {}), "1.0")
+
+    def own() -> dict[str, checks.Check]:
+        return {check.name: check for check in service.local_checks()}
+
+    def seen() -> Seen:
+        return Seen("node1", None, None, None, None, own())
+
+    assert "gpus" not in own(), "nobody watches"
+    lost.write_text("")
+    well = seen()
+    assert well.own["gpus"].status == checks.PASS
+    lost.write_text("nvidia GPU GPU-a does not answer any more\n")
+    worse = seen()
+    assert [(kind, event, data["check"], data["status"]) for kind, event, _, data in changes(well, worse)] == [
+        ("alert", "began", "gpus", "warn")
+    ]
+    assert "GPU-a" in worse.own["gpus"].message
+    assert [event for _, event, _, _ in changes(worse, well)] == ["ended"]

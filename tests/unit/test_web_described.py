@@ -24,7 +24,7 @@ from bzzz_setup import init, paths
 from bzzz_setup.declaration import HOSTS, dump
 from bzzz_setup.node.auth.passwords import hashed
 from bzzz_setup.node.auth.records import User
-from bzzz_setup.web import command, guard
+from bzzz_setup.web import command, guard, trying
 from bzzz_setup.web.app import build
 from bzzz_setup.web.runs import Runs
 from bzzz_setup.web.shapes import API
@@ -63,6 +63,7 @@ def wizard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wizard]:
     (run / "events.jsonl").write_text("".join(f"{event.to_json()}\n" for event in report_events.run(3, name="n{}")))
     monkeypatch.setattr(guard, "BURST", 10**6)
     monkeypatch.setattr(Runs, "start", started)
+    monkeypatch.setattr(trying.model_server, "look", lambda *_, **__: ("pass", "it answers", ""))  # nobody outside is asked
     monkeypatch.setattr(Runs, "cancel", lambda self: True)
     monkeypatch.setattr(Runs, "problems", lambda self, folder: [problem("service_port", "Port 3000 is also another's.", "Choose another.")])
     monkeypatch.setattr(Runs, "files", lambda self, kind, folder: b"PK")

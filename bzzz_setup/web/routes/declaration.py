@@ -101,11 +101,11 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
         response_model=None,
         responses={200: {"model": answers.Tried}, **bad(_502="It does not answer, or not so")},
     )
-    def try_out(_who: Operator, what: Literal["ldap", "oidc"]) -> dict[str, Any]:
-        """Ask, from this host, whom the draft names: the LDAP directory as its service account, the provider for its keys."""
-        assert gate.directory
+    def try_out(_who: Operator, what: Literal["ldap", "oidc", "openai", "endpoints"]) -> dict[str, Any]:
+        """Ask, from this host, whom the draft names: the LDAP directory as its service account, the provider for its keys, OpenAI by its
+        key, for its models and for a call of one token, or the gateway's other endpoints for their models."""
         with draft.folder() as folder:
-            return {"told": trying.outside(folder, what, gate.directory)}
+            return {"told": trying.out(folder, what, gate.directory)}
 
     @app.get(
         f"{API}/export",

@@ -77,6 +77,9 @@ class Way:
         found = next((self.options[key] for key in keys if key in self.options), "DIRECT")
         return None if host in self.direct or found == "DIRECT" else urlsplit(found)
 
+    def trusting(self) -> ssl.SSLContext:
+        return _trusting(self.authorities)
+
     def login(self, to: SplitResult) -> str | None:
         """`user:password` from the address itself or apt's auth.conf, where one without scheme means https."""
         if to.username is not None:
@@ -97,7 +100,11 @@ class Way:
 class Attempt:
     """One way to one target. `ended` is where it ends if time runs out now; None once it was reached."""
 
-    def __init__(self, target: str, way: Way, seconds: float, shown: str = "") -> None:
+    # What is posted; without, the address is got.
+    body = b""
+
+    def __init__(self, target: str, way: Way, seconds: float, shown: str = "", headers: dict[str, str] | None = None) -> None:
+        self.headers = headers or {}
         self.to = urlsplit(target if "://" in target else f"tcp://{target}")
         self.way, self.seconds, self.strict = way, seconds, bool(shown)
         self.proxy = way.proxy(self.to) if self.to.scheme in PORTS else None
@@ -156,16 +163,21 @@ class Attempt:
         if self.proxy and secure:
             self.judge(_ask(way, "CONNECT", f"{at}:{port}", {"Host": f"{at}:{port}", **to_proxy}), through=True)
         if secure:
-            way = _trusting(self.way.authorities).wrap_socket(way, server_hostname=host)
+            way = self.way.trusting().wrap_socket(way, server_hostname=host)
         with way:
             place = at if self.to.port is None else f"{at}:{port}"
             target = (self.to.path or "/") + (f"?{self.to.query}" if self.to.query else "")
             own = self.way.login(self.to)
             headers = {"Host": place, "User-Agent": "bzzz", "Connection": "close", **({"Authorization": _basic(own)} if own else {})}
+            headers.update(self.headers)
             if self.proxy and not secure:
-                self.judge(_ask(way, "GET", f"http://{place}{target}", {**headers, **to_proxy}))
-            else:
-                self.judge(_ask(way, "GET", target, headers))
+                target, headers = f"http://{place}{target}", {**headers, **to_proxy}
+            answer = _ask(way, "POST" if self.body else "GET", target, headers, self.body)
+            self.judge(answer)
+            self.take(answer)
+
+    def take(self, answer: HTTPResponse) -> None:
+        """What is read of an answer beyond its head: nothing."""
 
     def judge(self, answer: HTTPResponse, through: bool = False) -> None:
         """`through`: what answers is surely the proxy, which was to let this through."""
@@ -215,14 +227,14 @@ def _basic(login: str) -> str:
     return "Basic " + base64.b64encode(login.encode()).decode()
 
 
-def _ask(way: socket.socket, method: str, target: str, headers: dict[str, str]) -> HTTPResponse:
+def _ask(way: socket.socket, method: str, target: str, headers: dict[str, str], body: bytes = b"") -> HTTPResponse:
     """The head of the answer; of a body nothing is read."""
     connection = HTTPConnection("unused")
     connection.sock = way
     connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
     for name, text in headers.items():
         connection.putheader(name, text)
-    connection.endheaders()
+    connection.endheaders(body or None)
     answer = HTTPResponse(way, method=method)
     answer.begin()
     return answer

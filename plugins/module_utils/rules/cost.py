@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from ..forecast import wrong
 from ..problems import Problem, problem
 
 if TYPE_CHECKING:
@@ -36,9 +37,25 @@ def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Prob
             yield from _budget("cost_projects", budget, ("user_shares",), wants, node, f"{name}: ")
         for name, budget in options["users"].items():
             yield from _budget("cost_users", budget, (), False, node, f"{name}: ")
+        yield from _expected(roles, node)
         for percent in options["warn_percent"]:
             if not 1 <= percent <= 100:
                 yield problem("cost_warn_percent", "This is no part of a budget.", "Write 1 to 100.", value=percent, node=node)
+
+
+def _expected(roles: Declared, node: str) -> Iterator[Problem]:
+    """What the forecast is made of."""
+    for name in wrong(roles) if roles["gateway"]["enabled"] else ():
+        message = "No call could name this model or task."
+        yield problem("cost_expected", message, "Write one of gateway_models or gateway_tasks.", value=name, node=node)
+    for option, names in (("expected", ("calls_per_day", "tokens_in", "tokens_out")), ("machines", ("count", "usd_per_hour"))):
+        for entry in roles["cost"][option]:
+            for name in names:
+                if not 0 <= entry[name] <= HIGHEST_USD:
+                    yield problem(f"cost_{option}", f"{name} cannot be.", f"Write 0 to {HIGHEST_USD}.", value=entry[name], node=node)
+            for name, most in (("cached_percent", 100), ("hours_per_day", 24)):
+                if not 0 <= entry.get(name, 0) <= most:
+                    yield problem(f"cost_{option}", f"{name} cannot be.", f"Write 0 to {most}.", value=entry[name], node=node)
 
 
 def _zone(name: str, node: str) -> Iterator[Problem]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ..declaration import Declared
 
 OPENAI = "openai"
+# The Ollamas of the cluster's own nodes.
+CLUSTER = "cluster"
 # LiteLLM's own of a deployment, which these would replace.
 TAKEN = ("model", "api_base", "api_key", "weight", "max_retries", "num_retries")
 
@@ -28,13 +30,17 @@ def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Prob
             yield from _place(options, cluster, node)
             yield from _endpoints(options, node)
             yield from _models(options, roles["openai"], node)
+            if any(entry["endpoint"] == CLUSTER for entry in options["models"]) and roles["tls"]["mode"] != "private_ca":
+                message = "The gateway comes to the cluster's nodes by their addresses, for which another authority's certificates are not."
+                remedy = "Set tls_mode: private_ca, or declare the nodes' Ollamas in gateway_endpoints."
+                yield problem("gateway_models", message, remedy, value=CLUSTER, node=node)
         index = options["release_index"]
         if index and "://" in index and not index.startswith("https://"):
             message = "The release index holds the checksums by which releases are trusted, so it has to come over HTTPS or from a file."
             yield problem(
                 "gateway_release_index", message, "Write an https:// URL, or the path of a copy on the admin host.", value=index, node=node
             )
-        yield from _address("openai_base_url", roles["openai"]["base_url"], node)
+        yield from address("openai_base_url", roles["openai"]["base_url"], node)
 
 
 def _place(options: Mapping[str, Any], cluster: Cluster, node: str) -> Iterator[Problem]:
@@ -52,14 +58,14 @@ def _place(options: Mapping[str, Any], cluster: Cluster, node: str) -> Iterator[
 
 
 def _endpoints(options: Mapping[str, Any], node: str) -> Iterator[Problem]:
-    seen = {OPENAI}
+    seen = {OPENAI, CLUSTER}
     for entry in options["endpoints"]:
         name = entry["name"]
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name, re.ASCII) or name in seen:
-            message = "Two endpoints have this name." if name in seen and name != OPENAI else "An endpoint cannot have this name."
+            message = "Two endpoints have this name." if name in seen - {OPENAI, CLUSTER} else "An endpoint cannot have this name."
             yield problem("gateway_endpoints", message, "Give each a name of its own, of letters, digits, - and _.", value=name, node=node)
         seen.add(name)
-        yield from _address("gateway_endpoints", entry["url"], node)
+        yield from address("gateway_endpoints", entry["url"], node)
         yield from _weight("gateway_endpoints", entry, node)
 
 
@@ -69,7 +75,7 @@ def _weight(option: str, entry: Mapping[str, Any], node: str) -> Iterator[Proble
         yield problem(option, f"The weight of {entry['name']} is less than 1.", remedy, value=entry["weight"], node=node)
 
 
-def _address(option: str, url: str, node: str) -> Iterator[Problem]:
+def address(option: str, url: str, node: str) -> Iterator[Problem]:
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not parts.query and not parts.fragment
@@ -86,7 +92,7 @@ def _address(option: str, url: str, node: str) -> Iterator[Problem]:
 
 
 def _models(options: Mapping[str, Any], openai: Mapping[str, Any], node: str) -> Iterator[Problem]:
-    endpoints = {OPENAI, *(entry["name"] for entry in options["endpoints"])}
+    endpoints = {OPENAI, CLUSTER, *(entry["name"] for entry in options["endpoints"])}
     names = {options["default_model"], *(entry["name"] for entry in options["models"])}
     used = {entry["endpoint"] for entry in options["models"]}
     if options["default_model"] not in {entry["name"] for entry in options["models"]}:

@@ -23,7 +23,7 @@ SHARED = frozenset({"service_port", "service_web_port"})
 # Belongs to an Ollama that is there already.
 FOREIGN = "ollama_port"
 # Used by nobody but where it is asked for.
-GATEWAY = "gateway_port"
+GATEWAY = ("gateway_port", "gateway_metrics_port")
 # Used while models are copied.
 COPY = "models_copy_port"
 # sshd's own port, which is Ansible's as well once the move to it is done, and the units that listen on it.
@@ -77,7 +77,7 @@ def ports_of(roles: Declared) -> dict[str, int]:
 def _used(option: str, options: Mapping[str, Any]) -> bool:
     if option == COPY:
         return bool(options["copy"] and options["wanted"])
-    return option != GATEWAY or bool(options["enabled"])
+    return option not in GATEWAY or bool(options["enabled"])
 
 
 def own_ports(roles: Declared, coordinates: bool) -> dict[str, int]:
@@ -85,7 +85,7 @@ def own_ports(roles: Declared, coordinates: bool) -> dict[str, int]:
     return {
         option: port
         for option, port in ports_of(roles).items()
-        if option != FOREIGN and (coordinates or not option.startswith(("coordination_", GATEWAY)))
+        if option != FOREIGN and (coordinates or not option.startswith(("coordination_", *GATEWAY)))
     }
 
 

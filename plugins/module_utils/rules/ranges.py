@@ -31,6 +31,7 @@ RANGES: dict[tuple[str, str], tuple[float, float | None, str]] = {
     ("network", "latency_max_ms"): (0.1, 60000, "no network is faster"),
     ("network", "loss_max_percent"): (0, 100, "there is no more than all"),
     ("ollama", "context_length"): (0, None, "0 is Ollama's own choice"),
+    ("ollama", "gpu_check_seconds"): (0, 3600, "0 is never, and a GPU that fails is to be taken out before long"),
     ("ollama", "gpu_overhead_mib"): (0, None, "there is no less than nothing"),
     ("ollama", "max_loaded_models"): (0, None, "0 is Ollama's own choice"),
     ("ollama", "max_queue"): (1, None, "a request waits for a moment at least"),

@@ -102,6 +102,8 @@ export interface Report {
   steps: { number: number; title: string; state: string; seconds: number; started: number; changed: number; nodes: Record<string, Tally> }[];
   nodes: Record<string, Tally>;
   changes: { step: number; node: string; role: string; kind: string; name: string; what: string }[];
+  /** What a month would cost, in words. */
+  forecast: string[];
   diffs: { step: number; node: string; role: string; before_header?: string; after_header?: string; before?: unknown; after?: unknown }[];
   checks: Check[];
   problems: Problem[];
@@ -228,6 +230,21 @@ export interface Topology {
   links: { a: string; b: string; path: string; meaning: string }[];
 }
 
+/** What calls have cost, in nano-USD, by hour or day. */
+export interface Spend {
+  gateway: string;
+  time_zone: string;
+  by: "model" | "task" | "project" | "user";
+  per: "hour" | "day";
+  calls: number;
+  nano: number;
+  held_nano: number;
+  rows: ({ start: string; calls: number; tokens_in: number; tokens_out: number; tokens_cached: number; latency_ms: number; cost_nano: number; held_nano: number } & Partial<Record<"model" | "task" | "project" | "user", string>>)[];
+  caching: { tokens_in: number; tokens_cached: number };
+  month: { spent_nano: number; expected_nano: number };
+  budgets: { scope: string; period: string; limit_nano: number; spent_nano: number; held_nano: number }[];
+}
+
 /** An answer that is none of success: problem details, RFC 9457. */
 export class Refused extends Error {
   constructor(
@@ -267,6 +284,7 @@ export const api = {
   check: () => ask<{ problems: Problem[] }>("POST", "/check"),
   test: (what: string) => ask<{ told: string }>("POST", `/tests/${what}`),
   takeIn: (base: number, declaration: string) => ask<{ changed: string[]; left: string[]; secrets_missing: string[] }>("POST", "/import", { base, declaration }),
+  cost: (by: Spend["by"], since?: string) => ask<Spend>("GET", `/cost?by=${by}${since ? `&since=${since}` : ""}`),
   nodes: () => ask<{ seen: string | null; nodes: Record<string, Seen>; topologies: Topology[] }>("GET", "/nodes"),
   users: () => ask<{ users: { name: string; role: string; created: string; locked: boolean }[] }>("GET", "/users"),
   addUser: (name: string, role: string, password: string) => ask<unknown>("POST", "/users", { name, role, password }),

@@ -11,6 +11,7 @@ const Review = lazy(() => import("./review"));
 const RunPage = lazy(() => import("./run"));
 const People = lazy(() => import("./people"));
 const Cluster = lazy(() => import("./cluster"));
+const Cost = lazy(() => import("./cost"));
 
 export function App() {
   const welcome = useWelcome();
@@ -42,6 +43,7 @@ function Page({ path }: { path: string }) {
   if (kind === "run") return <RunPage key={which} name={which} />;
   if (kind === "people") return <People />;
   if (kind === "cluster") return <Cluster />;
+  if (kind === "cost") return <Cost />;
   return <StepPage key="1" number={1} />;
 }
 

@@ -126,7 +126,7 @@ function Steps({ steps, draft, path, admin }: { steps: Step[]; draft: Draft | un
         })}
       </List>
       <List dense disablePadding sx={{ borderTop: 1, borderColor: "divider" }}>
-        {[["/cluster", t.cluster] as const, ...(admin ? [["/people", t.people] as const] : [])].map(([to, label]) => (
+        {[["/cluster", t.cluster] as const, ["/cost", t.cost] as const, ...(admin ? [["/people", t.people] as const] : [])].map(([to, label]) => (
           <ListItem key={to} disablePadding>
             <ListItemButton component="a" href={at(to)} selected={current === to} aria-current={current === to ? "page" : undefined} onClick={follow(to)}>
               <ListItemText primary={label} />

@@ -376,7 +376,7 @@ function Links({ drawn }: { drawn: Topology }) {
         </Box>
       </Box>
       <Accordion disableGutters elevation={0} slotProps={{ transition: { unmountOnExit: true } }}>
-        <AccordionSummary expandIcon={<span aria-hidden>▾</span>}>{t.asTable}</AccordionSummary>
+        <AccordionSummary expandIcon={<span aria-hidden>▾</span>}>{t.linksAsTable}</AccordionSummary>
         <AccordionDetails>
           <Rows id={id} heads={[t.from, t.to, t.link]}>
             {drawn.links.map((one) => (

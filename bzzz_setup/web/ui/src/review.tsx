@@ -76,6 +76,7 @@ function Planned({ name }: { name: string }) {
   return (
     <>
       <Changed report={live.report} />
+      {live.report.forecast.length > 0 && <Alert severity="info">{live.report.forecast.join(" ")}</Alert>}
       <Diffs report={live.report} />
     </>
   );

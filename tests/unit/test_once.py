@@ -20,7 +20,7 @@ def telling(self, source, filename):
         told.write(f"{hash(source)}\\n")
     return compiled(self, source, filename)
 Environment._compile = telling
-from ansible_collections.bzzz.cluster.plugins.plugin_utils import compiled as ours
+from ansible_collections.bzzz.cluster.plugins.plugin_utils import once as ours
 if os.environ["KEEP"] == "yes":
     ours.keep()
     ours.keep()
@@ -67,3 +67,36 @@ def test_each_template_is_compiled_once_and_means_the_same(tmp_path: Path) -> No
     (once, most), (anew, more) = played("yes", tmp_path), played("no", tmp_path)
     assert once == anew and once.count("oneone one {{ name }} a\\tb a/c") == 2 and once.count("Syntax error in template") >= 3
     assert most == 1 and more >= 6
+
+
+def test_what_ansible_offers_is_still_there() -> None:
+    """Nothing is done where it is not, and nobody would see it but by the time that a run takes."""
+    names = "from ansible._internal._templating import _jinja_bits, _jinja_plugins\n"
+    names += "before = _jinja_plugins.JinjaPluginIntercept.__getitem__\n"
+    names += "from ansible_collections.bzzz.cluster.plugins.plugin_utils import once\n"
+    names += "once.keep()\n"
+    names += "from ansible.template import Templar\n"
+    names += "once.settle(Templar(variables={'a': 1}))\n"
+    names += "print(_jinja_plugins.JinjaPluginIntercept.__getitem__ is not before, len(once.SETTLED))\n"
+    done = subprocess.run([sys.executable, "-c", names], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["True", "1"], done.stderr
+
+
+SETTLED = r"""
+import copy
+from ansible.template import Templar, trust_as_template as trust
+from ansible_collections.bzzz.cluster.plugins.plugin_utils import once
+once.keep()
+variables = {"number": trust("{{ range(1000000000) | random }}"), "twice": trust("{{ number }} {{ number }}")}
+texts = [trust("{{ number }} {{ twice }}"), trust("{{ [3, 1] | sort | first }} {{ twice | length > 1 and x is undefined }}")]
+for templar in (once.settle(Templar(variables=variables)), Templar(variables=dict(variables))):
+    numbers, rest = templar.template(texts)
+    print(len(set(numbers.split())), rest)
+# Lookups are given the variables, and Ansible's own for templates copies them deeply.
+print(copy.deepcopy(once.settle(Templar(variables={"a": 7})).available_variables)["a"])
+"""
+
+
+def test_a_variable_is_worked_out_once_where_that_is_wanted() -> None:
+    done = subprocess.run([sys.executable, "-c", SETTLED], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == ["1 1 True", "2 1 True", "7"], done.stderr

@@ -1,0 +1,219 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What models cost: `bzzz-setup cost report`, `export` and `forecast`."""
+
+from __future__ import annotations
+
+import enum
+import json
+import tempfile
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from ansible_collections.bzzz.cluster.plugins.module_utils.forecast import NANO, told, usd
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bzzz_setup import cli, paths, run
+from bzzz_setup.declaration import write
+from bzzz_setup.events import ExitCode, Refusal
+from bzzz_setup.report import Report, count
+
+PLAYBOOK = "bzzz.cluster.cost"
+DIMENSIONS = ("user", "project", "model", "task")
+
+app = typer.Typer(help="What models cost.", no_args_is_help=True, epilog=cli.EPILOG)
+
+
+class Per(enum.StrEnum):
+    """Lengths of a report's lines."""
+
+    hour = "hour"
+    day = "day"
+    month = "month"
+    whole = "whole"
+
+
+class Kind(enum.StrEnum):
+    """What is exported."""
+
+    csv = "csv"
+    focus = "focus"
+
+
+SinceOption = Annotated[str | None, typer.Option(metavar="DAY", help="From this day on, such as 2026-11-01. Default: this month's first.")]
+UntilOption = Annotated[str | None, typer.Option(metavar="DAY", help="Before this day. Default: up to now.")]
+
+
+@app.callback()
+def cost() -> None:
+    """What calls through the AI gateway have cost, from its ledger, and what the declared models would cost."""
+
+
+@app.command("report")
+def report(
+    by: Annotated[str, typer.Option(metavar="NAMES", help="Lines by some of user, project, model, task, with commas.")] = "model,task",
+    per: Annotated[Per, typer.Option(help="A line for each of these.")] = Per.whole,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    ask_pass: cli.AskPassOption = False,
+    ask_become_pass: cli.AskBecomePassOption = False,
+    inventory: cli.InventoryOption = None,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Show what was called and what it has cost, the budgets, and this month's end at the last days' pace. Asks the gateway's node."""
+    with cli._command(inventory, as_json) as call:
+        names = [name.strip() for name in by.split(",") if name.strip()]
+        if wrong := [name for name in names if name not in DIMENSIONS]:
+            raise Refusal(f"nothing is counted by {wrong[0]}", f"Name some of {', '.join(DIMENSIONS)}.", option="by")
+        question = {"kind": "report", "by": names, "per": per.value, **_range(since, until)}
+        found = asked(call.inventory, question, cli._passwords(ask_pass, ask_become_pass))
+        if call.as_json:
+            cli._print_json(found)
+        else:
+            show(cli._out(False), found, names)
+
+
+@app.command("export")
+def export(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")],
+    kind: Annotated[Kind, typer.Option("--format", help="csv: every call. focus: FOCUS 1.0 records by hour, as CSV.")] = Kind.csv,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    account: Annotated[str, typer.Option(metavar="NAME", help="Name of the billing account in FOCUS records.")] = "",
+    ask_pass: cli.AskPassOption = False,
+    ask_become_pass: cli.AskBecomePassOption = False,
+    inventory: cli.InventoryOption = None,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Write calls and their costs into a file, for spreadsheets (csv) or for programs that bring bills together (focus)."""
+    with cli._command(inventory, as_json) as call:
+        question = {"kind": "calls" if kind is Kind.csv else "focus", "account": account, **_range(since, until)}
+        found = asked(call.inventory, question, cli._passwords(ask_pass, ask_become_pass))
+        try:
+            write(output.absolute(), found["csv"], 0o600)
+        except OSError as error:
+            raise Refusal(f"{output} cannot be written: {error.strerror}", "Name a file that you may write.", option="output") from error
+        about = {name: found[name] for name in ("gateway", "time_zone", "since", "until", "calls")}
+        if call.as_json:
+            cli._print_json({**about, "file": str(output), "format": kind.value})
+        else:
+            cli._out(False).print(f"{count(found['calls'], 'call')} from {found['since']} to {found['until']}: {escape(str(output))}")
+
+
+@app.command("forecast")
+def forecast(inventory: cli.InventoryOption = None, as_json: cli.JsonOption = False) -> None:
+    """Show what a month of the declared models would cost, by cost_expected and cost_machines. Touches no node."""
+    with cli._command(inventory, as_json) as call:
+        done, _ = cli._run(run.Job("check", paths.inventory(call.inventory), ["bzzz.cluster.check"], journal=False), call.as_json)
+        if done.exit_code != ExitCode.FINE:
+            refused = Refusal("the declaration is refused", "See: bzzz-setup check.")
+            refused.problems = done.problems or refused.problems
+            raise refused
+        found = next((facts["bzzz_cost_forecast"] for facts in done.facts.values() if "bzzz_cost_forecast" in facts), None)
+        if found is None:
+            raise Refusal("there is no AI gateway in this declaration", "Set gateway_enabled: true.", option="gateway_enabled")
+        if call.as_json:
+            cli._print_json(found)
+        else:
+            show_forecast(cli._out(False), found)
+
+
+def _range(since: str | None, until: str | None) -> dict[str, str]:
+    found = {name: value for name, value in (("since", since), ("until", until)) if value}
+    for name, value in found.items():
+        try:
+            date.fromisoformat(value)
+        except ValueError:
+            raise Refusal(f"{value} is no day", "Write it as 2026-11-30.", option=name) from None
+    if len(found) == 2 and not found["since"] < found["until"]:
+        raise Refusal("there is nothing between these days", "Give --until a later day than --since.", option="until")
+    return found
+
+
+def asked(inventory: Path | None, question: dict[str, Any], passwords: dict[str, str]) -> dict[str, Any]:
+    """The ledger's answer; see bzzz_setup/gateway/asked.py. Raises Refusal where there is none."""
+    with tempfile.TemporaryDirectory(prefix="bzzz-cost-") as scratch:
+        answer, report = Path(scratch, "answer"), Report()
+        variables = {"ledger_question": json.dumps(question), "ledger_answer": str(answer)}
+        job = run.Job("cost", paths.inventory(inventory), [PLAYBOOK], journal=False, passwords=passwords, variables=variables)
+        run.execute(job, report.add)
+        if answer.exists():
+            found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+            return found
+    if report.problems or report.failures:
+        said = "; ".join(dict.fromkeys(f"{each['node']}: {each['message']}" for each in report.failures))
+        remedies = [each["remedy"] for each in report.failures if each["remedy"]]
+        refused = Refusal(said or "the ledger cannot be asked", remedies[0] if remedies else "See the message.", ExitCode.NODES_FAILED)
+        refused.problems = report.problems or refused.problems
+        raise refused
+    raise Refusal("no coordinator has an AI gateway", "Set gateway_enabled: true, and apply step 4.", option="gateway_enabled")
+
+
+def show(out: Console, found: dict[str, Any], by: list[str]) -> None:
+    """The lines of a report, its sum, the budgets and the month's end."""
+    timed = any(row["start"] for row in found["rows"])
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in [*(["from"] if timed else []), *by]:
+        table.add_column(column, overflow="fold")
+    for column in ("calls", "tokens in", "cached", "out", "mean latency", "cost USD"):
+        table.add_column(column, justify="right")
+    for row in found["rows"]:
+        start = [f"{datetime.fromisoformat(row['start']):%Y-%m-%d %H:%M}"] if timed else []
+        tokens = (f"{row[f'tokens_{kind}']:,}" for kind in ("in", "cached", "out"))
+        figures = [f"{row['calls']:,}", *tokens, f"{row['latency_ms'] / 1000:.2f} s", amount(row["cost_nano"])]
+        table.add_row(*start, *(escape(row[name]) or "[dim]-[/]" for name in by), *figures)
+    if found["rows"]:
+        out.print(table)
+    held = f", and up to {usd(found['held_nano'])} for calls of unknown outcome" if found["held_nano"] else ""
+    period = f"from {found['since']} to {found['until']} (days of {found['time_zone']})"
+    out.print(f"[bold]{usd(found['nano'])}[/] for {count(found['calls'], 'call')}{held}, {period}.", highlight=False)
+    cached = found["caching"]
+    if cached["tokens_in"]:
+        out.print(
+            f"{cached['tokens_cached'] * 100 // cached['tokens_in']} % of the tokens in came from providers' caches.", highlight=False
+        )
+    month = found["month"]
+    out.print(
+        f"This month: {usd(month['spent_nano'])} so far, {usd(month['expected_nano'])} at its end at the pace of the last seven days.",
+        highlight=False,
+    )
+    if found["budgets"]:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for column in ("budget of", "each", "limit USD", "spent", "held", ""):
+            table.add_column(column, justify="left" if column in ("budget of", "each") else "right")
+        for each in found["budgets"]:
+            part = (each["spent_nano"] + each["held_nano"]) * 100 // each["limit_nano"] if each["limit_nano"] else 100
+            style = "red" if part >= 95 else "yellow" if part >= 80 else "green"
+            amounts = (amount(each[name]) for name in ("limit_nano", "spent_nano", "held_nano"))
+            table.add_row(escape(each["scope"]), each["period"], *amounts, f"[{style}]{part} %[/]")
+        out.print(table)
+
+
+def show_forecast(out: Console, found: dict[str, Any]) -> None:
+    """A line for each model and machine, and the sum in words."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("model or machine", "calls a month", "tokens in", "out", "USD a month", "at most"):
+        table.add_column(column, justify="left" if column.startswith("model") else "right")
+    for row in found["models"]:
+        figures = (f"{row[name]:,}" for name in ("calls", "tokens_in", "tokens_out"))
+        costs = (amount(row["nano"]), amount(row["most_nano"])) if row["priced"] else ("[yellow]unknown[/]", "")
+        table.add_row(escape(row["model"]), *figures, *costs)
+    for each in found["machines"]:
+        table.add_row(escape(f"{each['count']} x {each['name']}"), "", "", "", amount(each["nano"]), amount(each["nano"]))
+    if found["models"] or found["machines"]:
+        out.print(table)
+    for line in told(found):
+        out.print(line, highlight=False)
+    if found["idle"]:
+        out.print(f"[dim]No use is expected of {escape(', '.join(found['idle']))}.[/]", highlight=False)
+
+
+def amount(nano: int) -> str:
+    """Dollars, with more digits where there are few."""
+    exact = Decimal(nano) / NANO
+    return f"{exact:,.2f}" if nano == 0 or exact >= Decimal("0.1") else f"{exact:.6f}"

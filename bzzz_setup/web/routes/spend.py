@@ -1,0 +1,56 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What calls through the AI gateway have cost."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+import time
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Query
+
+from bzzz_setup import cost
+from bzzz_setup.events import Refusal
+from bzzz_setup.web import answers
+from bzzz_setup.web.answers import bad
+from bzzz_setup.web.shapes import API, Viewer
+from bzzz_setup.web.wizard import Wizard
+
+# Of an answer, after which the ledger is asked again: that takes a run of Ansible, and a page is looked at more than once.
+FRESH_SECONDS = 20
+# By hours there are more columns than a chart can show.
+HOURS_UP_TO = datetime.timedelta(days=2)
+
+Day = Annotated[datetime.date | None, Query(description="A day in the gateway's time zone.")]
+
+
+def routes(app: FastAPI, wizard: Wizard) -> None:
+    """Add them to the application."""
+    asking = threading.Lock()
+    known: dict[tuple[Any, ...], tuple[float, dict[str, Any]]] = {}
+
+    @app.get(
+        f"{API}/cost",
+        tags=["cluster"],
+        response_model=None,
+        responses={200: {"model": answers.Cost}, **bad(_502="The gateway's node could not be asked")},
+    )
+    def spent(
+        _who: Viewer, by: Literal["model", "task", "project", "user"] = "model", since: Day = None, until: Day = None
+    ) -> dict[str, Any]:
+        """Calls, tokens and cost by day (by hour for up to two days), from `since`, this month's first, to before `until`, now."""
+        if since and until and since >= until:
+            raise Refusal("there is nothing between these days", "Give until a later day than since.", option="until")
+        first = since or datetime.date.today().replace(day=1)
+        per = "hour" if (until or datetime.date.today() + datetime.timedelta(days=1)) - first <= HOURS_UP_TO else "day"
+        question = {"kind": "report", "by": [by], "per": per}
+        question |= {name: day.isoformat() for name, day in (("since", since), ("until", until)) if day}
+        key = tuple(sorted((name, str(value)) for name, value in question.items()))
+        with asking:  # whoever waited gets what the one before has got
+            if key not in known or time.monotonic() - known[key][0] > FRESH_SECONDS:
+                known.clear()
+                found = cost.asked(wizard.draft.source, question, {})
+                known[key] = time.monotonic(), {**found, "by": by, "per": per}
+            return known[key][1]

@@ -1,0 +1,230 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""`bzzz-setup cost`: what a month would cost, what the ledger answers, and what of it is shown and written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import subprocess
+import sys
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.bzzz.cluster.plugins.module_utils import forecast
+from ansible_collections.bzzz.cluster.plugins.module_utils.forecast import DAYS, NANO
+from declarations import cluster_of, declared_of, judge
+from hypothesis import given
+from hypothesis import strategies as st
+from test_portable import front
+from typer.testing import CliRunner
+
+from bzzz_setup import cli, cost
+from bzzz_setup.declaration import Declaration
+from bzzz_setup.gateway.asked import answer
+from bzzz_setup.gateway.budgets import load
+from bzzz_setup.gateway.ledger import Call, Ledger, Outcome
+from bzzz_setup.lab import CHECKOUT
+from bzzz_setup.report import Report
+
+KEY = "sk-c4nary-0f-a-key"
+ON: dict[str, Any] = {
+    "gateway_enabled": True,
+    "openai_api_key": KEY,
+    "gateway_endpoints": [{"name": "here", "kind": "ollama", "url": "http://127.0.0.1:11434", "weight": 3}],
+    "gateway_models": [
+        {"name": "mixed", "model": "gpt-5-mini", "input_usd_per_million": 1.0, "output_usd_per_million": 2.0},
+        {"name": "mixed", "model": "llama3.2:3b", "endpoint": "here"},
+        {"name": "odd", "model": "gpt-unheard-of"},
+    ],
+    "gateway_tasks": {"coding": "gpt-5"},
+}
+
+
+def options(**given: Any) -> dict[str, Any]:
+    declared, problems = declared_of(cluster_of(1), {**ON, **given})
+    assert problems == []
+    return declared["n1"]
+
+
+def expected(model: str, calls: float, **more: Any) -> dict[str, Any]:
+    return {"model": model, "calls_per_day": calls, **more}
+
+
+@pytest.mark.requirement("L8", part="by prices, expected use, shares of endpoints, machines and limits")
+def test_a_month_is_forecast_by_prices_use_machines_and_limits() -> None:
+    prices = {"gpt-5": (Decimal("1.25"), Decimal("0.125"), Decimal(10))}
+    use = [expected("coding", 100, tokens_in=2000, tokens_out=500, cached_percent=50.0), expected("mixed", 1000), expected("odd", 1)]
+    machines = [{"name": "RTX 4090", "count": 4, "usd_per_hour": 0.12}]
+    found = forecast.forecast(options(cost_expected=use, cost_machines=machines, cost_all={"day_usd": 1}), prices)
+    coding, mixed, odd = found["models"]
+    # 1000 fresh, 1000 cached, 500 out.
+    assert coding["nano"] == round((1000 * 1250 + 1000 * 125 + 500 * 10_000) * 100 * DAYS) and coding["calls"] == round(100 * DAYS)
+    # A quarter of the calls by weight goes to what costs something; at most all.
+    assert mixed["most_nano"] == round((1000 * 1000 + 300 * 2000) * 1000 * DAYS) and abs(mixed["nano"] * 4 - mixed["most_nano"]) <= 4
+    assert not odd["priced"] and found["unpriced"] == ["odd"]
+    assert found["machines"][0]["nano"] == round(Decimal("0.12") * 4 * 24 * DAYS * NANO)
+    assert found["nano"] == found["calls_nano"] + found["machines"][0]["nano"] and found["limit_nano"] == 31 * NANO
+    told = " ".join(forecast.told(found))
+    assert "percent of that use: the calls beyond are refused" in told and "price of odd is not known" in told
+    assert "A month would cost about" in told and f"{Decimal(found['nano']) / NANO:.2f} USD" in told
+
+
+@given(
+    st.lists(st.builds(expected, st.sampled_from(["coding", "mixed", "odd", "gpt-5"]), st.floats(0, 1e6)), max_size=4),
+    st.dictionaries(st.sampled_from(["day_usd", "month_usd"]), st.integers(0, 10**6)),
+    st.sampled_from(["weighted", "least_busy"]),
+)
+@pytest.mark.requirement("L8", part="sums, bounds and words, whatever is declared")
+def test_sums_add_up_and_more_use_never_costs_less(use: list[dict[str, Any]], limits: dict[str, int], balancing: str) -> None:
+    given = options(cost_expected=use, cost_all=limits, gateway_balancing=balancing)
+    found = forecast.forecast(given)
+    assert found["nano"] == sum(row["nano"] for row in found["models"]) <= found["most_nano"]
+    assert all(0 <= row["nano"] <= row["most_nano"] for row in found["models"])
+    more = forecast.forecast(options(cost_expected=[{**each, "calls_per_day": each["calls_per_day"] + 1} for each in use]))
+    assert more["most_nano"] >= found["most_nano"]
+    assert forecast.told(found) and json.dumps(found)
+    if found["limit_nano"] is not None:
+        assert found["limit_nano"] <= min([*(31 * limits["day_usd"] * NANO for _ in [1] if "day_usd" in limits), 10**18])
+
+
+@pytest.mark.requirement("L8", part="what cannot be meant is refused")
+@pytest.mark.parametrize(
+    ("given", "option"),
+    [
+        ({"cost_expected": [expected("gone", 1)]}, "cost_expected"),
+        ({"cost_expected": [expected("mixed", -1)]}, "cost_expected"),
+        ({"cost_expected": [expected("mixed", 1, cached_percent=101.0)]}, "cost_expected"),
+        ({"cost_machines": [{"name": "x", "usd_per_hour": 1.0, "hours_per_day": 25.0}]}, "cost_machines"),
+    ],
+)
+def test_what_cannot_be_expected_is_refused(given: dict[str, Any], option: str) -> None:
+    assert [each["option"] for each in judge({**ON, **given}, cluster_of(1))] == [option]
+
+
+def test_the_list_of_prices_is_that_of_the_gateway() -> None:
+    assert forecast.listed()["gpt-4o-mini"] == (Decimal("0.15"), Decimal("0.075"), Decimal("0.6"))
+    made = CHECKOUT / ".cache/litellm/pins"
+    if not made.exists():
+        return  # held against LiteLLM's own in test_gateway_proxy.py, which installs it
+    from bzzz_setup.prices import wanted
+
+    (package,) = made.parent.glob("lib/*/site-packages/litellm")
+    assert wanted(package) == json.loads(forecast.PRICES.read_text())
+
+
+@pytest.mark.requirement("L8", part="by the command line, and in plan's report")
+def test_the_command_line_forecasts_without_a_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    hosts = {"bzzz": {"children": {"coordinators": {"hosts": {"n1": {"ansible_host": "10.0.0.11"}}}}}}
+    given = {**ON, "declaration_cluster_name": "trial", "cost_expected": [expected("{{ 'cod' + 'ing' }}", 100)]}
+    del given["openai_api_key"]
+    Declaration(tmp_path / "inventory", hosts, given, "", {"openai_api_key": KEY}).create()
+    found = json.loads(front("--json", "cost", "forecast", "-i", str(tmp_path / "inventory")))
+    assert found["models"][0]["model"] == "coding" and found["nano"] == math.ceil((1000 * 1250 + 300 * 10_000) * 100 * DAYS)
+    shown = front("cost", "forecast", "-i", str(tmp_path / "inventory"))
+    assert "coding" in shown and "No limit holds all calls together" in shown and KEY not in shown
+    report = Report(facts={"n1": {"bzzz_cost_forecast": found}})
+    assert report.as_dict()["forecast"] == found["told"] and Report().forecast() == []
+    assert Report(facts={"n1": {"bzzz_cost_forecast": "nonsense"}}).forecast() == []
+
+
+# --- the ledger ---
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    """Four calls: three of this November, in two zones' days, one of October."""
+    times = iter([datetime(2026, 10, 31, 12, tzinfo=UTC), datetime(2026, 10, 31, 23, 30, tzinfo=UTC)])
+    now = [0.0]
+    budgets = load({"all": {"month_usd": 1}, "users": {"anna": {"day_usd": "0.5"}}}, "Europe/Berlin")
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.sqlite", budgets, "n1", now=lambda: now[0])
+    now[0] = next(times).timestamp()
+    ledger.start()
+
+    def spend(name: str, user: str, task: str, cost: int) -> None:
+        call = Call(name, user, "search", task, "good", cost + 1, "openai", "openai/gpt-4o")
+        with ledger.transaction() as connection:
+            assert ledger.reserve(connection, call) is None
+            ledger.settle(connection, call, Outcome(cost, 100, 10, 40, 200, provider="openai", deployment="openai/gpt-4o"))
+
+    spend("a", "anna", "coding", 1_000_000)
+    now[0] = next(times).timestamp()  # November the first, in Berlin
+    spend("b", "anna", "coding", 2_000_000)
+    now[0] = datetime(2026, 11, 2, 12, tzinfo=UTC).timestamp()
+    spend("c", "=bert", "", 4_000_000)
+    with ledger.transaction() as connection:
+        ledger.reserve(connection, Call("d", "anna", "search", "", "good", 8_000_000))
+        ledger.lose(connection, "d", "cut")
+    now[0] += 60
+    return ledger
+
+
+@pytest.mark.requirement("4.3.2", part="reports over any range, at the terminal")
+@pytest.mark.requirement("4.3.3", part="table per model and task, at the terminal")
+@pytest.mark.requirement("4.2.3", part="hour, day, month; user, project, model, task")
+def test_the_ledger_answers_for_days_of_its_zone(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = json.loads(json.dumps(answer(ledger, {"kind": "report", "by": ["model", "task"]})))
+    assert (found["since"], found["nano"], found["held_nano"]) == ("2026-10-31T23:00:00Z", 6_000_000, 8_000_000)
+    assert {(row["task"], row["calls"], row["cost_nano"]) for row in found["rows"]} == {("", 2, 4_000_000), ("coding", 1, 2_000_000)}
+    assert found["month"]["spent_nano"] == 6_000_000 < found["month"]["expected_nano"]
+    assert ("user anna", "day", 500_000_000, 0, 8_000_000) in {tuple(each.values()) for each in found["budgets"]}
+    daily = answer(ledger, {"kind": "report", "by": [], "per": "day", "since": "2026-10-31", "until": "2026-11-02"})
+    assert [(row["start"], row["cost_nano"]) for row in daily["rows"]] == [
+        ("2026-10-31T00:00:00+01:00", 1_000_000),
+        ("2026-11-01T00:00:00+01:00", 2_000_000),
+    ]
+    asked: list[dict[str, Any]] = []
+
+    def here(_inventory: Any, question: dict[str, Any], _passwords: Any) -> dict[str, Any]:
+        asked.append(question)
+        return json.loads(json.dumps(answer(ledger, question)))
+
+    monkeypatch.setattr(cost, "_asked", here)
+    monkeypatch.setenv("COLUMNS", "160")
+    shown = CliRunner().invoke(cli.app, ["cost", "report", "--by", "user,task", "--per", "day"]).output
+    assert "anna" in shown and "2026-11-01 00:00" in shown and "0.002000" in shown and "user anna" in shown
+    assert "0.01 USD for 3 calls, and up to 0.01 USD for calls of unknown outcome" in shown
+    assert CliRunner().invoke(cli.app, ["cost", "report", "--by", "colour"]).exit_code == 2
+    assert CliRunner().invoke(cli.app, ["cost", "report", "--since", "yesterday"]).exit_code == 2
+    assert CliRunner().invoke(cli.app, ["cost", "report", "--since", "2026-11-02", "--until", "2026-11-01"]).exit_code == 2
+    assert asked == [{"kind": "report", "by": ["user", "task"], "per": "day"}]
+
+
+@pytest.mark.requirement("4.2.4", part="export as CSV and FOCUS records, by the command line")
+def test_exports_are_written(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "_asked", lambda _inventory, question, _passwords: answer(ledger, question))
+    done = CliRunner().invoke(cli.app, ["--json", "cost", "export", "-o", str(tmp_path / "calls.csv"), "--since", "2026-10-01"])
+    assert json.loads(done.output)["calls"] == 4
+    text = (tmp_path / "calls.csv").read_bytes().decode()
+    calls = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert [call["cost_usd"] for call in calls] == ["0.001000000", "0.002000000", "0.004000000", "0.000000000"]
+    assert calls[2]["user"] == "'=bert", "no formula of a spreadsheet"
+    assert (tmp_path / "calls.csv").stat().st_mode & 0o777 == 0o600
+    CliRunner().invoke(cli.app, ["cost", "export", "--format", "focus", "--account", "Lab", "-o", str(tmp_path / "focus.csv")])
+    focus = list(csv.DictReader(io.StringIO((tmp_path / "focus.csv").read_bytes().decode(), newline="")))
+    assert {row["BilledCost"] for row in focus} == {"0.002000000", "0.004000000"} and focus[0]["BillingAccountName"] == "Lab"
+
+
+@pytest.mark.requirement("4.3.2", part="asked on the gateway's node")
+def test_the_program_on_the_node_answers_in_json(ledger: Ledger, tmp_path: Path) -> None:
+    settings = {
+        "ledger": f"sqlite:///{tmp_path}/ledger.sqlite",
+        "time_zone": "Europe/Berlin",
+        "gateway": "n1",
+        "tokens": {"node": "https://x"},
+    }
+    (tmp_path / "gateway.yaml").write_text(json.dumps(settings))
+    run = [sys.executable, "-c", "from bzzz_setup.gateway.asked import main; raise SystemExit(main())"]
+    environment = {"BZZZ_GATEWAY_CONFIG": str(tmp_path / "gateway.yaml"), "PYTHONPATH": str(CHECKOUT)}
+    question = json.dumps({"kind": "report", "since": "2026-10-01", "until": "2027-01-01"})
+    done = subprocess.run(run, input=question, capture_output=True, text=True, env=environment, check=True)
+    assert json.loads(done.stdout)["nano"] == 7_000_000
+    done = subprocess.run(run, input="{}", capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 1 and "Remedy: see that the gateway runs" in done.stderr and len(done.stderr.splitlines()) == 1

@@ -1,0 +1,123 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Ollamas of several nodes behind a real LiteLLM, by the node service's own /ollama over TLS; the Ollamas are stand-ins, on loopback.
+
+Slow: LiteLLM takes minutes to install and half a minute to start.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import ollama_standin
+import pytest
+from gateway import Gateway, StandIn
+from node_cluster import Authority, wait_for
+from ollama_standin import TOKEN, service, serving
+
+pytestmark = pytest.mark.slow
+
+
+def member(name: str, port: int, *models: str) -> dict[str, Any]:
+    return {"name": name, "address": "127.0.0.1", "port": port, "capabilities": {"ollama": {"models": list(models)}}}
+
+
+class Nodes:
+    """Two node services that share one view of the cluster, and a gateway."""
+
+    def __init__(self, folder: Path, upstream: StandIn, stack: ExitStack) -> None:
+        authority = Authority(folder)
+        self.members: list[dict[str, Any]] = []
+        self.ollamas = [ollama_standin.StandIn("tiny:latest") for _ in range(2)]
+        certificates = [authority.leaf(name) for name in ("n1", "n2")]
+        ports = [
+            stack.enter_context(serving(service([each.url], self.members), certificate))
+            for each, certificate in zip(self.ollamas, certificates, strict=True)
+        ]
+        self.all = [member("n1", ports[0], "tiny:latest"), member("n2", ports[1], "tiny:latest")]
+        self.members += self.all
+        (folder / "token").write_text(TOKEN)
+        shared = {
+            "url": f"https://127.0.0.1:{ports[0]}",
+            "ca": str(authority.ca),
+            "token_file": str(folder / "token"),
+            "models": [
+                {"name": "local", "model": "tiny", "weight": 1, "parameters": {"temperature": 0.1}},
+                {"name": "gone", "model": "huge"},
+            ],
+        }
+        self.gateway = Gateway(folder / "gateway", upstream, {"shared": shared})
+        config = json.loads((folder / "gateway/litellm.yaml").read_text())
+        config["router_settings"]["fallbacks"] = [{"local": ["cheap"]}]
+        (folder / "gateway/litellm.yaml").write_text(json.dumps(config))
+        self.ca = authority.ca
+
+    def asked(self) -> list[int]:
+        return [each.asked.count("POST /api/chat") for each in self.ollamas]
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    upstream = StandIn()
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        found = Nodes(tmp_path_factory.mktemp("places"), upstream, stack)
+        # As the nodes' system trusts the cluster's authority.
+        patch.setenv("SSL_CERT_FILE", str(found.ca))
+        found.gateway.start()
+        yield found
+        found.gateway.kill()
+    upstream.stop()
+
+
+@pytest.mark.requirement("3.4.1", part="the cluster's own nodes behind a real LiteLLM, Ollama a stand-in")
+@pytest.mark.requirement("3.4.3", part="nodes that hold the model, as it changes, behind a real LiteLLM")
+@pytest.mark.requirement("3.4.4", part="shared among the cluster's nodes, behind a real LiteLLM")
+def test_calls_are_shared_by_the_nodes_that_hold_the_model(nodes: Nodes) -> None:
+    gateway = nodes.gateway
+    for number in range(12):
+        answer = gateway.chat(model="local", stream=number % 2 == 1)
+        assert answer.status_code == 200 and "word" in answer.text, answer.text
+    assert sum(nodes.asked()) == 12 and min(nodes.asked()) > 0, nodes.asked()
+    assert not any(line.startswith("POST /v1") for each in nodes.ollamas for line in each.asked)
+    wait_for(lambda: [row["state"] for row in gateway.rows()] == ["spent"] * 12, 10, "all are counted")
+    assert all(row["cost_nano"] == 0 and row["tokens_in"] == 7 and row["model"] == "local" for row in gateway.rows())
+    assert gateway.chat(model="gone").status_code == 503, "no node holds it"
+
+    nodes.members.pop(0)  # as when its lease ends
+    before = nodes.asked()
+
+    def moved() -> bool:
+        former = nodes.asked()
+        assert all(gateway.chat(model="local").status_code == 200 for _ in range(4))
+        return nodes.asked()[0] == former[0]
+
+    wait_for(moved, 20, "calls go to the node that is left")
+    assert nodes.asked()[1] > before[1]
+
+    nodes.members.clear()
+    wait_for(lambda: gateway.chat(model="local").text.count("word") == 20, 20, "without a node, the fallback answers")
+    nodes.members[:] = nodes.all
+    former = nodes.asked()
+
+    def back() -> bool:
+        gateway.chat(model="local")
+        return nodes.asked()[0] > former[0] and nodes.asked()[1] > former[1]
+
+    wait_for(back, 30, "nodes that come back are used again")
+    assert TOKEN not in gateway.log.read_text()
+
+
+@pytest.mark.requirement("3.4.4", part="a node that does not answer is left for others")
+def test_a_node_that_does_not_answer_is_no_end(nodes: Nodes) -> None:
+    nodes.members[:] = [member("n1", 9, "tiny:latest"), nodes.all[1]]
+    time.sleep(6)  # until another look is due
+    for _ in range(3):
+        nodes.gateway.chat(model="local")
+    time.sleep(1)
+    answers = [nodes.gateway.chat(model="local") for _ in range(8)]
+    assert all(answer.status_code == 200 for answer in answers), [answer.text for answer in answers]
