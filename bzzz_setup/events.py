@@ -107,7 +107,7 @@ class TaskFinished(Event):
 
 @dataclass(kw_only=True)
 class Message(Event):
-    """What Ansible itself has to say. `level`: warning or error."""
+    """What Ansible itself has to say. `level`: warning or error; or progress, how far a long task is."""
 
     level: str
     text: str

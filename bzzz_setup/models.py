@@ -1,12 +1,13 @@
 # Copyright (c) 2026 BZZZ cluster setup maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Where the models would go: `bzzz-setup models plan`."""
+"""The models of the cluster: where they would go, where they are, and having them there (`bzzz-setup models`)."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
+from ansible_collections.bzzz.cluster.plugins.module_utils.models.holding import amount
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -15,7 +16,7 @@ from bzzz_setup import cli, paths, run, terminal
 from bzzz_setup.events import ExitCode
 from bzzz_setup.report import Report, clock, count, gib
 
-PLAYBOOK = "bzzz.cluster.models_plan"
+PLAN, PULL, LIST = (f"bzzz.cluster.models_{what}" for what in ("plan", "pull", "list"))
 WIDTH = 24
 # Part -> what it is called, its letter in a bar, and its colour.
 PARTS = {
@@ -31,7 +32,7 @@ app = typer.Typer(help="The models of the cluster.", no_args_is_help=True, epilo
 
 @app.callback()
 def models() -> None:
-    """Which models the cluster is to hold. So far they are planned only; nothing is pulled."""
+    """Which models the cluster is to hold, and which it holds."""
 
 
 @app.command("plan")
@@ -45,7 +46,7 @@ def plan(
     """Show which model would go on which node and GPU, with the figures, and what fits nowhere. Changes nothing."""
     with cli._command(inventory, as_json) as call:
         passwords = cli._passwords(ask_pass, ask_become_pass)
-        job = run.Job("models-plan", paths.inventory(call.inventory), [PLAYBOOK], limit=limit, passwords=passwords)
+        job = run.Job("models-plan", paths.inventory(call.inventory), [PLAN], limit=limit, passwords=passwords)
         report, _ = cli._run(job, call.as_json)
         found = next((facts["bzzz_models"] for facts in report.facts.values() if "bzzz_models" in facts), None)
         if call.as_json:
@@ -54,6 +55,106 @@ def plan(
         else:
             show(cli._out(False), report, found)
         raise typer.Exit(report.exit_code)
+
+
+@app.command("pull")
+def pull(
+    limit: cli.LimitOption = None,
+    check: Annotated[bool, typer.Option("--check", help="Only say what would be pulled, copied and removed.")] = False,
+    ask_pass: cli.AskPassOption = False,
+    ask_become_pass: cli.AskBecomePassOption = False,
+    inventory: cli.InventoryOption = None,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Have the nodes hold their models, as step 4 does: pulled by their Ollamas, or copied from a node that has them."""
+    with cli._command(inventory, as_json) as call:
+        passwords = cli._passwords(ask_pass, ask_become_pass)
+        job = run.Job("models-pull", paths.inventory(call.inventory), [PULL], limit=limit, check=check, passwords=passwords)
+        report, _ = cli._run(job, call.as_json)
+        changes = [change for change in report.changes if change["kind"] == "model"]
+        if call.as_json:
+            rest = {"problems": report.problems, "failures": report.failures, "checks": report.checks, "exit_code": int(report.exit_code)}
+            cli._print_json({"models": [{key: one[key] for key in ("node", "name", "what")} for one in changes], **rest})
+        else:
+            out = cli._out(False)
+            if changes:
+                table = _table("node", "model", "")
+                for one in changes:
+                    table.add_row(*(escape(str(one[part])) for part in ("node", "name", "what")))
+                out.print(table)
+            elif report.exit_code == ExitCode.FINE:
+                out.print("Every node holds the models that it is to hold.")
+            terminal.show_report(out, report)
+        raise typer.Exit(report.exit_code)
+
+
+@app.command("list")
+def list_(
+    limit: cli.LimitOption = None,
+    ask_pass: cli.AskPassOption = False,
+    ask_become_pass: cli.AskBecomePassOption = False,
+    inventory: cli.InventoryOption = None,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """List which Ollama holds which model, how large it is, and whether it is loaded. Changes nothing."""
+    with cli._command(inventory, as_json) as call:
+        passwords = cli._passwords(ask_pass, ask_become_pass)
+        job = run.Job("models-list", paths.inventory(call.inventory), [LIST], limit=limit, passwords=passwords)
+        report, _ = cli._run(job, call.as_json)
+        found = holdings({node: facts["bzzz_models_held"] for node, facts in report.facts.items() if "bzzz_models_held" in facts})
+        if call.as_json:
+            rest = {"problems": report.problems, "failures": report.failures, "exit_code": int(report.exit_code)}
+            cli._print_json({**found, **rest})
+        else:
+            out = cli._out(False)
+            show_holdings(out, found)
+            if report.exit_code != ExitCode.FINE:
+                terminal.show_report(out, report)
+        raise typer.Exit(report.exit_code)
+
+
+def holdings(told: dict[str, Any]) -> dict[str, Any]:
+    """`{models, silent}`: a row for each model of each endpoint, and the endpoints that do not answer, with why.
+
+    The Ollama of a node is told by that node; a server outside, by the first node that reaches it.
+    """
+    models: list[dict[str, Any]] = []
+    silent: dict[tuple[str | None, str], str] = {}
+    outside: set[str] = set()
+    for node, held in sorted(told.items()):
+        for url, answer in held["endpoints"].items():
+            mine = url == held["endpoint"]
+            where = (node if mine else None, url)
+            if "error" in answer:
+                silent.setdefault(where, answer["error"])
+            elif mine or url not in outside:
+                outside.update([] if mine else [url])
+                rows = sorted(answer["models"].items())
+                models += [{"node": where[0], "endpoint": url, "model": name, **one} for name, one in rows]
+    still = {where: why for where, why in silent.items() if where[1] not in outside or where[0]}
+    return {"models": models, "silent": [{"node": node, "endpoint": url, "why": why} for (node, url), why in still.items()]}
+
+
+def show_holdings(out: Console, found: dict[str, Any]) -> None:
+    """One line for each model of each endpoint."""
+    table = _table("node", "endpoint", "model", "size", "loaded", "digest")
+    for one in found["models"]:
+        loaded = "[dim]no[/]" if one["loaded_bytes"] is None else f"[green]yes[/], {amount(one['loaded_bytes'])}"
+        names = (escape(str(one[part] or "")) for part in ("node", "endpoint", "model"))
+        table.add_row(*names, amount(one["bytes"]), loaded, escape(one["digest"][:12]))
+    if found["models"]:
+        out.print(table)
+    elif not found["silent"]:
+        out.print("No Ollama of the cluster holds a model.")
+    for one in found["silent"]:
+        out.print(f" [yellow]![/] {escape(one['node'] or 'outside')}: {escape(one['why'])}")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
 
 
 def show(out: Console, report: Report, found: dict[str, Any] | None) -> None:

@@ -114,7 +114,7 @@ class Report:
         elif isinstance(event, TaskFinished):
             self._task(event)
         elif isinstance(event, Message):
-            if all(event.text != said.text for said in self.messages):
+            if event.level != "progress" and all(event.text != said.text for said in self.messages):
                 self.messages.append(event)
         elif isinstance(event, RunFinished):
             self.finished = event
@@ -166,7 +166,7 @@ class Report:
 
     def _complete(self, text: str) -> str:
         """The commands in it as they must be typed for this inventory; whoever wrote them knew of none."""
-        return re.sub(r"\bbzzz-setup (?!init\b)([a-z][a-z-]+)(?! -i)", rf"bzzz-setup \1{self._option}", text)
+        return re.sub(r"\bbzzz-setup (?!init\b)((?:models )?[a-z][a-z-]+)(?! -i)", rf"bzzz-setup \1{self._option}", text)
 
     def _end_step(self, at: float, *, interrupted: bool = False) -> None:
         for step in self.steps.values():

@@ -43,6 +43,8 @@ from bzzz_setup.report import Report
 RUNS_KEPT = 20
 CANCEL_GRACE_SECONDS = 10
 FORKS = 25
+# What an action says while it works: how far it is.
+PROGRESS = "bzzz-progress:"
 LOOKS, LOOK_SECONDS = 10, 0.03
 # Plugins that ansible-playbook loads for the front.
 CALLBACKS = Path(__file__).with_name("callbacks")
@@ -474,6 +476,8 @@ class _Translator:
             self._emit(TaskStarted(**self._where(data)))
         elif kind in _STATUS:
             self._emit(self._finished(_STATUS[kind], data))
+        elif kind == "verbose" and PROGRESS in str(raw.get("stdout", "")):
+            self._emit(Message(level="progress", text=_plain(str(raw["stdout"])).partition(PROGRESS)[2].strip()))
         elif kind in ("warning", "system_warning", "error", "verbose") and (text := _plain(str(raw.get("stdout", "")))):
             self._lines.append(text)
             if kind != "verbose" and (self.saw_task or kind != "error"):

@@ -83,6 +83,8 @@ class Progress:
                 self._out.print(f"   [red]✘[/] {escape(event.node)}: {escape(event.task)}: {escape(first)}")
         elif isinstance(event, Message) and event.level == "warning":
             self._out.print(f"   [yellow]![/] {escape(event.text)}")
+        elif isinstance(event, Message) and event.level == "progress":
+            self._out.print(f"   [cyan]…[/] {escape(event.text)}")
         elif isinstance(event, Paused):
             self._out.print(f"   [yellow]…[/] waiting before step {event.step}; go on with: bzzz-setup resume")
         elif isinstance(event, Resumed):

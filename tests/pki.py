@@ -38,7 +38,7 @@ def issue(
     begins: float = -1,
     ends: float = 365,
     key: Any = None,
-    usage: x509.ObjectIdentifier = x509.ExtendedKeyUsageOID.SERVER_AUTH,
+    usage: x509.ObjectIdentifier | list[x509.ObjectIdentifier] = x509.ExtendedKeyUsageOID.SERVER_AUTH,
 ) -> Issued:
     """A certificate of a server with these names, or without any, of an authority; `begins` and `ends` in days from now."""
     key = key or ec.generate_private_key(ec.SECP256R1())
@@ -64,5 +64,5 @@ def issue(
     if names:
         found = [x509.IPAddress(ipaddress.ip_address(one)) if one[0].isdigit() or ":" in one else x509.DNSName(one) for one in names]
         builder = builder.add_extension(x509.SubjectAlternativeName(found), critical=False)
-        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usage if isinstance(usage, list) else [usage]), critical=False)
     return Issued(builder.sign(signer, SHA256()), key)

@@ -46,6 +46,7 @@ class Node:
     gpus: tuple[Gpu, ...] = ()
     present: frozenset[str] = frozenset()  # digests or names of models whose files are on its disk
     left_out: tuple[str, ...] = ()
+    replicas: frozenset[str] = frozenset()  # names of models of which it has one already, beside those that are to be placed
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,7 @@ class _Cluster:
                 raise ValueError(f"Node {node.name} or one of its GPUs is named twice.")
             if min((node.ram_bytes, node.disk_bytes, *gpus.values())) < 0:
                 raise ValueError(f"Node {node.name} has less than nothing free.")
-            self.rooms[node.name] = _Room(node, node.ram_bytes, node.disk_bytes, gpus, set(node.present))
+            self.rooms[node.name] = _Room(node, node.ram_bytes, node.disk_bytes, gpus, set(node.present), dict.fromkeys(node.replicas, 1))
             self.rooms[node.name].sort()
         self.free = sorted((free, name, uuid) for name, room in self.rooms.items() for uuid, free in room.gpus.items())
 

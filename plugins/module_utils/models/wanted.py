@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ..node.models import short
 from ..rules.resources import mount_of
 from .gguf import Geometry, GgufError, from_ollama
 from .placement import CACHE_TYPES, MIB, Model, Node, Plan, model_of, node_of, plan
@@ -31,8 +32,8 @@ class Outlook:
 
 
 def full(name: str) -> str:
-    """A name with its tag."""
-    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+    """A name as Ollama lists it, with its tag."""
+    return short(name)
 
 
 def wanted(declared: Mapping[str, Declared]) -> list[dict[str, Any]]:

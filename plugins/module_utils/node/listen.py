@@ -108,7 +108,7 @@ def _serve(ports: list[socket.socket], control: socket.socket, seconds: float) -
         asked.close()
 
 
-def _detach(keep: set[int]) -> None:
+def detach(keep: set[int]) -> None:
     """Let go of the session and of everything inherited, so that the connection that started this can end."""
     os.setsid()
     os.chdir("/")
@@ -137,7 +137,7 @@ def main(payload: dict[str, Any]) -> dict[str, Any]:
         with _control() as control:
             if os.fork() == 0:
                 try:
-                    _detach({control.fileno(), *(one.fileno() for one in opened.values())})
+                    detach({control.fileno(), *(one.fileno() for one in opened.values())})
                     _serve(list(opened.values()), control, min(float(payload.get("seconds", 30)), LONGEST_SECONDS))
                 finally:
                     os._exit(0)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 NAME = re.compile(r"([A-Za-z0-9][\w.-]*(:[0-9]+)?/)?([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*(:[A-Za-z0-9_][\w.-]*)?", re.ASCII)
 DIGEST = re.compile(r"(sha256:)?[0-9a-f]{64}", re.IGNORECASE)
 OPTION = "models_wanted"
+# Of what systemd.time(7) allows; it goes into a unit. The node's systemd has the last word.
+CALENDAR = re.compile(r"[A-Za-z0-9*/:.,~ -]+")
 # Entry -> least, greatest. Greater ones are slips, and would keep the planner busy for long.
 BOUNDS = {"replicas": (1, 1000), "context": (1, 1 << 24), "parallel": (1, 1024), "size_mib": (1, 1 << 30), "overhead_mib": (0, 1 << 20)}
 GEOMETRY = {
@@ -45,6 +47,9 @@ def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Prob
         if one["digest"] and not DIGEST.fullmatch(one["digest"]):
             remedy = "Write all 64 hexadecimal digits; /api/tags tells them, ollama list only the first."
             yield problem(OPTION, f"{name}: its digest is no SHA-256 checksum.", remedy, value=one["digest"])
+        if one["digest"] and one["update"] == "schedule":
+            message = f"{name}: its digest is declared, and it is to be pulled anew on a schedule."
+            yield problem(OPTION, message, "Remove digest, or set update: manual.", value=name)
         for key in (wishes.full(name), (one["digest"] or "").lower().removeprefix("sha256:")):
             if key and key in seen:
                 message = f"{name} is in the list already" + ("." if seen[key] == name else f", as {seen[key]}.")
@@ -58,6 +63,14 @@ def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Prob
             if value is not None and not least <= value <= most:
                 message = f"{name}: {'geometry.' if entry in GEOMETRY else ''}{entry} must be {least} to {most}."
                 yield problem(OPTION, message, f"Set {entry} to the right number, or remove it.", value=value)
+
+    for node, roles in declared.items():
+        schedule = roles["models"]["update_schedule"]
+        if not CALENDAR.fullmatch(schedule):
+            message = "This is no time of systemd's."
+            yield problem(
+                "models_update_schedule", message, "Write for example daily, Sun 03:00 or *-*-01 04:30.", value=schedule, node=node
+            )
 
 
 def _places(one: Mapping[str, Any], nodes: list[str], must: bool) -> Iterator[Problem]:
@@ -78,7 +91,7 @@ def _places(one: Mapping[str, Any], nodes: list[str], must: bool) -> Iterator[Pr
 def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
     """What fits nowhere, and what is not known, once all nodes have answered: on fewer of them, less would fit.
 
-    Warnings: nothing is pulled, and a model that an Ollama has loaded takes the memory that is missing here.
+    Warnings: it may be pulled and loaded already, and take the very memory that is missing here.
     """
     if not wishes.wanted(declared) or set(facts) != set(declared) or any(True for _each in literal(declared, cluster)):
         return
@@ -87,8 +100,10 @@ def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping
         where = f" on {refused.node}" if refused.node else ""
         message = f"{refused.model} (replica {refused.replica}) fits nowhere{where}: {refused.why}"
         yield problem(OPTION, message, refused.remedy, value=refused.model, severity="warning")
+    # One that names its nodes is pulled there, whatever is known of it.
+    named = {one["name"] for one in wishes.wanted(declared) if one["nodes"]}
     for name, why, remedy in found.unknown:
-        if not any(wishes.full(one["name"]) == wishes.full(name) for seen in facts.values() for one in _held(seen)):
+        if name not in named and not any(wishes.full(one["name"]) == wishes.full(name) for seen in facts.values() for one in _held(seen)):
             yield problem(OPTION, f"{name}: {why}", remedy, value=name, severity="warning")
 
 

@@ -24,6 +24,8 @@ SHARED = frozenset({"service_port", "service_web_port"})
 FOREIGN = "ollama_port"
 # Used by nobody but where it is asked for.
 GATEWAY = ("gateway_port", "gateway_metrics_port")
+# Used while models are copied.
+COPY = "models_copy_port"
 # sshd's own port, which is Ansible's as well once the move to it is done, and the units that listen on it.
 SSH, SSHD_UNITS = "ssh_port", ("ssh.service", "sshd.service", "ssh.socket", "sshd.socket")
 # Where an authority comes to see whose a name is; no option, since authorities know no other port.
@@ -68,8 +70,14 @@ def ports_of(roles: Declared) -> dict[str, int]:
         f"{role}_{option}": value
         for role, options in roles.items()
         for option, value in options.items()
-        if is_port(option) and isinstance(value, int) and 1 <= value <= 65535 and (f"{role}_{option}" not in GATEWAY or options["enabled"])
+        if is_port(option) and isinstance(value, int) and 1 <= value <= 65535 and _used(f"{role}_{option}", options)
     } | ({ACME: ACME_PORT} if (tls.get("mode"), tls.get("acme_challenge")) == ("acme", "http-01") else {})
+
+
+def _used(option: str, options: Mapping[str, Any]) -> bool:
+    if option == COPY:
+        return bool(options["copy"] and options["wanted"])
+    return option not in GATEWAY or bool(options["enabled"])
 
 
 def own_ports(roles: Declared, coordinates: bool) -> dict[str, int]:

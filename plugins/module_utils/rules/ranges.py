@@ -25,6 +25,7 @@ RANGES: dict[tuple[str, str], tuple[float, float | None, str]] = {
     ("gateway", "max_tokens"): (1, 10_000_000, "an answer has a token at least"),
     ("gateway", "releases_kept"): (2, 100, "without the release before there is no way back"),
     ("models", "ram_reserve_mib"): (0, None, "there is no less than nothing"),
+    ("models", "update_jitter_minutes"): (0, 7 * 1440, "a later one would meet the next"),
     ("models", "vram_reserve_mib"): (0, None, "there is no less than nothing"),
     ("network", "clock_offset_max_seconds"): (0.01, 3600, "clocks are not compared more exactly than that"),
     ("network", "latency_max_ms"): (0.1, 60000, "no network is faster"),

@@ -1,0 +1,305 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Have every node hold the models that it is to hold. See plugins/modules/models.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.bzzz.cluster.plugins.module_utils import probe
+from ansible_collections.bzzz.cluster.plugins.module_utils.models import holding, wanted
+from ansible_collections.bzzz.cluster.plugins.module_utils.models.placement import MIB
+from ansible_collections.bzzz.cluster.plugins.plugin_utils.question import ask
+
+STAGES = ["held", "assign", "pull", "serve", "copy", "stop"]
+# Before what tells how far a pull is; the front knows it by this.
+PROGRESS = "bzzz-progress:"
+ASK_SECONDS = 8
+
+
+class ActionModule(ActionBase):
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        self._variables = variables = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, variables)
+        _checked, args = self.validate_argument_spec(
+            {"stage": {"type": "str", "choices": STAGES, "required": True}, "everywhere": {"type": "bool", "default": False}}
+        )
+        own = variables.get("ansible_facts") or {}
+        if "bzzz_declared" not in own:
+            raise AnsibleActionFail("There is no declaration. Remedy: use role bzzz.cluster.declaration before.")
+        self._node = str(variables["inventory_hostname"])
+        self._declared, self._cluster = own["bzzz_declared"], own["bzzz_cluster"]
+        self._roles = self._declared[self._node]
+        system = own.get("bzzz_system") or {}
+        self._endpoint = self._where(system)
+        self._store = wanted.disk(self._roles, own)[0]
+        result.update(changed=False, changes=[], diff=[])
+        stage = {
+            "held": self._held,
+            "assign": self._assign,
+            "pull": self._pull,
+            "serve": self._serve,
+            "copy": self._copy,
+            "stop": self._stop,
+        }
+        told: dict[str, Any] = self._held(everywhere=True) if args["everywhere"] else stage[args["stage"]]()
+        return {**result, **told}
+
+    def _where(self, system: dict[str, Any]) -> str | None:
+        """The node's first Ollama; None where it has none."""
+        if self._roles["ollama"]["manage"] == "install":
+            return f"http://127.0.0.1:{self._roles['ollama']['port']}"
+        endpoint = (system.get("ollama") or {}).get("endpoint")
+        return str(endpoint) if endpoint else None
+
+    def _ask(self, do: str, **payload: Any) -> dict[str, Any]:
+        answer = ask(self, "models", {"do": do, **payload}, self._variables)
+        if answer.get("error"):
+            remedy = "Remedy: 'journalctl -u bzzz-ollama@0' (or of the unit that serves there) on the node says more; then run again."
+            raise AnsibleActionFail(f"{answer['error']}. {remedy}")
+        return answer
+
+    # --- what there is
+
+    def _held(self, *, everywhere: bool = False) -> dict[str, Any]:
+        """One question; none where the node has no Ollama. Fails where a model names the node all the same."""
+        others = [url.rstrip("/") for url in self._roles["ollama"]["endpoints"]] if everywhere else []
+        endpoints = ([self._endpoint] if self._endpoint else []) + others
+        if not endpoints and not everywhere:
+            self._named("it has no Ollama")
+        if not endpoints:
+            return {"ansible_facts": {"bzzz_models_held": {"endpoint": None, "models": {}, "endpoints": {}, "shown": {}}}}
+        show = [wanted.full(one["name"]) for one in wanted.wanted(self._declared) if not (one["nodes"] or one["geometry"])]
+        answer = self._ask("look", endpoints=endpoints, store=self._store, show=show if self._endpoint and not everywhere else [])
+        mine = answer["endpoints"].get(self._endpoint, {"models": {}})
+        if "error" in mine and self._task.check_mode and self._roles["ollama"]["manage"] == "install":
+            mine = {"models": {}}  # which this step would install
+        if "error" in mine and not everywhere:
+            self._named(mine["error"])
+        told = {
+            # Since the facts were gathered, it may have been taken away.
+            "endpoint": None if "error" in mine and not everywhere else self._endpoint,
+            "models": mine.get("models", {}),
+            "endpoints": answer["endpoints"],
+            "shown": answer["shown"],
+        }
+        return {"ansible_facts": {"bzzz_models_held": told}}
+
+    def _named(self, why: str) -> None:
+        """Refuse this node where models are declared for it, and there is no Ollama to hold them."""
+        names = [one["name"] for one in wanted.wanted(self._declared) if self._node in (one["nodes"] or ())]
+        if names:
+            raise AnsibleActionFail(
+                f"{', '.join(names)} cannot be on {self._node}: {why}. Remedy: set ollama_manage: install there, start its Ollama, "
+                f"or take {self._node} out of the models' nodes."
+            )
+
+    def _everybody(self) -> dict[str, dict[str, Any]]:
+        """What the nodes of this run have told; of those without an Ollama, nothing."""
+        facts = {node: self._facts(node) for node in self._variables["ansible_play_hosts"]}
+        return {node: seen["bzzz_models_held"] for node, seen in facts.items() if (seen.get("bzzz_models_held") or {}).get("endpoint")}
+
+    def _facts(self, node: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._variables["hostvars"].raw_get(node).get("ansible_facts", {})
+        return found
+
+    def _models(self) -> dict[str, holding.Held]:
+        return {node: told["models"] for node, told in self._everybody().items()}
+
+    # --- what there is to be
+
+    def _assign(self) -> dict[str, Any]:
+        told = self._everybody()
+        facts = {node: self._facts(node) for node in self._variables["ansible_play_hosts"] if node in self._declared}
+        shown = {name: one for held in told.values() for name, one in held["shown"].items()}
+        found = holding.assigned(self._declared, facts, self._models(), shown)
+        checks = [_check(self._node, one["model"], "warn", one["why"], one["remedy"]) for one in found["unplaced"]]
+        return {"checks": checks, "ansible_facts": {"bzzz_models_assigned": found}, "msg": probe.summary("models", checks)}
+
+    def _mine(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._variables["ansible_facts"]["bzzz_models_assigned"]
+        return found["nodes"].get(self._node) or {"models": [], "get": [], "prune": []}
+
+    # --- how it comes to be
+
+    def _pull(self) -> dict[str, Any]:
+        """Remove what is too much, then pull what nobody has yet. In check mode, what would be done in all stages."""
+        found, held, mine = self._variables["ansible_facts"]["bzzz_models_assigned"], self._models(), self._mine()
+        there = dict(held.get(self._node, {}))
+        changes = [{"kind": "model", "name": name, "what": f"removed, {holding.amount(there[name]['bytes'])}"} for name in mine["prune"]]
+        freed = sum(there[name]["bytes"] for name in mine["prune"])
+        if mine["prune"] and not self._task.check_mode:
+            there = self._ask("remove", endpoint=self._endpoint, names=mine["prune"])["models"]
+            freed = 0
+        pulls = holding.seeds(found, held)
+        own = pulls.get(self._node, []) if self._roles["models"]["copy"] else mine["get"]
+        wishes = [one for one in mine["models"] if one["name"] in own]
+        later: list[dict[str, str]] = []
+        if self._task.check_mode:
+            for one in (one for one in mine["models"] if one["name"] in mine["get"] and one["name"] not in own):
+                peer = next((node for node in holding.holders(one, held) if node != self._node), None)
+                if peer:
+                    wishes.append(self._with_source(one, peer, held))
+                else:  # who is to pull it first judges its size
+                    seed = next(node for node, names in pulls.items() if one["name"] in names)
+                    later.append({"kind": "model", "name": one["name"], "what": f"would be copied from {seed}"})
+        told = self._fetch(wishes, there, freed)
+        changes += told["changes"] + later
+        return _told(changes, self._remembered(told["models"]))
+
+    def _serve(self) -> dict[str, Any]:
+        """Serve what others lack for as long as the next stage takes."""
+        names, peers = holding.serving(self._node, self._variables["ansible_facts"]["bzzz_models_assigned"], self._models())
+        served: list[str] = []
+        said = ""
+        if names and not self._task.check_mode and self._roles["models"]["copy"]:
+            answer = ask(
+                self,
+                "models",
+                {"do": "serve", "port": self._roles["models"]["copy_port"], "store": self._store, "names": names, "peers": peers},
+                self._variables,
+            )
+            # Then they are pulled: a copy only saves a download.
+            served, said = list(answer.get("serving", [])), str(answer.get("error") or "")
+        warnings = [f"{self._node} cannot serve its models to its peers, which pull them themselves: {said}"] if said else []
+        return {"ansible_facts": {"bzzz_models_serving": served}, "warnings": warnings}
+
+    def _copy(self) -> dict[str, Any]:
+        """Copy what a peer serves, and pull the rest."""
+        if self._task.check_mode:
+            return {}
+        found, held, mine = self._variables["ansible_facts"]["bzzz_models_assigned"], self._models(), self._mine()
+        serves = {node: self._facts(node).get("bzzz_models_serving") or [] for node in self._everybody()}
+        lacking = [one for one in mine["models"] if one["name"] in mine["get"] and self._node not in holding.holders(one, held)]
+        wishes = [self._with_source(one, holding.source(one, self._node, found, held, serves), held) for one in lacking]
+        told = self._fetch(wishes, held.get(self._node, {}))
+        return _told(told["changes"], self._remembered(told["models"]))
+
+    def _stop(self) -> dict[str, Any]:
+        if not self._task.check_mode and (self._variables["ansible_facts"].get("bzzz_models_serving")):
+            self._ask("stop")
+        return {"ansible_facts": {"bzzz_models_serving": []}}
+
+    def _with_source(self, one: dict[str, Any], peer: str | None, held: dict[str, holding.Held]) -> dict[str, Any]:
+        address = next((str(node["address"]) for node in self._cluster["nodes"] if node["name"] == peer and node["address"]), None)
+        if peer is None or address is None:
+            return one
+        there = held[peer][wanted.full(one["name"])]
+        where = {"name": peer, "address": address, "port": self._declared[peer]["models"]["copy_port"]}
+        return {**one, "from": where, "bytes": there["bytes"], "digest": there["digest"]}
+
+    def _fetch(self, wishes: list[dict[str, Any]], there: holding.Held, freed: int = 0) -> dict[str, Any]:
+        """Judge what the models take before anything is fetched, then fetch them. Returns what the node holds then, and the changes."""
+        changes: list[dict[str, str]] = []
+        if not wishes:
+            return {"models": there, "changes": changes}
+        answer = self._ask("room", store=self._store, models=wishes)
+        need = {one["name"]: answer["models"][one["name"]] for one in wishes}
+        self._judge(wishes, need, int(answer["free_bytes"]) + freed)
+        if self._task.check_mode:
+            would = {True: "would be copied from {}, {}", False: "would be pulled{}, {}"}
+            changes = [
+                {
+                    "kind": "model",
+                    "name": one["name"],
+                    "what": would["from" in one].format(
+                        one["from"]["name"] if "from" in one else "", holding.amount(need[one["name"]]["bytes"])
+                    ),
+                }
+                for one in wishes
+            ]
+            return {"models": there, "changes": changes}
+        sized = [{**one, "bytes": need[one["name"]]["bytes"]} for one in wishes]
+        self._ask("start", endpoint=self._endpoint, store=self._store, models=sized)
+        results = self._follow()
+        models = dict(there)
+        failed = []
+        for one in wishes:
+            done = results.get(one["name"]) or {"error": "nothing was told of it"}
+            if "error" in done:
+                failed.append(f"{one['name']}: {done['error']}")
+                continue
+            models[wanted.full(one["name"])] = {"digest": str(done["digest"]), "bytes": int(done["bytes"]), "loaded_bytes": None}
+            where = f" from {one['from']['name']}" if done["how"] == "copied" else ""
+            note = f"; {done['note']}" if done.get("note") else ""
+            what = f"{'copied' if where else 'pulled'}{where}, {holding.amount(int(done['bytes']))}{note}"
+            changes.append({"kind": "model", "name": one["name"], "what": what})
+        if failed:
+            had = ", ".join(change["name"] for change in changes)
+            raise AnsibleActionFail(
+                f"{self._node} does not have all of its models: {'; '.join(failed)}. "
+                + (f"It does have: {had}. " if had else "")
+                + "Remedy: see that the node reaches the registry, and that name and digest are right; then run again, which goes on from "
+                f"what is there: bzzz-setup models pull --limit {self._node}"
+            )
+        return {"models": models, "changes": changes}
+
+    def _judge(self, wishes: list[dict[str, Any]], need: dict[str, dict[str, Any]], free: int) -> None:
+        """Refuse what cannot be known, is another than declared, or has no room; all before anything is fetched."""
+        wrong = []
+        for one in wishes:
+            found = need[one["name"]]
+            if "error" in found:
+                wrong.append(
+                    f"{one['name']}: nothing tells its size before it is pulled ({found['error']}). "
+                    "Remedy: mend the way to the registry or the name; where it only answers to Ollama, set size_mib in models_wanted."
+                )
+            elif one["pin"] and found["digests"] and one["pin"] not in found["digests"]:
+                wrong.append(
+                    f"{one['name']}: digest {one['pin']} is declared, and the registry offers {found['digests'][0]}. "
+                    "Remedy: set the digest that you want to have, or a tag that still has the declared one."
+                )
+        if wrong:
+            raise AnsibleActionFail(" ".join(wrong) + " Nothing was fetched.")
+        kept = self._roles["resources"]["disk_free_min_mib"] * MIB
+        if short := holding.short_of(self._node, need, free, kept, self._store):
+            raise AnsibleActionFail(short)
+
+    def _follow(self) -> dict[str, Any]:
+        """Ask how far it is, and tell, until it has ended."""
+        seen: dict[str, Any] = {}
+        told = ""
+        while True:
+            state = self._ask("wait", seconds=ASK_SECONDS, seen=seen)
+            if state["ended"]:
+                return dict(state["results"])
+            total = int(state.get("total_bytes") or 0)
+            done = min(int(state.get("done_bytes") or 0), total)
+            far = f"{100 * done // total} % of {holding.amount(total)}" if total else "begins"
+            doing = f", {state['doing']}" if state.get("doing") and done == total else ""
+            line = f"{self._node}: {state.get('model')} {far}{doing}"
+            if line != told and state.get("model"):
+                Display().display(f"{PROGRESS} {line}")
+            seen, told = state, line
+
+    def _remembered(self, models: holding.Held) -> dict[str, Any]:
+        """For the stages after this one."""
+        return {"bzzz_models_held": {**(self._variables["ansible_facts"].get("bzzz_models_held") or {}), "models": models}}
+
+
+def _told(changes: list[dict[str, str]], facts: dict[str, Any]) -> dict[str, Any]:
+    said = "".join(f"{one['name']}: {one['what']}\n" for one in changes)
+    diff = [{"before": "", "after": said, "before_header": "models", "after_header": "models"}] if changes else []
+    return {"changed": bool(changes), "changes": changes, "diff": diff, "ansible_facts": facts}
+
+
+def _check(node: str, model: str, status: str, seen: str, remedy: str) -> dict[str, Any]:
+    return {
+        "id": f"models-place-{model}",
+        "requirement": "3.6.2",
+        "role": "models",
+        "node": node,
+        "title": f"{model} has a node that is to hold it",
+        "status": status,
+        "seen": seen,
+        "expected": "a place for every replica",
+        "remedy": remedy,
+        "data": {},
+    }

@@ -1,0 +1,67 @@
+#!/usr/bin/python
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Documentation of the action plugin of this name; it runs node programs ``models`` and ``model_copy``."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: models
+short_description: Have every node hold the models that it is to hold
+version_added: 0.1.0
+description:
+  - Role C(bzzz.cluster.models) calls it once for each stage, after role C(declaration). Where nothing is lacking, the
+    first stage is one question to each node, and the others are not reached.
+  - Pulls are Ollama's own. They are followed in the background, and tell how far they are at every tenth, and every eight seconds at most.
+options:
+  stage:
+    description:
+      - V(held) asks what the node's Ollama holds; V(assign), once a run, decides which node is to hold what.
+      - V(pull) removes what C(models_prune) allows, and has Ollama pull what no node holds yet; in check mode it says what all stages would do.
+      - V(serve) offers what others lack to them, V(copy) takes it from there or else pulls it, and V(stop) ends the offer.
+    type: str
+    choices: [held, assign, pull, serve, copy, stop]
+    required: true
+  everywhere:
+    description: With stage V(held), whether the further servers of C(ollama_endpoints) are asked, too.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    description: Can run in check mode.
+    support: full
+  diff_mode:
+    description: Shows what differs in diff mode.
+    support: full
+  idempotent:
+    description: A model that is there is left alone.
+    support: full
+author:
+  - BZZZ cluster setup maintainers (@bzzz)
+"""
+
+EXAMPLES = r"""
+- name: What the Ollamas hold
+  bzzz.cluster.models:
+    stage: held
+
+- name: Which node is to hold what
+  bzzz.cluster.models:
+    stage: assign
+  run_once: true
+"""
+
+RETURN = r"""
+changes:
+  description: Models that were pulled, copied or removed, or would be.
+  returned: always
+  type: list
+  elements: dict
+  sample: [{"kind": "model", "name": "qwen3:8b", "what": "copied from gpu1, 4.9 GiB"}]
+checks:
+  description: Of stage V(assign), one for each model that has no place. As M(bzzz.cluster.probe) returns them.
+  returned: with stage V(assign)
+  type: list
+  elements: dict
+  sample: []
+"""

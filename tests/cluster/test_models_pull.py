@@ -1,0 +1,247 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Models on nodes: pulled once, copied to the other node, refused, removed, and gone on with after a kill.
+
+Ollama and registry are stand-ins with a real store and real digests: see ollama_store.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ollama
+import ollama_store
+import pki
+import pytest
+from conftest import Tools
+from cryptography import x509
+
+from bzzz_setup.events import Refusal
+from bzzz_setup.lab import Lab
+
+pytestmark = pytest.mark.beside
+FIRST, SECOND = "bzzz-node1", "bzzz-node2"
+STORE = "/var/lib/bzzz-ollama/models"
+GEOMETRY = {"layers": 1, "embedding": 64, "heads": 4, "heads_kv": 4}
+HUGE = 1 << 50
+MODELS = {name: ollama_store.model(random.Random(name).randbytes(size << 20), name) for name, size in (("tiny", 6), ("slow", 4))}
+# Whose manifest alone is ever asked for.
+MODELS["huge"] = ollama_store.model(b"", "huge", HUGE)
+
+
+@pytest.fixture(scope="module")
+def bzzz(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tools]:
+    lab = Lab("pull")
+    kept = os.environ.get("BZZZ_TEST_LAB") == "pull"
+    try:
+        if not (kept and lab.nodes):
+            lab.down()  # what a killed run left
+            lab.up(2)
+    except Refusal as reason:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(reason))
+    try:
+        registry(lab, FIRST, MODELS)
+        certificates(lab)
+        yield Tools(lab, tmp_path_factory.mktemp("home"))
+    finally:
+        if not kept:
+            lab.down()
+
+
+def registry(lab: Lab, node: str, models: dict[str, ollama_store.Model]) -> None:
+    """Serve the models on a node's port 5000, their blobs by another name of it."""
+    (address,) = (one.address for one in lab.nodes if one.name == node)
+    for one in lab.nodes:
+        lab.exec(one.name, ["sh", "-c", f"grep -q blobs.example /etc/hosts || echo {address} blobs.example >> /etc/hosts"])
+    lab.exec(node, ["mkdir", "-p", "/srv/registry"])
+    for model in models.values():
+        for digest, content in model.blobs.items():
+            lab.exec(node, ["sh", "-c", f"base64 -d > /srv/registry/{digest}"], stdin=base64.b64encode(content).decode())
+    listed = {f"tests/{name}:latest": base64.b64encode(model.manifest).decode() for name, model in models.items()}
+    lab.exec(node, ["tee", "/srv/registry/models.json"], stdin=json.dumps(listed))
+    lab.exec(node, ["sh", "-c", "systemctl stop registry; rm -f /srv/registry/asked /srv/registry/fast"], check=False)
+    lab.exec(node, ["systemd-run", "--unit=registry", "python3", "-c", ollama_store.REGISTRY])
+
+
+def certificates(lab: Lab) -> None:
+    """What step 3 leaves on the nodes; test_with_firewall_and_certificates has it make them."""
+    authority = pki.issue("authority")
+    for node in (FIRST, SECOND):
+        usage = [x509.ExtendedKeyUsageOID.SERVER_AUTH, x509.ExtendedKeyUsageOID.CLIENT_AUTH]
+        mine = pki.issue(node, authority, node, "localhost", usage=usage)
+        files = {"ca.crt": authority.pem, "node.crt": mine.pem, "node.key": mine.key_pem()}
+        for name, content in files.items():
+            lab.exec(node, ["sh", "-c", f"mkdir -p /etc/bzzz/tls; cat > /etc/bzzz/tls/{name}"], stdin=content)
+
+
+def named(bzzz: Tools, name: str) -> str:
+    (address,) = (node.address for node in bzzz.lab.nodes if node.name == FIRST)
+    return f"{address}:5000/tests/{name}:latest"
+
+
+def wanted(bzzz: Tools, name: str, **wishes: Any) -> dict[str, Any]:
+    return {"name": named(bzzz, name), "insecure": True, "gpu": "never", **wishes}
+
+
+def declared(bzzz: Tools, folder: Path, models: list[dict[str, Any]], program: bytes | None = None, **more: Any) -> Path:
+    """An inventory folder that wants these models, and the stand-in for Ollama, or the real one."""
+    archive = ollama_store.archive(program) if program else ollama_store.archive()
+    options = {
+        "ollama_manage": "install",
+        "ollama_version": ollama.VERSION if program else "1.0.0",
+        "ollama_archive_amd64": "ollama.tgz",
+        "ollama_sha256_amd64": hashlib.sha256(archive).hexdigest(),
+        "firewall_open_ports": ["5000/tcp"],
+        "network_egress": [],
+        "models_ram_reserve_mib": 0,
+        "models_wanted": models,
+        **more,
+    }
+    bzzz.declare(folder, options)
+    (folder / "ollama.tgz").write_bytes(archive)
+    return folder
+
+
+def asked(bzzz: Tools) -> list[list[str]]:
+    """Blobs that the registry was asked for, from where on, and by whom."""
+    said = bzzz.lab.exec(FIRST, ["cat", "/srv/registry/asked"], check=False).stdout
+    return [line.split() for line in said.splitlines()]
+
+
+def changes(report: dict[str, Any]) -> dict[tuple[str, str], str]:
+    return {(one["node"], one["name"].partition("/tests/")[2]): one["what"] for one in report["models"]}
+
+
+def pulled_and_copied(bzzz: Tools, said: str) -> None:
+    """One node has pulled, with progress, and the other has copied."""
+    assert re.search(r"… bzzz-node\d: \S+tests/tiny:latest \d+ % of 6.0 MiB", said), said
+    assert sorted(digest for digest, _start, _who in asked(bzzz)) == sorted(MODELS["tiny"].blobs), "one download for two nodes"
+    for node in (FIRST, SECOND):
+        there = bzzz.lab.exec(node, ["sh", "-c", f"cd {STORE}/blobs && stat -c '%U %n' * && sha256sum *"]).stdout
+        for digest in MODELS["tiny"].blobs:
+            assert f"ollama {digest.replace(':', '-')}" in there and digest.partition(":")[2] + "  " in there, there
+        assert ".bzzz" not in there
+        listening = bzzz.lab.exec(node, ["ss", "-Hltn", "sport = 8085"]).stdout
+        assert listening == "", "nothing is served any more"
+
+
+@pytest.mark.requirement("3.6.3", "3.6.1", "3.6.5", "3.4.3", part="with a stand-in for Ollama")
+def test_pulled_once_and_copied(bzzz: Tools, tmp_path: Path) -> None:
+    tiny = wanted(bzzz, "tiny", replicas=2, size_mib=7, geometry=GEOMETRY, overhead_mib=0, update="schedule")
+    folder = declared(bzzz, tmp_path / "tiny", [tiny])
+    planned = [one["what"] for one in bzzz.document("plan", "--only", "4", folder=folder)["changes"] if one["kind"] == "model"]
+    assert sorted(what[: len("would be copied from bzzz")] for what in planned) == ["would be copied from bzzz", "would be pulled, 6.0 MiB"]
+    said = bzzz.setup("apply", "--only", "4", folder=folder)
+    pulled_and_copied(bzzz, said.stdout)
+    again = bzzz.document("models", "pull", folder=folder)
+    assert again["models"] == [] and {check["status"] for check in again["checks"]} == {"pass"}, again["checks"]
+
+    found = bzzz.document("models", "list", folder=folder)
+    name, digest = named(bzzz, "tiny"), MODELS["tiny"].digest
+    assert [(one["node"], one["model"], one["digest"], one["loaded_bytes"]) for one in found["models"]] == [
+        (node, name, digest, None) for node in (FIRST, SECOND)
+    ]
+    update = "systemctl start bzzz-models-update && journalctl -u bzzz-models-update -o cat"
+    for before, said in (("true", f"as it was, {digest}"), (f"rm -r {STORE}/manifests/*", f"{digest}, was None")):
+        updated = bzzz.lab.exec(SECOND, ["sh", "-c", f"{before} && {update}"]).stdout
+        assert f"{name}: {said}" in updated, updated
+    assert len(bzzz.document("models", "list", folder=folder)["models"]) == 2, "pulled anew, by the timer's service"
+    assert "bzzz-models-update.timer" in bzzz.lab.exec(SECOND, ["systemctl", "list-timers"]).stdout
+
+
+@pytest.mark.requirement("3.6.4", "3.6.5", part="with a stand-in for Ollama")
+def test_refused_before_anything_is_pulled(bzzz: Tools, tmp_path: Path) -> None:
+    models = [wanted(bzzz, "slow", nodes=[FIRST], digest="0" * 64), wanted(bzzz, "huge", nodes=[SECOND])]
+    refused = bzzz.document("models", "pull", folder=declared(bzzz, tmp_path / "no", models), code=3)
+    said = {failure["node"]: failure["message"] for failure in refused["failures"]}
+    assert "0" * 64 in said[FIRST] and MODELS["slow"].digest in said[FIRST], said
+    assert re.search(r"1048576\.0 GiB are needed .*, and \d+\.\d GiB are free in /var/lib/bzzz-ollama/models", said[SECOND]), said
+    assert not any(digest in MODELS[name].blobs for digest, _start, _who in asked(bzzz) for name in ("slow", "huge")), "nothing was pulled"
+
+
+@pytest.mark.requirement("3.6.3", part="killed half-way, with a stand-in for Ollama")
+def test_killed_and_gone_on_with(bzzz: Tools, tmp_path: Path) -> None:
+    folder = declared(bzzz, tmp_path / "slow", [wanted(bzzz, "slow", nodes=[FIRST], digest=MODELS["slow"].digest)])
+    argv = ["bzzz-setup", "-i", str(folder), "models", "pull"]
+    running = subprocess.Popen(argv, env=bzzz.environment(), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+    weights = next(digest for digest, content in MODELS["slow"].blobs.items() if len(content) > 1 << 20)
+    until = time.monotonic() + 60
+    while bzzz.lab.exec(FIRST, ["sh", "-c", f"test $(stat -c %s {STORE}/blobs/*-partial) -gt 500000"], check=False).returncode:
+        assert time.monotonic() < until and running.poll() is None
+        time.sleep(0.2)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    bzzz.lab.exec(FIRST, ["systemctl", "restart", "bzzz-ollama@0"])
+    bzzz.lab.exec(FIRST, ["touch", "/srv/registry/fast"])
+    done = bzzz.document("models", "pull", folder=folder)
+    assert changes(done) == {(FIRST, "slow:latest"): "pulled, 4.0 MiB"}
+    starts = [int(start) for digest, start, _who in asked(bzzz) if digest == weights]
+    assert len(starts) == 2 and starts[1] >= 500000, "it went on from where it was"
+    assert "slow" in bzzz.lab.exec(FIRST, ["cat", "/etc/bzzz/models/models.json"]).stdout
+
+
+@pytest.mark.requirement("3.6.5", part="prune, with a stand-in for Ollama")
+def test_removed_by_choice_only(bzzz: Tools, tmp_path: Path) -> None:
+    slow = wanted(bzzz, "slow", nodes=[FIRST])
+    folder = declared(bzzz, tmp_path / "prune", [slow], models_prune=True)
+    would = changes(bzzz.document("models", "pull", "--check", folder=folder))
+    assert would == {(node, "tiny:latest"): "removed, 6.0 MiB" for node in (FIRST, SECOND)}
+    assert changes(bzzz.document("models", "pull", folder=folder)) == would
+    assert [one["model"] for one in bzzz.document("models", "list", folder=folder)["models"]] == [named(bzzz, "slow")]
+
+
+@pytest.mark.slow
+@pytest.mark.requirement("3.6.3", part="through the firewall, with the cluster's certificates and a stand-in for Ollama")
+def test_with_firewall_and_certificates(bzzz: Tools, tmp_path: Path) -> None:
+    for node in (FIRST, SECOND):
+        bzzz.lab.exec(node, ["sh", "-c", f"rm -rf /etc/bzzz/tls /srv/registry/asked; cd {STORE} && rm -rf blobs/* manifests/*"])
+    tiny = wanted(bzzz, "tiny", replicas=2, size_mib=7, geometry=GEOMETRY, overhead_mib=0)
+    folder = declared(bzzz, tmp_path / "all", [tiny])
+    said = bzzz.setup("apply", "--only", "2", "--only", "3", "--only", "4", folder=folder)
+    pulled_and_copied(bzzz, said.stdout)
+    assert "8085" in bzzz.lab.exec(SECOND, ["nft", "list", "table", "inet", "bzzz"]).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.requirement("3.6.3", "3.6.5", "3.4.3", part="with a real Ollama")
+def test_a_real_ollama(bzzz: Tools, tmp_path: Path) -> None:
+    try:
+        program = ollama.binary().read_bytes()
+    except ollama.Unbuildable as reason:
+        pytest.skip(str(reason))
+    ollama.model(tmp_path)
+    real = ollama_store.model((tmp_path / "tiny.gguf").read_bytes(), "real")
+    registry(bzzz.lab, FIRST, {"real": real})
+    one = wanted(bzzz, "real", nodes=[FIRST, SECOND], digest=real.digest)
+    folder = declared(bzzz, tmp_path / "real", [one], program, models_prune=True)
+    report = bzzz.document("apply", "--only", "4", folder=folder)
+    whats = sorted(change["what"] for change in report["changes"] if change["kind"] == "model" and "tests/real" in change["name"])
+    assert len(whats) == 2 and whats[0].startswith("copied from bzzz-node") and whats[1].startswith("pulled"), report["changes"]
+    assert len({who for _digest, _start, who in asked(bzzz)}) == 1, "one node has asked the registry"
+    body = json.dumps({"model": named(bzzz, "real"), "prompt": "a", "stream": False})
+    url = "http://127.0.0.1:11434/api/generate"
+    code = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], sys.stdin.buffer.read()).read().decode())"
+    for node in (FIRST, SECOND):
+        said = json.loads(bzzz.lab.exec(node, ["python3", "-c", code, url], stdin=body).stdout)
+        assert said["done"] and said["eval_count"] > 0, said
+    assert bzzz.document("models", "pull", folder=folder)["models"] == []
+    found = bzzz.document("models", "list", folder=folder)["models"]
+    assert [(item["node"], item["digest"], item["loaded_bytes"] is not None) for item in found] == [
+        (node, real.digest, True) for node in (FIRST, SECOND)
+    ]
+    gone = bzzz.document("models", "pull", folder=declared(bzzz, tmp_path / "gone", [], program, models_prune=True))
+    assert [one["what"].partition(",")[0] for one in gone["models"]] == ["removed", "removed"]
+    assert bzzz.lab.exec(SECOND, ["sh", "-c", f"ls {STORE}/blobs"]).stdout == "", "Ollama has removed its blobs"

@@ -1,0 +1,259 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Which node is to hold which model, who fetches it from where, and what a manifest tells."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.bzzz.cluster.plugins.module_utils.models import holding, wanted
+from ansible_collections.bzzz.cluster.plugins.module_utils.node import models
+from declarations import about, cluster_of, declared_of, judge
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from test_models_plan import QWEN, facts
+
+from bzzz_setup.events import Event, Message
+from bzzz_setup.models import holdings, show_holdings
+from bzzz_setup.report import Report
+from bzzz_setup.run import PROGRESS, _Translator
+from bzzz_setup.terminal import Progress
+
+A, B = "a" * 64, "b" * 64
+ONE = {"digest": A, "bytes": 5000 << 20, "loaded_bytes": None}
+SMALL = {**QWEN, "size_mib": 100, "gpu": "never"}
+
+
+def assigned(wishes: list[dict[str, Any]], held: dict[str, Any], seen: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    declared, problems = declared_of(cluster_of(3), {"models_wanted": wishes, **more})
+    assert not problems, problems
+    return holding.assigned(declared, seen if seen is not None else {f"n{at}": facts() for at in (1, 2, 3)}, held)
+
+
+def get(found: dict[str, Any]) -> dict[str, list[str]]:
+    return {node: mine["get"] for node, mine in found["nodes"].items() if mine["get"]}
+
+
+@pytest.mark.requirement("3.6.1", part="what is to be on which node")
+def test_what_lies_where_it_may_stays() -> None:
+    nothing: dict[str, Any] = {"n1": {}, "n2": {}, "n3": {}}
+    assert len(get(assigned([{**SMALL, "replicas": 2}], nothing))) == 2
+    there = {**nothing, "n3": {"qwen3:8b": {**ONE, "loaded_bytes": 1}}}
+    # Loaded, it takes the memory that a new plan would miss.
+    full = {node: facts(ram=2048) for node in ("n1", "n2", "n3")}
+    kept = assigned([SMALL], there, full)
+    assert get(kept) == {} and [one["name"] for one in kept["nodes"]["n3"]["models"]] == ["qwen3:8b"] and not kept["unplaced"]
+    more = assigned([{**SMALL, "replicas": 2}], there)
+    assert len(get(more)) == 1 and "n3" not in get(more)
+    (unplaced,) = assigned([{**SMALL, "replicas": 2}], there, full)["unplaced"]
+    assert unplaced["model"] == "qwen3:8b" and "Fits nowhere" in unplaced["why"] and unplaced["remedy"]
+
+
+@pytest.mark.requirement("3.6.1", part="what is to be on which node")
+def test_nodes_that_are_named_and_nodes_that_are_away() -> None:
+    bare = {"name": "qwen3:8b", "nodes": ["n1", "n2"]}
+    assert get(assigned([bare], {"n1": {"qwen3:8b": ONE}, "n2": {}, "n3": {}})) == {"n2": ["qwen3:8b"]}
+    assert get(assigned([bare], {"n2": {}}, {"n2": facts()})) == {"n2": ["qwen3:8b"]}, "whatever the others are at"
+    away = assigned([SMALL], {"n1": {}, "n2": {}}, {"n1": facts(), "n2": facts()})
+    assert get(away) == {} and "Not placed while n3 may hold it" in away["unplaced"][0]["why"]
+    assert "size_mib and geometry" in assigned([{"name": "x"}], {"n1": {}})["unplaced"][0]["why"]
+
+
+@pytest.mark.requirement("3.6.5", part="digest and prune")
+def test_another_digest_is_another_model_and_what_may_be_removed() -> None:
+    held = {"n1": {"qwen3:8b": ONE, "old:latest": ONE}, "n2": {"qwen3:8b": ONE}, "n3": {}}
+    pinned = {"name": "qwen3:8b", "nodes": ["n1"], "digest": f"sha256:{B}"}
+    assert get(assigned([pinned], held)) == {"n1": ["qwen3:8b"]} and get(assigned([{**pinned, "digest": A.upper()}], held)) == {}
+    assert all(not mine["prune"] for mine in assigned([pinned], held)["nodes"].values()), "only where that is asked for"
+    pruned = assigned([pinned], held, models_prune=True)["nodes"]
+    assert pruned["n1"]["prune"] == ["old:latest"] and pruned["n2"]["prune"] == ["qwen3:8b"]
+    assert assigned([SMALL], held, models_prune=True)["nodes"]["n2"]["prune"] == [], "a plan may give it to any node"
+    (found,) = judge({"models_wanted": [{**pinned, "update": "schedule"}]}, cluster_of(1))
+    assert "Remove digest" in found["remedy"]
+    (found,) = about(judge({"models_update_schedule": "daily\nExecStart=x"}, cluster_of(1)), "models_update_schedule")
+    assert "Sun 03:00" in found["remedy"]
+
+
+@pytest.mark.requirement("3.6.3", part="one download")
+@given(st.lists(st.sets(st.sampled_from(["n1", "n2", "n3"]), min_size=1), min_size=1, max_size=4), st.data())
+def test_each_model_is_pulled_by_one_node_and_copied_by_the_rest(places: list[set[str]], data: Any) -> None:
+    wishes = [{"name": f"m{at}", "nodes": sorted(nodes)} for at, nodes in enumerate(places)]
+    held = {node: {} for node in ("n1", "n2", "n3")}
+    for one in wishes:
+        for node in data.draw(st.sets(st.sampled_from(one["nodes"]))):
+            held[node][f"{one['name']}:latest"] = ONE
+    found = assigned(wishes, held)
+    pulls = holding.seeds(found, held)
+    pulled = sorted(name for names in pulls.values() for name in names)
+    assert pulled == [one["name"] for one in wishes if not any(f"{one['name']}:latest" in there for there in held.values())]
+    for node, names in pulls.items():
+        assert set(names) <= set(found["nodes"][node]["get"])
+        held[node].update({f"{name}:latest": ONE for name in names})
+    serves = {node: holding.serving(node, found, held)[0] for node in held}
+    for node, mine in found["nodes"].items():
+        for one in mine["models"]:
+            if f"{one['name']}:latest" not in held[node]:
+                peer = holding.source(one, node, found, held, serves)
+                assert peer and peer != node and f"{one['name']}:latest" in held[peer] and node in holding.serving(peer, found, held)[1]
+                assert holding.source(one, node, found, held, {}) is None, "where nobody serves it, it is pulled"
+
+
+@pytest.mark.requirement("3.6.4", part="refused with figures")
+def test_too_little_room_is_told_with_figures() -> None:
+    need = {"a": {"lacking_bytes": 3 << 30}, "b": {"lacking_bytes": 512 << 20}}
+    assert holding.short_of("n1", need, 6 << 30, 2 << 30, "/models") is None
+    said = holding.short_of("n1", need, 5 << 30, 2 << 30, "/models") or ""
+    assert "3.5 GiB are needed (a 3.0 GiB, b 512.0 MiB), and 3.0 GiB are free in /models beside the 2.0 GiB" in said and "Remedy" in said
+    assert [holding.amount(size) for size in (0, 2048, 3 << 19)] == ["0 bytes", "2.0 KiB", "1.5 MiB"]
+
+
+@pytest.mark.requirement("3.6.3", part="names")
+@pytest.mark.parametrize(
+    ("name", "parts", "listed"),
+    [
+        ("qwen3", ("registry.ollama.ai", "library", "qwen3", "latest"), "qwen3:latest"),
+        ("registry.ollama.ai/library/qwen3:8b", ("registry.ollama.ai", "library", "qwen3", "8b"), "qwen3:8b"),
+        ("me/mine:v1.0", ("registry.ollama.ai", "me", "mine", "v1.0"), "me/mine:v1.0"),
+        (
+            "registry.example.com:5000/library/a",
+            ("registry.example.com:5000", "library", "a", "latest"),
+            "registry.example.com:5000/library/a:latest",
+        ),
+        ("hf.co/me/Mine-GGUF:Q4_K_M", ("hf.co", "me", "Mine-GGUF", "Q4_K_M"), "hf.co/me/Mine-GGUF:Q4_K_M"),
+    ],
+)
+def test_names_as_ollama_completes_them(name: str, parts: tuple[str, ...], listed: str) -> None:
+    assert models.split(name) == parts and models.short(name) == listed == wanted.full(name) == models.short(listed)
+
+
+MANIFEST = {
+    "schemaVersion": 2,
+    "mediaType": "m",
+    "config": {"mediaType": "c", "digest": f"sha256:{A}", "size": 10},
+    "layers": [{"mediaType": "l", "digest": f"sha256:{B}", "size": 1 << 20}],
+}
+
+
+@pytest.mark.requirement("3.6.4", "3.6.5", part="manifests")
+def test_what_a_manifest_tells() -> None:
+    raw = json.dumps(MANIFEST, indent=3).encode()
+    assert models.blobs(raw) == {f"sha256:{A}": 10, f"sha256:{B}": 1 << 20}
+    tight = json.dumps(MANIFEST, separators=(",", ":")).encode()
+    # Ollama writes it anew, unless it is a release that does not.
+    assert models.digests(raw) == [hashlib.sha256(one).hexdigest() for one in (raw, tight)] and len(models.digests(tight)) == 1
+    for broken in (b"", b"[]", b'{"config": {}, "layers": []}', raw.replace(b"sha256", b"md5")):
+        with pytest.raises(models.Refused):
+            models.blobs(broken)
+
+
+@pytest.fixture
+def registry() -> Iterator[str]:
+    """Offers the manifest as one/model:latest, and wants a login for everything else."""
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            there = self.path == "/v2/one/model/manifests/latest"
+            self.send_response(200 if there else 401)
+            self.end_headers()
+            self.wfile.write(json.dumps(MANIFEST).encode() if there else b"")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.requirement("3.6.4", part="computed before the pull")
+def test_what_a_pull_would_take(registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    one = {"name": f"{registry}/one/model", "insecure": True}
+    other = {"name": f"{registry}/one/other", "insecure": True}
+    payload = {
+        "store": str(tmp_path),
+        "models": [one, other, {**other, "name": f"{registry}/one/told", "bytes": 7}, {"name": "x", "from": {}, "bytes": 9}],
+    }
+    payload["models"][3].update({"from": {"name": "n1"}, "digest": B})
+    found = models.room(payload)
+    assert found["free_bytes"] > 0
+    whole, refused, told, copied = found["models"].values()
+    assert (whole["bytes"], whole["lacking_bytes"]) == ((1 << 20) + 10, (1 << 20) + 10) and "401" in refused["error"]
+    assert (told["bytes"], copied["lacking_bytes"], copied["digests"]) == (7, 9, [B])
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    (blobs / f"sha256-{A}").write_bytes(bytes(10))
+    (blobs / f"sha256-{B}-partial").write_bytes(b"x" * (1 << 19))
+    assert models.room({"store": str(tmp_path), "models": [one, one]})["models"][one["name"]]["lacking_bytes"] <= 1 << 19
+    with (blobs / f"sha256-{B}-partial").open("wb") as half:
+        half.truncate(1 << 20)  # as long as the whole, and nothing in it yet
+    assert models.room({"store": str(tmp_path), "models": [one]})["models"][one["name"]]["lacking_bytes"] == 1 << 20
+    secure = models.room({"store": None, "models": [{"name": f"{registry}/one/model"}]})["models"]
+    assert "does not answer" in secure[f"{registry}/one/model"]["error"], "HTTP only where that is asked for"
+
+
+@pytest.mark.requirement("3.6.3", "3.6.5", part="what is fetched")
+def test_a_copy_that_fails_is_a_pull_and_a_wrong_digest_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    there: dict[str, Any] = {}
+    removed: list[str] = []
+    monkeypatch.setattr(models, "held", lambda _endpoint: dict(there))
+    monkeypatch.setattr(models, "pull", lambda _endpoint, _one, _progress: there.update({"qwen3:8b": ONE}))
+    monkeypatch.setattr(models, "_delete", lambda _endpoint, name: removed.append(name))
+    one = {"name": "qwen3:8b", "digest": A, "from": {"name": "n1", "address": "127.0.0.1", "port": 1}}
+    done = models.fetch("http://x", "/nowhere", one, models._Silent(), "this node has no certificate")
+    assert (done["how"], done["from"], done["digest"]) == ("pulled", None, A)
+    assert done["note"] == "it could not be copied from n1 (this node has no certificate)"
+    there.clear()
+    with pytest.raises(models.Refused, match=f"{A}, and {B} is declared"):
+        models.fetch("http://x", None, {"name": "qwen3:8b", "pin": B}, models._Silent())
+    assert removed == ["qwen3:8b"], "it was not there before"
+
+
+@pytest.mark.requirement("3.4.3", part="list")
+def test_the_list_of_models() -> None:
+    own, outside, dead = "http://127.0.0.1:11434", "https://gpu9:11434", "https://gone:11434"
+    answers = {
+        own: {"models": {"a:latest": {**ONE, "loaded_bytes": 1 << 30}}},
+        outside: {"models": {"b:latest": ONE}},
+        dead: {"error": "dead"},
+    }
+    told = {"n1": {"endpoint": own, "endpoints": {**answers, outside: {"error": "no way"}}}, "n2": {"endpoint": own, "endpoints": answers}}
+    found = holdings(told)
+    assert [(one["node"], one["model"]) for one in found["models"]] == [("n1", "a:latest"), ("n2", "a:latest"), (None, "b:latest")]
+    assert found["silent"] == [{"node": None, "endpoint": dead, "why": "dead"}]
+    out = io.StringIO()
+    show_holdings(Console(file=out, width=200), found)
+    assert (
+        "yes, 1.0 GiB" in out.getvalue() and "4.9 GiB" in out.getvalue() and "aaaaaaaaaaaa" in out.getvalue() and "dead" in out.getvalue()
+    )
+
+
+@pytest.mark.requirement("3.6.3", part="progress in a run")
+def test_a_run_tells_how_far_a_pull_is() -> None:
+    events: list[Event] = []
+    translate = _Translator(events.append)
+    translate({"event": "verbose", "stdout": f"{PROGRESS} n1: qwen3:8b 40 % of 4.9 GiB\r\n"})
+    translate({"event": "verbose", "stdout": "anything else"})
+    assert [event for event in events if isinstance(event, Message)] == events and len(events) == 1
+    out, report = io.StringIO(), Report()
+    report.add(events[0])
+    Progress(Console(file=out, width=200), report)(events[0])
+    assert out.getvalue().strip() == "… n1: qwen3:8b 40 % of 4.9 GiB" and report.messages == [], "nothing that a report would keep"
+
+
+@pytest.mark.requirement("1.3.3", part="the port of copies")
+def test_the_port_of_copies_is_one_of_the_clusters_while_models_are_wanted() -> None:
+    clash = {"models_copy_port": 8080}
+    assert judge(clash, cluster_of(1)) == []
+    assert any("8080" in found["message"] for found in judge({**clash, "models_wanted": [{"name": "qwen3"}]}, cluster_of(1)))
+    assert judge({**clash, "models_wanted": [{"name": "qwen3"}], "models_copy": False}, cluster_of(1)) == []
