@@ -8,7 +8,6 @@ Errors are problem details (RFC 9457); what is wrong with what was sent is in `p
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -110,49 +109,14 @@ class Assets(StaticFiles):
         return answer
 
 
-# The pages by the first word of their address; the first step's for every other.
-PAGES = {name: f"src/{name}.tsx" for name in ("review", "run", "people", "cluster")}
-
-
-def _parts(page: Path) -> dict[str, list[str]]:
-    """The files that each of the page's modules is made of, as Vite has written them down."""
-    made = page / "parts.json"
-    known: dict[str, dict[str, Any]] = json.loads(made.read_text(encoding="utf-8")) if made.is_file() else {}
-
-    def files(name: str, seen: dict[str, None]) -> dict[str, None]:
-        seen[known[name]["file"]] = None
-        for one in known[name].get("imports", []):
-            if known[one]["file"] not in seen:
-                files(one, seen)
-        return seen
-
-    return {name: list(files(name, {})) for name in known}
-
-
 def _serve(app: FastAPI, page: Path) -> None:
     """The built frontend. Its page is answered for every address that is none of the interface's: the browser knows which it shows."""
     document = (page / "index.html").read_text(encoding="utf-8")
-    parts = _parts(page)
 
-    def ahead(request: Request, path: str, root: str) -> str:
-        """What the browser would ask for one after the other: who is signed in, and the parts of the page that is asked for."""
-        if path == "shell":  # kept by the service worker, for whoever comes
-            return ""
-        welcome = request.app.state.welcome(request)
-        wanted = ["src/frame.tsx", PAGES.get(path.partition("/")[0], "src/step.tsx")] if welcome["me"] else ["src/enter.tsx"]
-        files = dict.fromkeys(file for name in wanted for file in parts.get(name, []) if file not in document)
-        links = "".join(f'<link rel="modulepreload" crossorigin href="{root}/{file}">' for file in files)
-        if not welcome["me"] and request.headers.get("sec-fetch-site") not in ("none", "same-origin"):
-            # Whoever comes from another site, as from a provider, shows the session's cookie from this page on only.
-            return links
-        told = json.dumps(welcome).replace("<", "\\u003c")
-        return f'{links}<script type="application/json" id="welcome">{told}</script>'
-
-    def placed(request: Request, path: str, nonce: str) -> str:
+    def placed(request: Request) -> str:
         """The page, for where the wizard is: its own paths are relative to that, whatever the browser's address."""
         root = request.scope.get("root_path", "")
-        own = document.replace('"./', f'"{root}/').replace('"BASE"', f'"{root}"').replace("NONCE", nonce)
-        return own.replace("</head>", ahead(request, path, root) + "</head>")
+        return document.replace('"./', f'"{root}/').replace('"BASE"', f'"{root}"')
 
     app.mount("/assets", GZipMiddleware(Assets(directory=page / "assets")))
     files = {file.name: file for file in page.iterdir() if file.is_file() and file.suffix in (".js", ".svg", ".webmanifest")}
@@ -171,4 +135,4 @@ def _serve(app: FastAPI, page: Path) -> None:
             "connect-src 'self'; manifest-src 'self'; worker-src 'self'; "
             "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
-        return HTMLResponse(placed(request, path, nonce), headers={"content-security-policy": policy})
+        return HTMLResponse(placed(request).replace("NONCE", nonce), headers={"content-security-policy": policy})

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import threading
 import time
@@ -56,13 +55,7 @@ def wizard(front: Front) -> Iterator[Wizard]:
 def page(tmp_path: Path) -> Path:
     folder = tmp_path / "page"
     (folder / "assets").mkdir(parents=True)
-    (folder / "index.html").write_text('<head><meta property="csp-nonce" nonce="NONCE"><script src="./assets/index.js"></script></head>')
-    made = {
-        "index.html": {"file": "assets/index.js"},
-        "_form.js": {"file": "assets/form.js", "imports": ["index.html"]},
-        **{f"src/{name}.tsx": {"file": f"assets/{name}.js", "imports": ["_form.js"]} for name in ("enter", "frame", "step", "people")},
-    }
-    (folder / "parts.json").write_text(json.dumps(made))
+    (folder / "index.html").write_text('<meta property="csp-nonce" nonce="NONCE">')
     (folder / "sw.js").write_text("self")
     (folder / "assets/index.js").write_text("page")
     return folder
@@ -88,29 +81,6 @@ def refused(answer: Any, status: int) -> dict[str, Any]:
     found: dict[str, Any] = answer.json()
     assert found["status"] == status and found["detail"]
     return found
-
-
-@pytest.mark.requirement("T1", part="a page brings along what its browser would ask for next, and nothing that is kept")
-def test_a_page_brings_along_who_is_signed_in_and_its_parts(client: TestClient, wizard: Wizard) -> None:
-    def parts(text: str) -> list[str]:
-        return re.findall(r'<link rel="modulepreload" crossorigin href="/assets/(\w+)\.js">', text)
-
-    def carried(text: str) -> Any:
-        found = re.search(r'<script type="application/json" id="welcome">(.*?)</script></head>', text)
-        return found and json.loads(found[1])
-
-    here = {"Sec-Fetch-Site": "none"}
-    stranger = client.get("/people", headers=here).text
-    assert parts(stranger) == ["enter", "form"] and carried(stranger) == client.get(f"{API}/welcome").json()
-    client.post(f"{API}/claim", json={"token": wizard.claim.token, "name": "anna", "password": PASSWORD}, headers=ORIGIN)
-    assert parts(client.get("/people").text) == ["frame", "form", "people"]
-    known = client.get("/step/2").text
-    assert parts(known) == ["frame", "form", "step"] and carried(known)["me"]["name"] == "anna"
-    # What the service worker keeps says nothing of anybody.
-    assert parts(client.get("/shell").text) == [] and "anna" not in client.get("/shell").text
-    # From another site a browser does not show the cookie at first, and is not taken for a stranger.
-    client.cookies.clear()
-    assert carried(client.get("/", headers={"Sec-Fetch-Site": "cross-site"}).text) is None
 
 
 @pytest.mark.requirement("T1", part="the first account is made with a token that the terminal shows, once")

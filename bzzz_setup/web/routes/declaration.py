@@ -5,10 +5,9 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import FastAPI, Query, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field, ValidationError
 
@@ -38,14 +37,9 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
     gate, draft, runs = wizard.gate, wizard.draft, wizard.runs
 
     @app.get(f"{API}/schema", tags=["declaration"], response_model=None, responses={200: {"model": answers.Form}})
-    def schema(request: Request, _who: Viewer) -> Response:
+    def schema(_who: Viewer) -> Response:
         """Steps, roles and options, as the roles' argument specs declare them."""
-        answer = wizard.answer("schema", None, form.form)
-        if "gzip" in request.headers.get("accept-encoding", ""):
-            # The one long answer, of which nothing is secret: what is, beside what somebody else may say, must not be packed.
-            headers = {"content-encoding": "gzip", "vary": "accept-encoding"}
-            return Response(gzip.compress(bytes(answer.body), 6), media_type="application/json", headers=headers)
-        return answer
+        return wizard.answer("schema", None, form.form)
 
     @app.get(f"{API}/draft", tags=["declaration"], response_model=None, responses={200: {"model": answers.Draft}})
     def read_draft(_who: Viewer) -> Response:

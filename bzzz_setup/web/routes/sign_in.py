@@ -71,9 +71,6 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
 
         Needs no sign-in.
         """
-        return told(request)
-
-    def told(request: Request) -> dict[str, Any]:
         who = gate.identify(request)
         return {
             "claimed": not wizard.claim.open,
@@ -82,9 +79,6 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
             "provider": gate.oidc.settings.title if gate.oidc else None,
             "refused": gate.unseal(REFUSED, request.cookies.get(flow_cookie, "")),
         }
-
-    # The page carries it, so that a browser need not ask.
-    app.state.welcome = told
 
     @app.post(
         f"{API}/claim",

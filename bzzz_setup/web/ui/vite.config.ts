@@ -43,6 +43,5 @@ export default defineConfig({
       "markdown-to-jsx/react": new URL("src/plain.tsx", import.meta.url).pathname,
     },
   },
-  // The server tells the browser of a page's parts ahead; see bzzz_setup/web/app.py.
-  build: { target: "es2022", chunkSizeWarningLimit: 700, manifest: "parts.json" },
+  build: { target: "es2022", chunkSizeWarningLimit: 700 },
 });

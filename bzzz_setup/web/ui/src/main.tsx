@@ -4,7 +4,7 @@ import { CssBaseline, ThemeProvider } from "@mui/material";
 import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
 import { startTransition, StrictMode } from "react";
 import { createRoot } from "react-dom/client";
-import { api, Refused, type Welcome } from "./api";
+import { Refused } from "./api";
 import { App } from "./app";
 import { at } from "./place";
 import { theme } from "./theme";
@@ -25,17 +25,6 @@ const queries = new QueryClient({
     },
   },
 });
-
-// What the page carries, and what every page of whoever is signed in asks for first.
-const carried = document.getElementById("welcome")?.textContent;
-if (carried) {
-  const welcome = JSON.parse(carried) as Welcome;
-  queries.setQueryData(["welcome"], welcome);
-  if (welcome.me) {
-    void queries.prefetchQuery({ queryKey: ["schema"], queryFn: api.schema, staleTime: Infinity });
-    void queries.prefetchQuery({ queryKey: ["draft"], queryFn: api.draft });
-  }
-}
 
 const root = createRoot(document.getElementById("root")!);
 startTransition(() =>
