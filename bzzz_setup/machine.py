@@ -70,6 +70,18 @@ def database(say: Callable[[str], None]) -> None:
         _install(["postgresql"], say)
 
 
+def compose(say: Callable[[str], None]) -> list[str]:
+    """Docker Compose as it is called here: Docker's plugin, or else the program, installed by apt where it is missing. Raises Refusal."""
+    plugin = ["docker", "compose"]
+    if subprocess.run([*plugin, "version"], capture_output=True, check=False).returncode == 0:
+        return plugin
+    if not shutil.which("docker-compose"):
+        if os.geteuid() != 0:
+            raise _refusal("these tests need Docker Compose", "Run: sudo apt-get install docker-compose - or run this as root.")
+        _install(["docker-compose"], say)
+    return ["docker-compose"]
+
+
 def _not_answering(remedy: str) -> Refusal:
     return _refusal(f"Docker does not answer: {_docker_says()}", remedy)
 

@@ -26,7 +26,7 @@ from bzzz_setup.events import Refusal
 from bzzz_setup.report import Report
 
 FORMAT = 1
-KINDS = ("yaml", "env", "systemd", "all")
+KINDS = ("yaml", "env", "systemd", "compose", "all")
 KEYS = {"bzzz_declaration", "hosts", "group_vars", "host_vars", "known_hosts", "secrets"}
 # How Ansible gets in, where it takes a password for that.
 PASSWORDS = re.compile(r"ansible_\w*pass(word|wd|phrase)?")
@@ -167,7 +167,9 @@ def declaration_of(text: str, folder: Path, secrets: dict[str, str] | None = Non
     }
 
 
-KindArgument = Annotated[str, typer.Argument(metavar="yaml|env|systemd|all", help="The declaration, or what it makes of each node.")]
+KindArgument = Annotated[
+    str, typer.Argument(metavar="yaml|env|systemd|compose|all", help="The declaration, or what it makes of each node.")
+]
 NodeOption = Annotated[str | None, typer.Option("--node", metavar="NODES", help="Only the files of these nodes.")]
 OutputOption = Annotated[str, typer.Option("--output", "-o", metavar="FOLDER|-", help="Write below this folder; - prints.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
@@ -182,17 +184,18 @@ def export(
     as_json: cli.JsonOption = False,
 ) -> None:
     """Write the declaration as one file without its secrets (yaml), or the files that it makes of each node: environment files (env),
-    systemd units (systemd), everything (all). No node is contacted; import takes the declaration back."""
+    systemd units (systemd), all that the steps put there (all); or a Docker Compose file for each node's service (compose). No node is
+    contacted; import takes the declaration back."""
     with cli._command(inventory, as_json) as call:
         if kind not in KINDS:
-            raise Refusal(f"there is no export of '{kind}'", "Choose yaml, env, systemd or all.", option="kind")
+            raise Refusal(f"there is no export of '{kind}'", "Choose yaml, env, systemd, compose or all.", option="kind")
         folder = paths.inventory(call.inventory)
         target = None if output == "-" else Path(output).expanduser().absolute()
         if target and target.exists() and not force and (not target.is_dir() or any(target.iterdir())):
             raise Refusal(f"{target} is not empty", "Choose another folder, or overwrite what is there with --force.", option="output")
         if kind == "yaml":
             if node:
-                raise Refusal("the declaration is one for all nodes", "Leave --node out, or export env or systemd.", option="node")
+                raise Refusal("the declaration is one for all nodes", "Leave --node out, or export env, systemd or compose.", option="node")
             _export_declaration(folder, target, call.as_json)
         else:
             _export_files(folder, kind, node, target, call.as_json)

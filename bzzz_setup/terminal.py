@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.padding import Padding
+from rich.progress import Progress as Bar
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
@@ -40,6 +44,22 @@ def console(*, stderr: bool = False) -> Console:
     # Unstyled output is for programs and files, and never folded.
     made = Console(stderr=stderr, highlight=False)
     return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=10_000, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def part(out: Console, what: str) -> Iterator[None]:
+    """Show for how long something has been going on, and in the end how long it took."""
+    began = time.monotonic()
+    if out.is_terminal:
+        bar = Bar(SpinnerColumn("dots", style="cyan"), TextColumn("{task.description}"), TimeElapsedColumn(), console=out, transient=True)
+        with bar:
+            bar.add_task(f"{escape(what)}…", total=None)
+            yield
+        out.print(f"{_MARKS['done']} {escape(what)} [dim]{clock(time.monotonic() - began)}[/]")
+    else:
+        out.print(f"{what}…", markup=False)
+        yield
+        out.print(f"{what}: done in {clock(time.monotonic() - began)}", markup=False)
 
 
 class Progress:

@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from front import Front
 from report_events import STARTED, a100s, facts, mixed
 
 from bzzz_setup.events import Event, RunFinished, RunStarted, TaskFinished
@@ -46,17 +46,17 @@ def machines() -> dict[str, dict[str, Any]]:
     return {"n1": one, "n2": two}
 
 
-def detected(front: Front, seen: dict[str, dict[str, Any]]) -> None:
-    """Leave the journal of a run that has seen this."""
+def detected(inventory: Path, state: Path, seen: dict[str, dict[str, Any]]) -> None:
+    """Leave the journal of a run that has seen this. `state`: where the cluster's runs are kept."""
     name = "20261118-120000-1-detect"
     events: list[Event] = [
-        RunStarted(at=STARTED, run=name, command="detect", cluster="trial", inventory=str(front.inventory), steps=[1]),
+        RunStarted(at=STARTED, run=name, command="detect", cluster="trial", inventory=str(inventory), steps=[1]),
         *(
             TaskFinished(at=STARTED, step=1, node=node, role="detection", task="Look", status="ok", seconds=1.0, facts=found)
             for node, found in seen.items()
         ),
         RunFinished(at=STARTED, returncode=0, failed=[], unreachable=[]),
     ]
-    folder = front.state / "runs" / name
-    folder.mkdir(parents=True)
+    folder = state / "runs" / name
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "events.jsonl").write_text("".join(f"{event.to_json()}\n" for event in events), encoding="utf-8")

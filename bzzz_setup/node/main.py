@@ -1,7 +1,7 @@
 # Copyright (c) 2026 BZZZ cluster setup maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""``bzzz-node --config /etc/bzzz/config.yaml``: run the node service. ``bzzz-node users|tokens|watch …``: see
-``accounts`` and ``watching``.
+"""``bzzz-node --config /etc/bzzz/config.yaml``: run the node service. ``bzzz-node users|tokens|watch|live …``: see
+``accounts``, ``watching`` and ``liveness``.
 
 Exit codes: 0 stopped as asked, 1 failed, 78 wrong configuration (systemd: RestartPreventExitStatus=78).
 SIGTERM sends the clients of events away, leaves the cluster, finishes what is under way and stops, all within
@@ -16,7 +16,7 @@ import os
 import sys
 from pathlib import Path
 
-from . import accounts, systemd, watching
+from . import accounts, liveness, systemd, watching
 from .config import ConfigError, load
 from .tls import tls_context
 
@@ -30,14 +30,17 @@ def main(argv: list[str] | None = None, version: str = "unknown") -> int:
     parser.add_argument("--config", type=Path, default=Path("/etc/bzzz/config.yaml"), help="default: %(default)s")
     parser.add_argument("--check", action="store_true", help="only check the configuration")
     parser.add_argument("--version", action="version", version=version)
-    commands = parser.add_subparsers(dest="command", metavar="users|tokens|watch")
+    commands = parser.add_subparsers(dest="command", metavar="users|tokens|watch|live")
     accounts.add_to(commands)
     watching.add_to(commands)
+    liveness.add_to(commands)
     arguments = parser.parse_args(argv)
     try:
         settings = load(arguments.config, os.environ)
         if arguments.command == "watch":
             return watching.run(settings, arguments)
+        if arguments.command == "live":
+            return liveness.run(settings)
         if arguments.command:
             return accounts.run(settings, arguments)
         systemd.configure_logging(settings.logging.level, settings.logging.format)

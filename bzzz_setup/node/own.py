@@ -26,9 +26,14 @@ class Own:
             raise Failed(
                 f"{token_file} cannot be read ({error.strerror}). Remedy: run this as root on a coordinator, or name a token's file."
             ) from None
-        listen = settings.listen.address
-        self.host = {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(listen, f"[{listen}]" if ":" in listen else listen)
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self.context.check_hostname = False
-        self.context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        self.context.load_verify_locations(settings.tls.shown[0])
+        self.host, self.context = way(settings)
+
+
+def way(settings: Settings) -> tuple[str, ssl.SSLContext]:
+    """Host and trust for a connection to this node's own service; see Own."""
+    listen = settings.listen.address
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.load_verify_locations(settings.tls.shown[0])
+    return {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(listen, f"[{listen}]" if ":" in listen else listen), context

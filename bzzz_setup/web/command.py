@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import ipaddress
 import os
@@ -95,7 +96,7 @@ def web(
         else:
             _check(host, certificate, key)
             place = _listening(host, port, certificate, key, name or [])
-        page = frontend.built(terminal.console(stderr=True).print)
+        page = frontend.built(functools.partial(terminal.part, terminal.console(stderr=True)))
         _serve(_wizard(folder, place.cookie), page, place)
 
 

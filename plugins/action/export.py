@@ -18,10 +18,13 @@ from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Probl
 
 COLLECTION = Path(__file__).resolve().parent.parent.parent
 LANDS = "bzzz.cluster.config_set"
+COMPOSE = "/etc/bzzz/compose.yaml"
 KINDS = {
     "systemd": re.compile(r"/etc/systemd/system/.+"),
     "env": re.compile(r"/etc/bzzz/[^/]+\.env|/etc/default/[^/]+"),
-    "all": re.compile(r"/.+"),
+    "compose": re.compile(re.escape(COMPOSE)),
+    # What the steps put there, which is no Compose file.
+    "all": re.compile(rf"(?!{re.escape(COMPOSE)}$)/.+"),
 }
 ATTRIBUTES = {"owner": "root", "group": "root", "mode": "0644"}
 
@@ -46,7 +49,7 @@ class ActionModule(ActionBase):
             known = {**self._inherited(role), **self._vars(role, "main"), **self._vars(role, "export")}
             own = {**known, **variables, "ansible_search_path": search, "role_path": search[0]}
             templar = self._templar.copy_with_new_env(available_variables=own)
-            for task, conditions in self._lands(role, "main.yml"):
+            for task, conditions in [*self._lands(role, "main.yml"), ({"files": known.get(f"__{role}_export_files", [])}, [])]:
                 try:
                     found = [{"role": role, **item} for item in _files(templar, task, conditions, KINDS[kind])]
                     files += found

@@ -492,6 +492,26 @@ ansible_facts:
           returned: success
           elements: str
           sample: [firewall, ssh]
+        ids:
+          description: The numbers of the services' user and of its groups; C(null) where there is none yet.
+          type: dict
+          returned: success
+          contains:
+            user:
+              description: Of user C(bzzz).
+              type: int
+              returned: success
+              sample: 998
+            group:
+              description: Of the group that it is in first.
+              type: int
+              returned: success
+              sample: 997
+            tls_group:
+              description: Of group C(bzzz-tls), which reads the node's keys.
+              type: int
+              returned: success
+              sample: 996
         etcd:
           description: The cluster's etcd on the node; C(null) where it has no data here.
           type: dict

@@ -28,7 +28,7 @@ def test_what_was_seen_can_be_looked_at_and_chosen(browser: Any, tmp_path: Path)
 
     front = Front(tmp_path)
     (front.inventory / HOSTS).write_text(dump(init.hosts({"n1": "192.0.2.1", "n2": "192.0.2.2"}, ["n1"], {})))
-    sights.detected(front, sights.machines())
+    sights.detected(front.inventory, front.state, sights.machines())
     server = Server(front.inventory, own_home(tmp_path))
     server.start()
     with contextlib.ExitStack() as stack:

@@ -268,6 +268,18 @@ def test_sets_that_have_begun_to_land(tmp_path: Path) -> None:
     assert system.main({"root": str(tmp_path), "path": str(tmp_path / "bin")})["sets"] == ["metrics"]
 
 
+def test_numbers_of_the_services_user_and_groups(tmp_path: Path) -> None:
+    node = tree(
+        tmp_path, {"etc/passwd": "root:x:0:0::/:/bin/sh\nbzzz:x:998:997::/:/bin/sh\n", "etc/group": "bzzz:x:997:\nbzzz-tls:x:996:bzzz\n"}
+    )
+    assert system.ids(node) == {"user": 998, "group": 997, "tls_group": 996}
+
+
+@pytest.mark.parametrize("passwd", [None, "bzzz\nbzzz2:x:1:1::/:/bin/sh\n", "bzzz:x::::\n"])
+def test_where_there_are_none_none_are_told(tmp_path: Path, passwd: str | None) -> None:
+    assert set(system.ids(tree(tmp_path, {"etc/passwd": passwd} if passwd else {})).values()) == {None}
+
+
 @pytest.mark.skipif(os.geteuid() != 0 or not PYTHON.exists(), reason="becomes another user, who needs a Python")
 def test_a_user_who_may_see_less_sees_the_rest() -> None:
     """As the node service, which detects without root's rights: what root alone may read is left out, and ends nothing."""

@@ -420,6 +420,9 @@ def test_the_command_manages_users_and_tokens_without_a_secret_in_its_arguments(
     assert "no such token" in command("tokens", "revoke", token["id"], code=1)
     command("users", "remove", "ines")
     assert "no such user" in command("users", "remove", "ines", code=1)
+    # Whether it lives is asked without a token, as Docker does it.
+    alive = [sys.executable, "-sE", str(node.cluster.artifact / "bin/bzzz-node"), "--config", str(node.config), "live"]
+    assert subprocess.run(alive, check=False, timeout=30).returncode == 0
     # Another's certificate on that port is not taken for ours, and who has no token is told where it is.
     secret.unlink()
     assert "as root on a coordinator" in command("users", "list", code=1)

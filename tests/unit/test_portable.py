@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sights
 import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -178,10 +179,37 @@ def test_files_of_nodes_that_nobody_has_asked_yet(tmp_path: Path) -> None:
     assert written.read_text().splitlines()[1:] == ["BZZZ_LOG_LEVEL=info"] and written.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.requirement("T3", part="Docker Compose: the options' words, and what only the node knows")
+def test_a_compose_file_says_what_the_unit_says(folder: Path, tmp_path: Path) -> None:
+    options = load((folder / MAIN).read_text())
+    limits = {"resources_service_memory_max_mib": 700, "resources_service_cpu_quota_percent": 150, "resources_data_path": "/srv/own"}
+    write(folder / MAIN, dump({**options, **limits, "service_mcp_port": 443}))
+    write(folder / "host_vars/n1.yml", dump({"network_address": "192.0.2.1"}))
+
+    def exported(**ids: int | None) -> tuple[str, Any]:
+        seen = sights.machine(1)
+        seen["bzzz_system"] |= {"ids": ids}
+        sights.detected(folder, tmp_path / "state/bzzz/trial", {"n1": seen})
+        told = json.loads(front("--json", "export", "compose", "-i", str(folder)))
+        (file,) = told["nodes"]["n1"]["files"]
+        assert (file["path"], file["mode"]) == ("/etc/bzzz/compose.yaml", "0644") and not told["problems"]
+        return file["content"], yaml.safe_load(file["content"])["services"]["bzzz"]
+
+    content, service = exported(user=998, group=997, tls_group=996)
+    assert (service["user"], service["group_add"]) == ("998:997", ["996"])
+    assert (service["mem_limit"], service["cpus"], service["pids_limit"]) == ("700m", 1.5, 256)
+    assert service["image"] == "${BZZZ_IMAGE:-python:3.11-slim}" and "ip_unprivileged_port_start=443" in content
+    assert service["working_dir"] == "/srv/own" and "${BZZZ_ROOT:-}/srv/own:/srv/own" in service["volumes"]
+    assert "/run/bzzz-setup" in content, "n1 is a coordinator"
+    # Where no run has seen it after it was set up, who starts it says the numbers.
+    content, service = exported(user=None, group=None, tls_group=None)
+    assert all(f"${{{name}:?" in content for name in ("BZZZ_UID", "BZZZ_GID", "BZZZ_TLS_GID"))
+
+
 def test_a_declaration_that_is_wrong_is_refused_instead(tmp_path: Path) -> None:
     Declaration(tmp_path / "inventory", {"bzzz": {"hosts": {"n1": {}}}}, {"service_prot": 1}).create()
     assert "service_port" in front("export", "env", "-i", str(tmp_path / "inventory"), code=2)
-    assert "no export of" in front("export", "compose", "-i", str(tmp_path / "inventory"), code=2)
+    assert "no export of" in front("export", "toml", "-i", str(tmp_path / "inventory"), code=2)
 
 
 def test_a_declaration_without_yaml_hosts_is_told(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setenv(name, value)
     for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    sights.detected(front, sights.machines())
+    sights.detected(front.inventory, front.state, sights.machines())
     wizard = command._wizard(front.inventory)
     with TestClient(build(wizard, frozenset({"testserver"})), headers=ORIGIN) as client:
         body = {"token": wizard.claim.token, "name": "anna", "password": "correct horse battery"}

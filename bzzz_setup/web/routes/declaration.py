@@ -113,7 +113,7 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
         response_class=answers.Yaml,
         responses={**answers.EXPORTED, **bad(_409="Others ask already", _502="The files cannot be made")},
     )
-    def export(_who: Viewer, kind: Literal["yaml", "env", "systemd", "all"] = "yaml") -> Response:
+    def export(_who: Viewer, kind: Literal["yaml", "env", "systemd", "compose", "all"] = "yaml") -> Response:
         """The declaration as one YAML file without its secrets, or what it makes of each node as an archive; see `bzzz-setup export`."""
         cluster = str(draft.view()["cluster"])
         answer: Response

@@ -60,7 +60,7 @@ TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 
 
 def main(payload: dict[str, Any], listeners: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    """``{os, cpu, memory, disks, mounts, clock, container_engine, ollama, firewall, dependencies, sets, etcd, run_id, problems}``.
+    """``{os, cpu, memory, disks, mounts, clock, container_engine, ollama, firewall, dependencies, sets, ids, etcd, run_id, problems}``.
 
     listeners: those of ``ports.main``, when they are known already. Further payload: ``ollama_port`` (default 11434),
     ``run_id`` (handed back, so that a reader can tell this run's facts from older ones).
@@ -86,9 +86,24 @@ def main(payload: dict[str, Any], listeners: list[dict[str, Any]] | None = None)
         },
         # Configuration sets that have begun to land: what they take is the cluster's from then on.
         "sets": [name for name in machine.names(SETS) if os.path.exists(machine.root / SETS / name / "state.json")],
+        "ids": ids(machine),
         "etcd": etcd(machine, listeners),
         "run_id": payload.get("run_id"),
         "problems": machine.problems,
+    }
+
+
+def ids(machine: Machine) -> dict[str, int | None]:
+    """The numbers of the services' user and of the groups it is in: all local, so that no directory is asked for them."""
+
+    def number(file: str, name: str, field: int) -> int | None:
+        found = [line.split(":") for line in machine.read(file).splitlines() if line.startswith(f"{name}:")]
+        return integer(found[0][field]) if found and len(found[0]) > field else None
+
+    return {
+        "user": number("etc/passwd", "bzzz", 2),
+        "group": number("etc/passwd", "bzzz", 3),
+        "tls_group": number("etc/group", "bzzz-tls", 2),
     }
 
 

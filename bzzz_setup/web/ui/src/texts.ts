@@ -104,7 +104,7 @@ export const t = {
   noProblems: "Checked with all values worked out: nothing is wrong with it.",
   tests: { ldap: "Test LDAP", oidc: "Test OpenID Connect", openai: "Test OpenAI key", endpoints: "Test endpoints" } as Record<string, string>,
   exports: "Export",
-  exportKinds: { yaml: "The declaration (YAML)", env: "Environment files", systemd: "systemd units", all: "All files of the nodes" } as Record<string, string>,
+  exportKinds: { yaml: "The declaration (YAML)", env: "Environment files", systemd: "systemd units", compose: "Docker Compose files", all: "All files of the nodes" } as Record<string, string>,
   import: "Import",
   imported: (count: number) => (count ? `${count === 1 ? "1 value differs" : `${count} values differ`} and are typed now, for you to look at. Nothing is applied yet.` : "Nothing in it differs from what is here."),
   importLeft: (names: string) => `Not taken, since no form has a place for it: ${names}.`,
