@@ -50,7 +50,7 @@ function Told({ spend }: { spend: Spend }) {
   const cached = spend.caching.tokens_in ? Math.round((100 * spend.caching.tokens_cached) / spend.caching.tokens_in) : 0;
   return (
     <>
-      <Box component="dl" sx={{ display: "grid", gridTemplateColumns: "repeat(auto-fill, minmax(150px, 1fr))", gap: 1.500, m: 0 }}>
+      <Box component="dl" sx={{ display: "grid", gridTemplateColumns: "repeat(auto-fit, minmax(180px, 1fr))", gap: 1.500, m: 0 }}>
         <Figure name={t.spent} value={usd(spend.nano)} note={spend.held_nano > 0 ? t.held(usd(spend.held_nano)) : t.calls(spend.calls)} />
         <Figure name={t.month} value={usd(spend.month.spent_nano)} note={t.monthEnd(usd(spend.month.expected_nano))} />
         <Figure name={t.fromCaches} value={`${cached} %`} note={t.ofTokens(spend.caching.tokens_in)} />
@@ -66,19 +66,17 @@ function Told({ spend }: { spend: Spend }) {
 
 function Figure({ name, value, note }: { name: string; value: string; note: string }) {
   return (
-    <Card variant="outlined">
-      <CardContent sx={{ p: 1.500, "&:last-child": { pb: 1.500 } }}>
-        <Typography component="dt" color="textSecondary">
-          {name}
-        </Typography>
-        <Typography component="dd" sx={{ m: 0, fontSize: "1.4rem", fontVariantNumeric: "tabular-nums" }}>
-          {value}
-        </Typography>
-        <Typography component="dd" color="textSecondary" sx={{ m: 0 }}>
-          {note}
-        </Typography>
-      </CardContent>
-    </Card>
+    <Box sx={{ border: 1, borderColor: "divider", borderRadius: 1, p: 1.500, bgcolor: "background.paper" }}>
+      <Typography component="dt" color="textSecondary">
+        {name}
+      </Typography>
+      <Typography component="dd" sx={{ m: 0, fontSize: "1.4rem", fontVariantNumeric: "tabular-nums" }}>
+        {value}
+      </Typography>
+      <Typography component="dd" color="textSecondary" sx={{ m: 0 }}>
+        {note}
+      </Typography>
+    </Box>
   );
 }
 
@@ -133,7 +131,7 @@ function OverTime({ spend }: { spend: Spend }) {
         <Rows id="over-time" heads={[spend.per === "hour" ? t.hour : t.day, ...names, t.sum]}>
           {columns.map((column) => (
             <TableRow key={column.start}>
-              <TableCell component="th" scope="row">
+              <TableCell component="th" scope="row" sx={{ whiteSpace: "nowrap" }}>
                 {when(column.start)}
               </TableCell>
               {column.parts.map((part) => (
@@ -167,7 +165,7 @@ function ByName({ spend }: { spend: Spend }) {
   const most = Math.max(1, ...found.map((one) => one.nano));
   return (
     <Part id="by-name" title={t.byWhat(t.dimensions[spend.by])}>
-      <Rows id="by-name" heads={[t.dimensions[spend.by], t.spent, "", t.callsHead, t.tokens, t.latency]}>
+      <Rows id="by-name" heads={[t.dimensions[spend.by], t.spent, t.share, t.callsHead, t.tokens, t.latency]}>
         {found.map((one) => (
           <TableRow key={one.name}>
             <TableCell component="th" scope="row" sx={{ fontWeight: 600 }}>
@@ -190,7 +188,7 @@ function ByName({ spend }: { spend: Spend }) {
 function Budgets({ spend }: { spend: Spend }) {
   return (
     <Part id="budgets" title={t.budgets}>
-      <Rows id="budgets" heads={[t.budgetOf, t.each, t.limit, t.spent, ""]}>
+      <Rows id="budgets" heads={[t.budgetOf, t.each, t.limit, t.spent, t.share]}>
         {spend.budgets.map((one) => {
           const part = one.limit_nano ? ((one.spent_nano + one.held_nano) * 100) / one.limit_nano : 100;
           const colour = part >= 95 ? "error" : part >= 80 ? "warning" : "success";

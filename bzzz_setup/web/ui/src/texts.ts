@@ -38,6 +38,7 @@ export const t = {
   asTable: "As a table",
   byWhat: (what: string) => `By ${what.toLowerCase()}`,
   callsHead: "Calls",
+  share: "Share",
   tokens: "Tokens",
   latency: "Mean latency",
   budgets: "Budgets",
