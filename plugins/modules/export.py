@@ -10,7 +10,8 @@ module: export
 short_description: Write the files that the roles land on a node into a folder of the controller
 description:
   - Renders what the C(bzzz.cluster.config_set) tasks of the eight steps' roles put in place, from the same tasks and templates,
-    without contacting the node, and what roles name for exports alone in C(vars/export.yml). The files are byte for byte those of the node, but for secrets, which stay C(@@name@@).
+    without contacting the node, and what roles name for exports alone in C(vars/export.yml). The files are byte for byte those of the
+    node, but for secrets, which stay C(@@name@@).
   - What only the node can tell (certificates, tokens, or facts that no run has gathered) is left out and named in RV(problems).
 version_added: 0.1.0
 author:

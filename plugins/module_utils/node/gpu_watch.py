@@ -91,11 +91,11 @@ def main(argv: list[str]) -> int:
     for number, gpus in sorted(instances.items()):
         done = _settle(number, environment(gpus, lost), state) and done
     for uuid in sorted(lost.keys() - before.get("lost", {}).keys()):
-        print(f"<2>{lost[uuid]}: it is taken out of the instances of Ollama that have it")
+        sys.stdout.write(f"<2>{lost[uuid]}: it is taken out of the instances of Ollama that have it\n")
     for uuid in sorted(before.get("lost", {}).keys() - lost.keys()):
-        print(f"<5>GPU {uuid} is well again: it is back")
+        sys.stdout.write(f"<5>GPU {uuid} is well again: it is back\n")
     # Another reads it: the node service tells of what is lost.
-    _write(state / "lost", "".join(f"{reason}\n" for _, reason in sorted(lost.items())))
+    _write(state / "lost", "".join(f"{lost[uuid]}\n" for uuid in sorted(lost)))
     if done:
         _write(kept, json.dumps({"lost": lost, "counts": counts}))
     return 0 if done else 1
@@ -131,4 +131,4 @@ def _write(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    raise SystemExit(main(sys.argv[1:]))

@@ -95,7 +95,7 @@ class _Answers(BaseHTTPRequestHandler):
                 self.server.used = time.monotonic()
 
     def _answer(self, path: str) -> None:
-        _, kind, what = path.split("/", 2)
+        kind, what = path.split("/", 2)[1:]
         if kind == "manifests" and what in self.server.names:
             with open(models.manifest_path(self.server.store, what), "rb") as file:
                 manifest = file.read(models.MANIFEST_BYTES)

@@ -479,14 +479,14 @@ def here(argv: list[str]) -> int:
         try:
             found = held(kept["endpoint"])
         except Refused as error:
-            print(error)
+            sys.stdout.write(f"{error}\n")
             return 1
         for one in kept["models"]:
             name, pin = short(one["name"]), one.get("pin")
             if name not in found:
-                print(f"{name} is not there")
+                sys.stdout.write(f"{name} is not there\n")
             elif pin and found[name]["digest"] != pin:
-                print(f"{name} has digest {found[name]['digest']}, and {pin} is declared")
+                sys.stdout.write(f"{name} has digest {found[name]['digest']}, and {pin} is declared\n")
         return 0
     failed = 0
     for one in kept["models"]:
@@ -499,15 +499,15 @@ def here(argv: list[str]) -> int:
             if "error" in need:
                 raise Refused(need["error"])
             if before in need["digests"]:
-                print(f"{one['name']}: as it was, {before}")
+                sys.stdout.write(f"{one['name']}: as it was, {before}\n")
                 continue
             if need["lacking_bytes"] > free:
                 raise Refused(f"it needs {need['lacking_bytes']} bytes, and {max(free, 0)} are free at {kept['store']}")
             pull(kept["endpoint"], one, _Silent())
-            print(f"{one['name']}: {held(kept['endpoint'])[short(one['name'])]['digest']}, was {before}")
+            sys.stdout.write(f"{one['name']}: {held(kept['endpoint'])[short(one['name'])]['digest']}, was {before}\n")
         except Refused as error:
             failed = 1
-            print(f"{one['name']}: {error}", file=sys.stderr)
+            sys.stderr.write(f"{one['name']}: {error}\n")
     return failed
 
 
@@ -541,4 +541,4 @@ def main(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(here(sys.argv[1:]))
+    raise SystemExit(here(sys.argv[1:]))
