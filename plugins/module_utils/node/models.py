@@ -105,7 +105,7 @@ def offered(name: str, insecure: bool = False, timeout: float = 20) -> bytes:
     url = f"{scheme}://{host}/v2/{namespace}/{model}/manifests/{tag}"
     try:
         asked = urllib.request.Request(url, headers={"Accept": MANIFEST_TYPE})
-        with urllib.request.urlopen(asked, timeout=timeout) as answer:
+        with urllib.request.build_opener().open(asked, timeout=timeout) as answer:
             return bytes(answer.read(MANIFEST_BYTES))
     except urllib.error.HTTPError as error:
         raise Refused(f"{host} answers {error.code} {error.reason} for {namespace}/{model}:{tag}") from error
