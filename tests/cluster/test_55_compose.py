@@ -19,8 +19,6 @@ from rest import Api, wait_for
 
 from bzzz_setup import machine
 
-pytestmark = pytest.mark.beside
-
 # What the file takes of a node; the wizard's socket is not there, and its folder is made.
 PLACES = ("/opt/bzzz", "/etc/bzzz", "/etc/ssl/certs", "/usr/lib/os-release", "/srv/bzzz/data", "/var/log/bzzz")
 PROJECT = "bzzz-test"

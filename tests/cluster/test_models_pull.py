@@ -172,6 +172,7 @@ def test_refused_before_anything_is_pulled(bzzz: Tools, tmp_path: Path) -> None:
     assert not any(digest in MODELS[name].blobs for digest, _start, _who in asked(bzzz) for name in ("slow", "huge")), "nothing was pulled"
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("3.6.3", part="killed half-way, with a stand-in for Ollama")
 def test_killed_and_gone_on_with(bzzz: Tools, tmp_path: Path) -> None:
     folder = declared(bzzz, tmp_path / "slow", [wanted(bzzz, "slow", nodes=[FIRST], digest=MODELS["slow"].digest)])

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import report_events
 import schemathesis
+import spending
 from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import load_specs, options_of
 from ansible_collections.bzzz.cluster.plugins.module_utils.problems import problem
 from front import Front
@@ -22,6 +24,7 @@ from starlette.testclient import TestClient
 
 from bzzz_setup import init, paths
 from bzzz_setup.declaration import HOSTS, dump
+from bzzz_setup.gateway.asked import answer
 from bzzz_setup.node.auth.passwords import hashed
 from bzzz_setup.node.auth.records import User
 from bzzz_setup.web import command, guard, trying
@@ -67,6 +70,9 @@ def wizard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wizard]:
     monkeypatch.setattr(Runs, "cancel", lambda self: True)
     monkeypatch.setattr(Runs, "problems", lambda self, folder: [problem("service_port", "Port 3000 is also another's.", "Choose another.")])
     monkeypatch.setattr(Runs, "files", lambda self, kind, folder: b"PK")
+    ledger = spending.made(tmp_path)
+    spent = json.loads(json.dumps(answer(ledger, {"kind": "report", "by": ["model"], "per": "day"})))
+    monkeypatch.setattr(Runs, "spent", lambda self, *_: spent)
     wizard = command._wizard(front.inventory)
     yield wizard
     assert wizard.gate.directory
