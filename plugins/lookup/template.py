@@ -11,7 +11,7 @@ author:
   - BZZZ cluster setup maintainers (@bzzz)
 description:
   - What P(ansible.builtin.template#lookup) gives, without its options. That one first copies every variable of the task, deeply and for
-    each file, which was the tenth part of what a run costs the admin host when nothing is to be changed.
+    each file.
   - The variables C(template_path) and so on, C(ansible_managed), and includes of other files are not there.
 options:
   _terms:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 BZZZ cluster setup maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Do once a run what Ansible does anew in a process of its own for each task and node: half of what a run costs the admin host
-when nothing is to be changed.
+"""Do once a run what Ansible does anew in a process of its own for each task and node: a third of what a run costs the admin
+host when nothing is to be changed.
 
 - A template is compiled once. What is kept is Jinja's code, never a result; others see it as little as the run's other temporary
   files, with which it goes. The idea is that of https://github.com/ansible/ansible/pull/82224.
@@ -29,7 +29,7 @@ from ansible import constants
 from ansible.plugins.action import ActionBase
 from jinja2 import Environment, nodes
 
-# Seconds between two looks whether a task has ended, Ansible's and ours; at a thousand looks a second they are a tenth of the work.
+# Seconds between two looks whether a task has ended, Ansible's and ours; a thousand looks a second are work of their own.
 ANSIBLES_POLL, POLL = 0.001, 0.004
 # What a template's text means depends on these alone: Ansible's environments are else alike.
 SETTINGS = (
@@ -149,7 +149,13 @@ class Settled(ActionBase):
     @classmethod
     @contextlib.contextmanager
     def get_finalize_task_args_context(cls) -> Iterator[dict[str, Any]]:
-        yield {}
+        context: dict[str, Any] = {}
+        try:
+            yield context
+        finally:
+            # In a loop the next item is put into the same variables.
+            if "templar" in context:
+                SETTLED.pop(id(context["templar"].available_variables), None)
 
     @classmethod
     def finalize_task_arg(cls, name: str, value: Any, templar: Any, context: dict[str, Any]) -> Any:

@@ -100,3 +100,25 @@ print(copy.deepcopy(once.settle(Templar(variables={"a": 7})).available_variables
 def test_a_variable_is_worked_out_once_where_that_is_wanted() -> None:
     done = subprocess.run([sys.executable, "-c", SETTLED], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines() == ["1 1 True", "2 1 True", "7"], done.stderr
+
+
+ARGUMENTS = r"""
+from ansible.template import Templar, trust_as_template as trust
+from ansible_collections.bzzz.cluster.plugins.plugin_utils import once
+once.keep()
+variables = {"item": "first", "name": trust("{{ item }}")}
+for each in ("first", "second"):
+    variables["item"] = each
+    templar = Templar(variables=variables)._engine
+    with once.Settled.get_finalize_task_args_context() as context:
+        settled = once.Settled.finalize_task_arg("name", trust("{{ name }}"), templar, context)
+    print(settled, templar.template(trust("{{ name }}")), len(once.SETTLED))
+variables["item"] = "third"
+print(templar.template(trust("{{ name }}")))
+"""
+
+
+def test_what_is_settled_for_a_tasks_arguments_ends_with_them() -> None:
+    """Loops put each item into variables that may be the same."""
+    done = subprocess.run([sys.executable, "-c", ARGUMENTS], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == ["first first 0", "second second 0", "third"], done.stderr

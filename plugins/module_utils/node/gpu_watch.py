@@ -21,7 +21,7 @@ from .gpu import main as look
 # One look may be wrong, for example under load; a GPU that comes and goes must not restart its instance each time.
 FAILED_AFTER, WELL_AFTER = 2, 4
 VARIABLES = {"nvidia": "CUDA_VISIBLE_DEVICES", "amd": "ROCR_VISIBLE_DEVICES"}
-NONE = {"CUDA_VISIBLE_DEVICES": "-1", "ROCR_VISIBLE_DEVICES": "-1"}
+NONE = "-1"  # a number that no GPU has
 
 Gpu = dict[str, Any]
 
@@ -72,7 +72,7 @@ def environment(wanted: list[Gpu], lost: dict[str, str]) -> dict[str, str] | Non
     named: dict[str, str] = {}
     for vendor in sorted({one["vendor"] for one in wanted}):
         name = VARIABLES[vendor]
-        named[name] = ",".join(visible(one["uuid"]) for one in left if one["vendor"] == vendor) or NONE[name]
+        named[name] = ",".join(visible(one["uuid"]) for one in left if one["vendor"] == vendor) or NONE
     return named
 
 
