@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import ssl
 import sys
 import time
 from pathlib import Path
@@ -38,7 +39,8 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     """Print what has happened."""
     try:
         own = Own(settings, arguments.token_file)
-        for line in asyncio.run(_heard(own, settings.listen.websocket_port, arguments.last, arguments.seconds)):
+        events = f"wss://{own.host}:{settings.listen.websocket_port}/events"
+        for line in asyncio.run(heard(events, own.token, own.context, arguments.last, arguments.seconds)):
             print(line)
     except Failed as failed:
         print(failed, file=sys.stderr)
@@ -46,14 +48,15 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _heard(own: Own, port: int, last: str, seconds: float) -> list[str]:
+async def heard(events: str, token: str, context: ssl.SSLContext | None, last: str, seconds: float) -> list[str]:
+    """The lines that an event port has for who was told up to ``last``. Failed: it does not answer."""
     from websockets.asyncio.client import connect  # noqa: PLC0415 - slow to import, and seldom needed
     from websockets.exceptions import WebSocketException  # noqa: PLC0415
 
     def listening(since: str) -> connect:
-        url = f"wss://{own.host}:{port}/events?last={quote(since)}"
-        headers = {"Authorization": f"Bearer {own.token}"}
-        return connect(url, ssl=own.context, additional_headers=headers, proxy=None, open_timeout=10, max_size=None)
+        headers = {"Authorization": f"Bearer {token}"}
+        url = f"{events}?last={quote(since)}"
+        return connect(url, ssl=context, additional_headers=headers, proxy=None, open_timeout=10, max_size=None)
 
     until = time.monotonic() + seconds
     try:
@@ -61,15 +64,19 @@ async def _heard(own: Own, port: int, last: str, seconds: float) -> list[str]:
             told = str(await asyncio.wait_for(first.recv(), 10))
             if json.loads(told)["type"] == "snapshot":
                 return [told]
-            events: list[str] = []
-            while (left := MORE_SECONDS if events else until - time.monotonic()) > 0:
+            lines: list[str] = []
+            while (left := MORE_SECONDS if lines else until - time.monotonic()) > 0:
                 try:
-                    events.append(str(await asyncio.wait_for(first.recv(), left)))
+                    lines.append(str(await asyncio.wait_for(first.recv(), left)))
                 except (TimeoutError, asyncio.TimeoutError):
                     break
-        if not events:
-            return [json.dumps({"id": last, "time": utc(), "type": "quiet"})]
-        async with listening("") as again:
-            return [*events, str(await asyncio.wait_for(again.recv(), 10))]
+            if not lines:
+                return [json.dumps({"id": last, "time": utc(), "type": "quiet"})]
+            async with listening("") as again:
+                now = str(await asyncio.wait_for(again.recv(), 10))
+            # The caller comes back with its id: what happened up to there is told now or never.
+            while json.loads(lines[-1])["id"] != json.loads(now)["id"]:
+                lines.append(str(await asyncio.wait_for(first.recv(), 10)))
+            return [*lines, now]
     except (OSError, TimeoutError, asyncio.TimeoutError, WebSocketException) as error:
         raise Failed(f"The node service's event port does not answer ({error}). Remedy: systemctl status bzzz") from None

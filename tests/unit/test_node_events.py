@@ -26,6 +26,7 @@ from bzzz_setup.node.auth.gate import COOKIE, Gate
 from bzzz_setup.node.checks import Check
 from bzzz_setup.node.config import Auth, Listen
 from bzzz_setup.node.events import Journal, Seen, changes
+from bzzz_setup.node.watching import heard
 
 TOKEN = "a token of these tests"
 HANDSHAKE = (
@@ -186,12 +187,13 @@ class Port:
         return asyncio.run_coroutine_threadsafe(inside(), self.loop).result(10)
 
     def happen(self, number: int = 1, size: int = 0) -> None:
-        def append() -> None:
-            for _ in range(number):
-                self.stream.journal.append("node", "restarted", "a", {"filling": "x" * size})
-            self.stream.wake()
+        self.do(lambda: self.happen_here(number, size))
 
-        self.do(append)
+    def happen_here(self, number: int = 1, size: int = 0) -> None:
+        """In the event loop."""
+        for _ in range(number):
+            self.stream.journal.append("node", "restarted", "a", {"filling": "x" * size})
+        self.stream.wake()
 
     def connect(self, last: str = "", token: str | None = TOKEN, **headers: str) -> ClientConnection:
         if token is not None:
@@ -232,6 +234,30 @@ def test_a_client_that_comes_back_misses_nothing() -> None:
         assert ids + [event["id"] for event in got] == [f"{life}-{number}" for number in range(1, 7)]
         with port.connect("00000000-3") as client:
             assert hear(client)[0]["reason"] == "other_life"
+
+
+@pytest.mark.requirement("T2", part="what happens between two looks is told")
+def test_who_asks_again_and_again_misses_nothing_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    with served() as port:
+
+        def told(last: str) -> list[dict[str, Any]]:
+            return [json.loads(line) for line in asyncio.run(heard(f"ws://127.0.0.1:{port.port}/events", TOKEN, None, last, 0.2))]
+
+        (first,) = told("")
+        assert first["type"] == "snapshot" and [line["type"] for line in told(first["id"])] == ["quiet"]
+        port.happen()
+        # One more, after the last that was waited for and before the snapshot is made.
+        place = port.stream.journal.place
+
+        def meanwhile(last: str | None) -> tuple[int, str | None]:
+            if not last:
+                port.happen_here()
+            return place(last)
+
+        monkeypatch.setattr(port.stream.journal, "place", meanwhile)
+        lines = told(first["id"])
+        life = port.stream.journal.life
+        assert [(line["type"], line["id"]) for line in lines] == [("node", f"{life}-1"), ("node", f"{life}-2"), ("snapshot", f"{life}-2")]
 
 
 @pytest.mark.requirement("1.2.4", part="events, too old to resume")
