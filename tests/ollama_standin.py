@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """A stand-in for Ollama, on loopback, and the node service's /ollama before it over TLS, in this process.
 
-It answers as Ollama's API is documented: ``/api/tags``, ``/api/chat`` (in lines of JSON where it streams), ``/api/show``, ``/api/version``.
+It answers as Ollama's API is documented: ``/api/tags``, ``/api/chat`` (in lines of JSON where it streams), ``/api/show``, ``/api/version``,
+``/v1/embeddings``.
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ class StandIn:
                 standin.asked.append(f"POST {self.path}")
                 if self.path == "/api/show":
                     return self._send({"model_info": {}, "details": {}, "capabilities": ["completion"]})
+                if self.path == "/v1/embeddings":
+                    vectors = [{"object": "embedding", "index": index, "embedding": [0.5, 0.25]} for index, _ in enumerate(body["input"])]
+                    usage = {"prompt_tokens": len(vectors), "total_tokens": len(vectors)}
+                    return self._send({"object": "list", "model": body["model"], "data": vectors, "usage": usage})
                 about = {"model": body["model"], "created_at": "2026-11-28T00:00:00Z"}
                 end = {**about, "done": True, "done_reason": "stop", "prompt_eval_count": 7, "eval_count": standin.pieces}
                 message = {"role": "assistant", "content": "word " * standin.pieces}

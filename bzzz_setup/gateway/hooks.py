@@ -84,12 +84,21 @@ SWEEP_SECONDS = 60
 
 @dataclasses.dataclass(frozen=True)
 class Deployment:
-    """Where calls go. ``price``: nano-USD a token: in, in from the provider's cache, out; None where LiteLLM has to work it out."""
+    """Where calls go. ``provider``: as LiteLLM speaks to it; ``endpoint``: the name of one that is not the provider's own.
+
+    ``price``: nano-USD a token: in, in from the provider's cache, out; None where LiteLLM has to work it out.
+    """
 
     model: str = ""
     provider: str = ""
+    endpoint: str = ""
     price: tuple[Decimal, Decimal, Decimal] | None = None
     most: int | None = None
+
+    @property
+    def whose(self) -> str:
+        """Who serves it."""
+        return self.endpoint or self.provider
 
 
 @dataclasses.dataclass
@@ -186,7 +195,7 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         identifier = uuid.uuid4().hex
         estimate = self._estimate(model, data, chat, exact=False)
         likely = next(iter(self._deployments(model).values()), Deployment())
-        call = Call(identifier, user, project, task, model, estimate, likely.provider, likely.model)
+        call = Call(identifier, user, project, task, model, estimate, likely.whose, likely.model)
         refused = await self._reserve(call)
         if refused:  # tokens are counted where it matters
             call = dataclasses.replace(call, estimate_nano=self._estimate(model, data, chat, exact=True))
@@ -235,7 +244,9 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         info = kwargs.get("model_info") or (kwargs.get("metadata") or {}).get("model_info") or {}
         known = self._deployments(opened.call.model).get(str(info.get("id")))
         opened.deployment = known or _deployment(str(kwargs.get("model") or ""), info)
-        if opened.deployment.provider != "openai":
+        if opened.deployment.provider in FREE_PROVIDERS and "embed" in str(getattr(call_type, "value", call_type)):
+            return _as_openai(kwargs)
+        if opened.deployment.whose != "openai":
             return kwargs
         about = self.settings.openai
         opened.organization, opened.openai_project = about.organization, about.project_of(opened.call.project)
@@ -347,7 +358,7 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
             tokens_cached=tokens[2],
             latency_ms=round((time.monotonic() - opened.started) * 1000),
             status=status,
-            provider=to.provider,
+            provider=to.whose,
             deployment=to.model,
             organization=opened.organization,
             openai_project=opened.openai_project,
@@ -389,6 +400,14 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
             raise _error(400, "price_unknown", str(unpriced)) from None
 
 
+def _as_openai(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """A call for embeddings by Ollama's OpenAI-compatible way: by its own, LiteLLM sends no key, and knows none for ollama_chat."""
+    provider, _, model = str(kwargs["model"]).partition("/")
+    place = str(kwargs.get("api_base") or "").rstrip("/")
+    named = model if provider in FREE_PROVIDERS else kwargs["model"]
+    return {**kwargs, "model": f"openai/{named}", "api_base": f"{place}/v1", "api_key": kwargs.get("api_key") or "none"}
+
+
 def _fallbacks(router: Any, model: str) -> list[str]:
     found: list[str] = []
     for each in (getattr(router, "fallbacks", None) or []) if router else []:
@@ -405,7 +424,8 @@ def _deployment(model: str, own: Mapping[str, Any]) -> Deployment:
     provider, info = "", {}
     try:
         provider = str(litellm.get_llm_provider(model=model)[1])
-        info = dict(litellm.get_model_info(model=model))
+        # Of Ollama's it would ask the one of this node, and everybody would wait.
+        info = {} if provider in FREE_PROVIDERS else dict(litellm.get_model_info(model=model))
     except Exception:  # LiteLLM has no other for what it does not know
         provider = provider or model.partition("/")[0]
     most = info.get("max_output_tokens")
@@ -419,7 +439,7 @@ def _deployment(model: str, own: Mapping[str, Any]) -> Deployment:
         fresh, out = (Decimal(str(info.get(name) or 0)) for name in ("input_cost_per_token", "output_cost_per_token"))
         cached = info.get("cache_read_input_token_cost")
         price = fresh * NANO, (fresh if cached is None else Decimal(str(cached))) * NANO, out * NANO
-    return Deployment(model, provider, price, int(most) if most else None)
+    return Deployment(model, provider, str(own.get("endpoint") or ""), price, int(most) if most else None)
 
 
 def _cost(deployment: Deployment, spent: int, out: int, cached: int) -> int:

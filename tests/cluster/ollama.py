@@ -109,8 +109,11 @@ def _build(program: Path, say: Callable[[str], None]) -> None:
     say(f"built {program} in {time.monotonic() - began:.0f} s")
 
 
-def model(folder: Path) -> Path:
-    """Write tiny.gguf (3 MiB; a Llama of one layer with random weights, whose tokens are single bytes) and a Modelfile; return that."""
+def model(folder: Path, template: str = "") -> Path:
+    """Write tiny.gguf (3 MiB; a Llama of one layer with random weights, whose tokens are single bytes) and a Modelfile; return that.
+
+    template: of its prompts, in Ollama's words.
+    """
     width, feed_forward, heads, context = 256, 512, 4, 256
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     kinds = [gguf.TokenType.UNKNOWN, gguf.TokenType.CONTROL, gguf.TokenType.CONTROL, *[gguf.TokenType.BYTE] * 256]
@@ -150,11 +153,12 @@ def model(folder: Path) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     modelfile = folder / "Modelfile"
-    modelfile.write_text("FROM ./tiny.gguf\nPARAMETER num_predict 8\n", encoding="utf-8")
+    prompts = f'TEMPLATE """{template}"""\n' if template else ""
+    modelfile.write_text(f"FROM ./tiny.gguf\nPARAMETER num_predict 8\n{prompts}", encoding="utf-8")
     return modelfile
 
 
-def install(lab: Lab, node: str, program: Path) -> None:
+def install(lab: Lab, node: str, program: Path, template: str = "") -> None:
     """Do on a node what Ollama's installer does, and give it the model `tiny`."""
     lab.exec(node, ["useradd", "-r", "-s", "/bin/false", "-U", "-m", "-d", HOME, "ollama"])
     copy(lab, node, program, PROGRAM)
@@ -162,9 +166,14 @@ def install(lab: Lab, node: str, program: Path) -> None:
     lab.exec(node, ["systemctl", "enable", "--now", "--quiet", "ollama.service"])
     wait(lab, node)
     with tempfile.TemporaryDirectory() as folder:
-        model(Path(folder))
+        model(Path(folder), template)
         copy(lab, node, Path(folder), "/root/tiny")
     lab.exec(node, ["ollama", "create", "tiny", "-f", "/root/tiny/Modelfile"])
+
+
+def remove(lab: Lab, node: str) -> None:
+    """Undo install."""
+    lab.exec(node, ["sh", "-c", f"systemctl disable --now ollama; rm -rf {UNIT} {PROGRAM} /root/tiny; userdel -r ollama"], check=False)
 
 
 def copy(lab: Lab, node: str, source: Path, target: str) -> None:

@@ -1,16 +1,22 @@
 # Copyright (c) 2026 BZZZ cluster setup maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The AI gateway on a real coordinator, with LiteLLM from its release, before a stand-in for OpenAI's servers that runs on the node."""
+"""The AI gateway on a real coordinator, with LiteLLM from its release and the other nodes' real Ollamas behind it.
+
+OpenAI's servers are stood in for, by a program on the node.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gateway
 import leaks
+import ollama
 import pytest
 import requests
 from conftest import Tools
@@ -26,25 +32,25 @@ KEY = "sk-stand-in-0123456789abcdef"
 ANNA = "lab-anna"
 # What the stand-in has answered, by its own count.
 ASK = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:4999/stand-in').read().decode())"
-# As much of Ollama as the gateway and the node's detection ask, run by a Python that is called ollama; a stand-in.
-OLLAMA = """
-import http.server, json
-class Handler(http.server.BaseHTTPRequestHandler):
-    def send(self, document):
-        body = json.dumps(document).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def do_GET(self):
-        self.send({"models": [{"name": "tiny:latest", "model": "tiny:latest"}], "version": "0.0.0"})
-    def do_POST(self):
-        self.rfile.read(int(self.headers["content-length"]))
-        message = {"role": "assistant", "content": "from the other node"}
-        self.send({"model": "tiny", "created_at": "2026-11-28T00:00:00Z", "message": message, "done": True, "done_reason": "stop",
-                   "prompt_eval_count": 7, "eval_count": 3})
-http.server.ThreadingHTTPServer(("127.0.0.1", 11434), Handler).serve_forever()
+# With it the tiny model is one that takes tools; their description would be more than it can hold.
+TEMPLATE = "{{ if .Tools }}t{{ end }}{{ range .Messages }}{{ .Content }}{{ end }}"
+# OpenAI's own client.
+CLIENT = """
+import json, sys
+import httpx, openai
+url, token, ca = sys.argv[1:]
+client = openai.OpenAI(base_url=url, api_key=token, max_retries=0, timeout=120, http_client=httpx.Client(verify=ca, trust_env=False))
+ask = {"model": "local", "messages": [{"role": "user", "content": "How are you?"}], "max_tokens": 5}
+plain = client.chat.completions.create(**ask)
+pieces = list(client.chat.completions.create(**ask, stream=True, stream_options={"include_usage": True}))
+tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}
+tools = client.chat.completions.create(**ask, tools=[tool])
+vectors = client.embeddings.create(model="local", input=["a", "b"])
+print(json.dumps({
+    "plain": plain.usage.completion_tokens, "pieces": len([piece for piece in pieces if piece.choices]),
+    "stream": [piece.usage.completion_tokens for piece in pieces if piece.usage], "tools": tools.usage.completion_tokens,
+    "vectors": [len(each.embedding) for each in vectors.data], "vector_tokens": vectors.usage.prompt_tokens,
+}))
 """
 METRICS = """
 import ssl, sys, urllib.request
@@ -62,7 +68,7 @@ OPTIONS: dict[str, Any] = {
         {"name": "local", "model": "tiny", "endpoint": "cluster"},
     ],
     "gateway_endpoints": [{"name": "nowhere", "url": "http://127.0.0.1:9/v1"}],
-    "gateway_fallbacks": {"away": ["gpt-4o-mini"]},
+    "gateway_fallbacks": {"away": ["gpt-4o-mini"], "local": ["gpt-4o-mini"]},
     "gateway_tasks": {"coding": "gpt-4o-mini"},
     "gateway_members": {ANNA: ["search"]},
     "openai_base_url": "http://127.0.0.1:4999/v1",
@@ -84,12 +90,15 @@ def folder(cluster: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     cluster.lab.exec(node, ["tee", "/opt/openai_standin.py"], stdin=(CHECKOUT / "tests/openai_standin.py").read_text())
     cluster.lab.exec(node, ["chmod", "600", "/opt/openai_standin.py"])  # it knows the key
     cluster.lab.exec(node, ["systemd-run", "--unit=openai-standin", "python3", "/opt/openai_standin.py", "4999"])
-    other = cluster.nodes[-1]
-    cluster.lab.exec(other, ["tee", "/opt/ollama_standin.py"], stdin=OLLAMA)
-    cluster.lab.exec(other, ["sh", "-c", "cp $(readlink -f /usr/bin/python3) /usr/local/bin/ollama"])
-    cluster.lab.exec(other, ["systemd-run", "--unit=ollama-standin", "/usr/local/bin/ollama", "/opt/ollama_standin.py"])
+    try:
+        program = ollama.binary()
+    except ollama.Unbuildable as reason:
+        pytest.skip(str(reason))
+    for other in cluster.nodes[1:]:
+        ollama.install(cluster.lab, other, program, TEMPLATE)
     yield folder
-    cluster.lab.exec(other, ["sh", "-c", "systemctl stop ollama-standin; rm /opt/ollama_standin.py /usr/local/bin/ollama"])
+    for other in cluster.nodes[1:]:
+        ollama.remove(cluster.lab, other)
     cluster.lab.exec(node, ["sh", "-c", "systemctl stop openai-standin; rm /opt/openai_standin.py"])
     cluster.setup("apply", "--only", "2,4,6")
 
@@ -110,7 +119,6 @@ print(json.dumps([dict(row) for row in found.execute("select * from calls order 
 @pytest.mark.requirement("3.1.2", part="by step 4 on the gateway's node, before a stand-in for OpenAI")
 @pytest.mark.requirement("3.1.4", part="in Prometheus' words, by the role")
 @pytest.mark.requirement("4.3.2", part="from the ledger on the gateway's node")
-@pytest.mark.requirement("3.4.1", part="by the roles: another node's Ollama, a stand-in")
 @pytest.mark.requirement("3.1.3", part="by the role, before a stand-in for OpenAI")
 @pytest.mark.requirement("3.2.1", part="by the role, before a stand-in for OpenAI; with another default model")
 @pytest.mark.requirement("3.2.2", part="by the role, before a stand-in for OpenAI")
@@ -177,8 +185,6 @@ def test_the_gateway_answers_counts_and_refuses(cluster: Tools, folder: Path, tm
         assert {"user": ANNA, "task": "coding"}.items() <= next(row for row in told["rows"] if row["task"]).items()
         cluster.setup("cost", "export", "-o", str(tmp_path / "calls.csv"), folder=folder)
         assert len((tmp_path / "calls.csv").read_text().splitlines()) == told["calls"] + 1
-        # The other node's Ollama, once that node has seen it.
-        wait_for("the other node's model", lambda: "from the other node" in call(token, model="local").text, 90)
         refused = requests.post(f"https://{api.addresses[cluster.nodes[-1]]}:8080/ollama/api/tags", verify=str(api.ca), timeout=10)
         assert refused.status_code == 401
 
@@ -199,3 +205,62 @@ def test_the_gateway_answers_counts_and_refuses(cluster: Tools, folder: Path, tm
     finally:
         node_service("DELETE", f"/api/v1/tokens/{made['id']}")
     wait_for("revocation", lambda: call(token).status_code == 401, 15)
+
+
+@pytest.mark.requirement("3.4.1", "3.4.3", "3.4.4", part="real Ollamas of two nodes behind the gateway")
+@pytest.mark.requirement("3.2.4", part="local to local to cloud, real Ollamas taken down, before a stand-in for OpenAI")
+def test_real_ollamas_serve_openais_own_client_and_may_die(cluster: Tools, folder: Path, tmp_path: Path) -> None:
+    node, api = cluster.nodes[0], Api(cluster, tmp_path)
+    cluster.setup("apply", "--only", "2,4,6", folder=folder)
+    service = f"https://{api.addresses[node]}:8080/api/v1/tokens"
+    more: Any = {"headers": {"Authorization": f"Bearer {api.token}"}, "verify": str(api.ca), "timeout": 10}
+    made = requests.post(service, json={"name": ANNA, "days": 1}, **more).json()
+    url = f"https://{api.addresses[node]}:4000/v1"
+
+    def calls() -> list[dict[str, Any]]:
+        return rows(cluster, node)
+
+    def call() -> str:
+        """Who has served it."""
+        body = {"model": "local", "messages": [{"role": "user", "content": "How are you?"}], "max_tokens": 5}
+        head = {"Authorization": f"Bearer {made['token']}"}
+        before = len(calls())
+        answer = requests.post(f"{url}/chat/completions", json=body, headers=head, verify=str(api.ca), timeout=120)
+        assert answer.status_code == 200, answer.text
+        (row,) = wait_for("the call in the ledger", lambda: [row for row in calls()[before:] if row["state"] == "spent"], 10)
+        assert row["tokens_in"] > 0 and row["tokens_out"] > 0
+        assert (row["cost_nano"] == 0) == (row["provider"] == "cluster"), row
+        return str(row["provider"])
+
+    def asked(other: str) -> int:
+        said = cluster.lab.exec(other, ["sh", "-c", "journalctl -u ollama -o cat | grep -c 'POST.*/api/chat' || true"]).stdout
+        return int(said)
+
+    try:
+        wait_for("calls to both nodes' Ollamas", lambda: call() == "cluster" and all(map(asked, cluster.nodes[1:])), 120)
+        before = len(calls())
+        program = [str(gateway.python()), "-c", CLIENT, url, made["token"], str(api.ca)]
+        done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr[-2000:]
+        seen = json.loads(done.stdout)
+        width = seen["vectors"][0]
+        assert width > 0 and seen == {**seen, "plain": 5, "stream": [5], "tools": 5, "vectors": [width, width]} and seen["pieces"] >= 2
+        wait_for("settled calls", lambda: [row["state"] for row in calls()[before:]] == ["spent"] * 4, 10)
+        counted = calls()[before:]
+        assert {(row["provider"], row["cost_nano"]) for row in counted} == {("cluster", 0)}
+        assert [row["tokens_out"] for row in counted] == [5, 5, 5, 0] and counted[3]["tokens_in"] == seen["vector_tokens"] > 0
+
+        first, second = cluster.nodes[1:]
+        cluster.lab.exec(first, ["systemctl", "kill", "-s", "KILL", "ollama"])
+        cluster.lab.exec(first, ["systemctl", "stop", "ollama"])
+        had = asked(second)
+        # The very next ones, before the gateway can have been told.
+        assert {call() for _ in range(6)} <= {"cluster", "openai"} and asked(second) > had
+        wait_for("none but the second's", lambda: {call() for _ in range(3)} == {"cluster"}, 60)
+        cluster.lab.exec(second, ["systemctl", "stop", "ollama"])
+        assert call() == "openai", "where no Ollama answers, the cloud does"
+        for other in (first, second):
+            cluster.lab.exec(other, ["systemctl", "start", "ollama"])
+        wait_for("an Ollama again", lambda: call() == "cluster", 120)
+    finally:
+        requests.delete(f"{service}/{made['id']}", **more)

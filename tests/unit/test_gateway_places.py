@@ -16,6 +16,7 @@ from typing import Any
 
 import ollama_standin
 import pytest
+import requests
 from gateway import Gateway, StandIn
 from node_cluster import Authority, wait_for
 from ollama_standin import TOKEN, service, serving
@@ -87,6 +88,13 @@ def test_calls_are_shared_by_the_nodes_that_hold_the_model(nodes: Nodes) -> None
     wait_for(lambda: [row["state"] for row in gateway.rows()] == ["spent"] * 12, 10, "all are counted")
     assert all(row["cost_nano"] == 0 and row["tokens_in"] == 7 and row["model"] == "local" for row in gateway.rows())
     assert gateway.chat(model="gone").status_code == 503, "no node holds it"
+
+    body = {"model": "local", "input": ["a", "b"]}
+    vectors = requests.post(f"{gateway.url}/v1/embeddings", json=body, headers=gateway.client(), timeout=30)
+    assert vectors.status_code == 200 and [each["embedding"] for each in vectors.json()["data"]] == [[0.5, 0.25]] * 2, vectors.text
+    wait_for(lambda: gateway.rows()[-1]["state"] == "spent", 10, "it is counted")
+    row = gateway.rows()[-1]
+    assert (row["provider"], row["cost_nano"], row["tokens_in"]) == ("cluster", 0, 2)
 
     nodes.members.pop(0)  # as when its lease ends
     before = nodes.asked()

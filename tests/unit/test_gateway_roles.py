@@ -105,7 +105,8 @@ def test_the_files_are_what_the_gateway_reads(tmp_path: Path, monkeypatch: pytes
     assert local["litellm_params"] == {
         **{"model": "ollama_chat/llama3.2:3b", "api_base": "http://127.0.0.1:11434", "max_retries": 0, "weight": 72},
     }
-    assert far["model_info"] == {"input_cost_per_token": 2e-06, "output_cost_per_token": 8e-06}
+    assert far["model_info"] == {"endpoint": "away", "input_cost_per_token": 2e-06, "output_cost_per_token": 8e-06}
+    assert mini["model_info"] == {} and local["model_info"] == {"endpoint": "here"}
     assert default["model_name"] == "gpt-5" and default["litellm_params"]["model"] == "openai/gpt-5"
     router = {"num_retries": 0, "routing_strategy": "least-busy", "fallbacks": [{"mixed": ["gpt-5", "far"]}]}
     assert litellm["router_settings"] == router and litellm["litellm_settings"]["num_retries"] == 0
