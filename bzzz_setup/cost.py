@@ -1,30 +1,36 @@
 # Copyright (c) 2026 BZZZ cluster setup maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What models cost: `bzzz-setup cost report`, `export` and `forecast`."""
+"""What models cost: `bzzz-setup cost report`, `export`, `reconcile` and `forecast`."""
 
 from __future__ import annotations
 
 import enum
 import json
 import tempfile
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from ansible_collections.bzzz.cluster.plugins.module_utils import forecast as forecasts
 from ansible_collections.bzzz.cluster.plugins.module_utils.forecast import NANO, told, usd
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bzzz_setup import cli, paths, run
-from bzzz_setup.declaration import write
+from bzzz_setup import billing, cli, paths, run
+from bzzz_setup.declaration import Declaration, write
 from bzzz_setup.events import ExitCode, Refusal
 from bzzz_setup.report import Report, count
+from bzzz_setup.web.trying import options_of
 
 PLAYBOOK = "bzzz.cluster.cost"
 DIMENSIONS = ("user", "project", "model", "task")
+# OpenAI's figures of a day may change for a while after it.
+LATE_HOURS = 6
+# Of dollars a million tokens, nano-dollars a token.
+NANO_A_TOKEN = NANO // forecasts.MILLION
 
 app = typer.Typer(help="What models cost.", no_args_is_help=True, epilog=cli.EPILOG)
 
@@ -70,7 +76,7 @@ def report(
         names = [name.strip() for name in by.split(",") if name.strip()]
         if wrong := [name for name in names if name not in DIMENSIONS]:
             raise Refusal(f"nothing is counted by {wrong[0]}", f"Name some of {', '.join(DIMENSIONS)}.", option="by")
-        question = {"kind": "report", "by": names, "per": per.value, **_range(since, until)}
+        question = {"kind": "report", "by": names, "per": per.value, "prices": _declared_prices(call.inventory), **_range(since, until)}
         found = _asked(call.inventory, question, cli._passwords(ask_pass, ask_become_pass))
         if call.as_json:
             cli._print_json(found)
@@ -105,6 +111,46 @@ def export(
             cli._out(False).print(f"{count(found['calls'], 'call')} from {found['since']} to {found['until']}: {escape(str(output))}")
 
 
+@app.command("reconcile")
+def reconcile(
+    since: Annotated[str | None, typer.Option(metavar="DAY", help="From this day of UTC on. Default: this month's first.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="DAY", help="Before this day. Default: the days that are over.")] = None,
+    settle: Annotated[
+        bool, typer.Option("--settle", help="Settle calls of unknown outcome by what OpenAI has counted, and free what they hold.")
+    ] = False,
+    tolerance: Annotated[float, typer.Option(metavar="USD", min=0, help="Difference of a day that is none.")] = 0.01,
+    ask_pass: cli.AskPassOption = False,
+    ask_become_pass: cli.AskBecomePassOption = False,
+    inventory: cli.InventoryOption = None,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Hold the ledger against what OpenAI has billed, day by day. Exit code 1: a difference is not explained. Wants openai_admin_key."""
+    with cli._command(inventory, as_json) as call:
+        first, end = _days(since, until, datetime.now(UTC))
+        bill = billing.asked(paths.inventory(call.inventory), first, end, usage=settle)
+        question = {
+            "kind": "reconcile",
+            "since": f"{first:%Y-%m-%d}",
+            "until": f"{end:%Y-%m-%d}",
+            "project": bill.project,
+            "costs": bill.costs,
+            "usage": bill.usage,
+            "settle": settle,
+            "prices": _texts(forecasts.listed()),
+        }
+        found = _asked(call.inventory, question, cli._passwords(ask_pass, ask_become_pass))
+        least = round(tolerance * NANO)
+        for day in found["days"]:
+            difference = day["difference_nano"]
+            day["explained"] = -least <= difference <= day["unknown_nano"] + least
+        code = ExitCode.FINE if all(day["explained"] for day in found["days"]) else ExitCode.CHECKS_FAILED
+        if call.as_json:
+            cli._print_json({**found, "exit_code": int(code)})
+        else:
+            show_reconciled(cli._out(False), found, bill.project)
+    raise typer.Exit(code)
+
+
 @app.command("forecast")
 def forecast(inventory: cli.InventoryOption = None, as_json: cli.JsonOption = False) -> None:
     """Show what a month of the declared models would cost, by cost_expected and cost_machines. Touches no node."""
@@ -133,6 +179,36 @@ def _range(since: str | None, until: str | None) -> dict[str, str]:
     if len(found) == 2 and not found["since"] < found["until"]:
         raise Refusal("there is nothing between these days", "Give --until a later day than --since.", option="until")
     return found
+
+
+def _days(since: str | None, until: str | None, now: datetime) -> tuple[datetime, datetime]:
+    """Whole days of UTC that are over. Raises Refusal."""
+    given = {name: datetime.fromisoformat(day).replace(tzinfo=UTC) for name, day in _range(since, until).items()}
+    over = (now - timedelta(hours=LATE_HOURS)).replace(hour=0, minute=0, second=0, microsecond=0)
+    end = given.get("until", over)
+    if end > over:
+        raise Refusal(
+            f"{end - timedelta(days=1):%Y-%m-%d} is not over yet, or OpenAI may still count",
+            f"Give {over:%Y-%m-%d} at most.",
+            option="until",
+        )
+    first = given.get("since", (end - timedelta(days=1)).replace(day=1))
+    if not first < end:
+        raise Refusal("there is no whole day to compare", f"Give an earlier day than {end:%Y-%m-%d}.", option="since")
+    return first, end
+
+
+def _declared_prices(inventory: Path | None) -> dict[str, list[str]]:
+    """Of the models that calls can name; none where only Ansible can work the declaration out."""
+    try:
+        options, _ = options_of(Declaration.read(paths.inventory(inventory)), "openai", "gateway", "cost")
+    except Refusal:
+        return {}  # a report does not want for it
+    return _texts(forecasts.prices(options))
+
+
+def _texts(prices: dict[str, forecasts.Price]) -> dict[str, list[str]]:
+    return {name: [str(each * NANO_A_TOKEN) for each in price] for name, price in prices.items()}
 
 
 def _asked(inventory: Path | None, question: dict[str, Any], passwords: dict[str, str]) -> dict[str, Any]:
@@ -177,6 +253,12 @@ def show(out: Console, found: dict[str, Any], by: list[str]) -> None:
         out.print(
             f"{cached['tokens_cached'] * 100 // cached['tokens_in']} % of the tokens in came from providers' caches.", highlight=False
         )
+    for each in found["recommendations"]:
+        what = f"{each['task']} on {each['model']}" if each["task"] else each["model"]
+        costs = [f"{amount(each[name])} USD" for name in ("cost_nano", "other_nano")]
+        out.print(
+            f"[cyan]i[/] {escape(what)} has cost {costs[0]}; the same tokens on {escape(each['other'])} cost {costs[1]}.", highlight=False
+        )
     month = found["month"]
     out.print(
         f"This month: {usd(month['spent_nano'])} so far, {usd(month['expected_nano'])} at its end at the pace of the last seven days.",
@@ -192,6 +274,36 @@ def show(out: Console, found: dict[str, Any], by: list[str]) -> None:
             amounts = (amount(each[name]) for name in ("limit_nano", "spent_nano", "held_nano"))
             table.add_row(escape(each["scope"]), each["period"], *amounts, f"[{style}]{part} %[/]")
         out.print(table)
+
+
+def show_reconciled(out: Console, found: dict[str, Any], project: str | None) -> None:
+    """A line for each day, and what it means."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("day (UTC)", "ledger USD", "OpenAI", "difference", "of unknown outcome", ""):
+        table.add_column(column, justify="left" if column in ("day (UTC)", "") else "right")
+    for day in found["days"]:
+        held = f"up to {amount(day['unknown_nano'])}" if day["unknown_nano"] else ""
+        mark = "[green]✔[/]" if day["explained"] else "[red]✘[/]"
+        table.add_row(day["day"], *(amount(day[f"{name}_nano"]) for name in ("ledger", "provider", "difference")), held, mark)
+    if found["days"]:
+        out.print(table)
+    whose = f"project {escape(project)}" if project else "the whole organisation"
+    out.print(f"OpenAI's figures are those of {whose}, from {found['since']} to {found['until']}.", highlight=False)
+    if found["settled"]:
+        out.print(f"{count(found['settled'], 'call')} of unknown outcome {'is' if found['settled'] == 1 else 'are'} settled by them.")
+    wrong = [day for day in found["days"] if not day["explained"]]
+    if any(day["difference_nano"] > 0 for day in wrong):
+        out.print(
+            "[red]✘[/] OpenAI has billed more than the gateway has counted. Remedy: see whether something else uses the key or the "
+            "project; give the gateway a project of its own (openai_project)."
+        )
+    if any(day["difference_nano"] < 0 for day in wrong):
+        out.print(
+            "[red]✘[/] The gateway has counted more than OpenAI has billed. Remedy: see whether calls go elsewhere (openai_base_url), "
+            "whether OpenAI gives a discount, and whether the prices of gateway_models are right."
+        )
+    if not wrong:
+        out.print("[green]✔[/] Ledger and bill agree.")
 
 
 def show_forecast(out: Console, found: dict[str, Any]) -> None:
@@ -216,4 +328,4 @@ def show_forecast(out: Console, found: dict[str, Any]) -> None:
 def amount(nano: int) -> str:
     """Dollars, with more digits where there are few."""
     exact = Decimal(nano) / NANO
-    return f"{exact:,.2f}" if nano == 0 or exact >= Decimal("0.1") else f"{exact:.6f}"
+    return f"{exact:,.2f}" if nano == 0 or abs(exact) >= Decimal("0.1") else f"{exact:.6f}"

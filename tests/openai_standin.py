@@ -106,10 +106,9 @@ class Handler(BaseHTTPRequestHandler):
             return self._send(200, {"object": "list", "data": [{"id": each, "object": "model", "owned_by": "stand-in"} for each in PRICES]})
         if url.path == "/v1/organization/costs":
             return self._buckets(query, 86400, "organization.costs.result")
-        if url.path == "/v1/organization/usage/completions":
-            return self._buckets(
-                query, {"1m": 60, "1h": 3600, "1d": 86400}[query.get("bucket_width", "1d")], "organization.usage.completions.result"
-            )
+        if url.path in ("/v1/organization/usage/completions", "/v1/organization/usage/embeddings"):
+            width = {"1m": 60, "1h": 3600, "1d": 86400}[query.get("bucket_width", "1d")]
+            return self._buckets(query, width, f"organization.usage.{url.path.rpartition('/')[2]}.result")
         return self._error(404, "not_found", "There is nothing here.")
 
     def _buckets(self, query: dict[str, str], width: int, kind: str) -> None:
@@ -117,7 +116,8 @@ class Handler(BaseHTTPRequestHandler):
         found: dict[int, dict[str, list[dict[str, Any]]]] = {}
         with STATE.lock:
             for each in STATE.answers:
-                if since <= each["at"] < until:
+                counted = kind.endswith("costs.result") or ("embedding" in each["model"]) == ("embedding" in kind)
+                if since <= each["at"] < until and counted:
                     found.setdefault(int(each["at"]) // width * width, {}).setdefault(each["model"], []).append(each)
         data = []
         for start, models in sorted(found.items()):

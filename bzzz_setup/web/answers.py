@@ -198,6 +198,18 @@ class Budget(Answer):
     held_nano: int
 
 
+class Advice(Answer):
+    """What a task's calls to a model have cost, and the same tokens would cost on another."""
+
+    task: str
+    model: str
+    calls: int
+    cost_nano: int
+    other: str
+    other_nano: int
+    saved_nano: int
+
+
 class Cost(Answer):
     gateway: str
     time_zone: str
@@ -212,6 +224,7 @@ class Cost(Answer):
     caching: dict[str, Any]
     month: dict[str, Any] = Field(description="spent_nano so far, and expected_nano at its end at the pace of the last seven days.")
     budgets: list[Budget]
+    recommendations: list[Advice]
 
 
 class Seen(Answer):

@@ -83,7 +83,7 @@ def _outside(folder: Path, kind: str, directory: Directory) -> str:
     return f"{authority.address} answers."
 
 
-class _Here(Way):  # type: ignore[misc]
+class Here(Way):  # type: ignore[misc]
     """This host's way: by the declared proxies and authorities, else by those of its environment."""
 
     def __init__(self, by: downloads.Way) -> None:
@@ -106,16 +106,16 @@ class _Here(Way):  # type: ignore[misc]
 
 def _openai(folder: Path) -> str:
     declaration = Declaration.read(folder)
-    options, secrets = _options(declaration, "openai", "gateway")
+    options, secrets = options_of(declaration, "openai", "gateway")
     about, gateway = options["openai"], options["gateway"]
     key = str(secrets.get("openai_api_key") or "").strip()
     if not key:
         raise Refusal("there is no key", "Fill in openai_api_key first; it is kept in the vault file.", option="openai_api_key")
-    _well_formed("openai_base_url", about["base_url"])
+    well_formed("openai_base_url", about["base_url"])
     models = _models(gateway, OPENAI) + ([] if _named(gateway, gateway["default_model"]) else [gateway["default_model"]])
     projects = [each for each in dict.fromkeys([about["project"], *about["projects"].values()]) if each]
     status, seen, remedy = model_server.look(
-        _Here(downloading.declared(declaration)),
+        Here(downloading.declared(declaration)),
         about["base_url"],
         key=key,
         organization=about["organization"] or "",
@@ -129,14 +129,14 @@ def _openai(folder: Path) -> str:
 
 def _endpoints(folder: Path) -> str:
     declaration = Declaration.read(folder)
-    options, secrets = _options(declaration, "gateway")
+    options, secrets = options_of(declaration, "gateway")
     gateway = options["gateway"]
     if not gateway["endpoints"]:
         raise Refusal("no endpoint is declared", "Fill in gateway_endpoints first.", option="gateway_endpoints")
     keys = dict(pair.strip().split("=", 1) for pair in str(secrets.get("gateway_endpoint_keys") or "").split(",") if "=" in pair)
-    way, found = _Here(downloading.declared(declaration)), []
+    way, found = Here(downloading.declared(declaration)), []
     for each in gateway["endpoints"]:
-        _well_formed("gateway_endpoints", each["url"])
+        well_formed("gateway_endpoints", each["url"])
         host = urlsplit(each["url"]).hostname or ""
         address = address_of(host)
         if host == "localhost" or (address and address.is_loopback):
@@ -180,11 +180,11 @@ def _models(gateway: Mapping[str, Any], endpoint: str) -> list[str]:
     return list(dict.fromkeys(each["model"] or each["name"] for each in gateway["models"] if each["endpoint"] == endpoint))
 
 
-def _well_formed(option: str, url: str) -> None:
+def well_formed(option: str, url: str) -> None:
     _refuse(errors(rules.address(option, url, "")))
 
 
-def _options(declaration: Declaration, *roles: str) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+def options_of(declaration: Declaration, *roles: str) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Options of these roles for the whole cluster, and the values of those that are secret. Raises Refusal."""
     specs = {role: load_specs()[role] for role in roles}
     known = {name for spec in specs.values() for name in spec["options"]}

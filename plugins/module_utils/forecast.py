@@ -45,6 +45,17 @@ def price(options: Mapping[str, Any], entry: Mapping[str, Any], prices: Mapping[
     return prices.get(entry.get("model") or entry["name"])
 
 
+def prices(options: Mapping[str, Any]) -> dict[str, Price]:
+    """Of each model that calls can name: the dearest of its entries, in each kind of token. Without those whose price nobody knows."""
+    found: dict[str, Price] = {}
+    for name, entries in _entries(options).items():
+        known = [price(options, entry, listed()) for entry in entries]
+        if all(known):
+            fresh, of_cache, out = (max(kind) for kind in zip(*(each for each in known if each)))
+            found[name] = fresh, of_cache, out
+    return found
+
+
 def forecast(options: Mapping[str, Any], prices: Optional[Mapping[str, Price]] = None) -> dict[str, Any]:
     """Of a cluster with these options (role -> option -> value).
 

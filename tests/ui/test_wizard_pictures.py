@@ -106,7 +106,8 @@ def test_what_was_seen_can_be_looked_at_and_chosen(browser: Any, tmp_path: Path)
         clean()
 
         # What a ledger answers; asking it on its node is of other tests.
-        spent = answer(spending.made(tmp_path), {"kind": "report", "by": ["model"], "per": "day", "since": "2026-11-01"})
+        question = {"kind": "report", "by": ["model"], "per": "day", "since": "2026-11-01", "prices": {"phi4": ["0", "0", "0"]}}
+        spent = answer(spending.made(tmp_path), question)
         page.route(re.compile("/api/v1/cost"), lambda route: route.fulfill(json={**spent, "by": "model", "per": "day"}))
         page.get_by_role("link", name="Cost").click()
         screen.heading("Cost")

@@ -5,15 +5,19 @@
 from __future__ import annotations
 
 import csv
+import http.server
 import io
 import json
 import math
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from ansible_collections.bzzz.cluster.plugins.module_utils import forecast
@@ -194,7 +198,7 @@ def test_the_ledger_answers_for_days_of_its_zone(ledger: Ledger, monkeypatch: py
     assert CliRunner().invoke(cli.app, ["cost", "report", "--by", "colour"]).exit_code == 2
     assert CliRunner().invoke(cli.app, ["cost", "report", "--since", "yesterday"]).exit_code == 2
     assert CliRunner().invoke(cli.app, ["cost", "report", "--since", "2026-11-02", "--until", "2026-11-01"]).exit_code == 2
-    assert asked == [{"kind": "report", "by": ["user", "task"], "per": "day"}]
+    assert [(each["kind"], each["by"], each["per"]) for each in asked] == [("report", ["user", "task"], "day")]
 
 
 @pytest.mark.requirement("4.2.4", part="export as CSV and FOCUS records, by the command line")
@@ -228,3 +232,151 @@ def test_the_program_on_the_node_answers_in_json(ledger: Ledger, tmp_path: Path)
     assert json.loads(done.stdout)["nano"] == 7_000_000
     done = subprocess.run(run, input="{}", capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 1 and "Remedy: see that the gateway runs" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+# --- what OpenAI has billed ---
+
+
+class Billing:
+    """OpenAI's costs and usage as its reference has them, in pages; ``mode``: the status that everything is refused with."""
+
+    def __init__(self) -> None:
+        self.costs: list[tuple[datetime, float]] = []
+        self.usage: list[tuple[datetime, str, int, int]] = []
+        self.refuse, self.asked = 0, list[tuple[str, dict[str, list[str]], str]]()
+        billing = self
+
+        class Answers(http.server.BaseHTTPRequestHandler):
+            def log_message(self, *_: Any) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                url = urlsplit(self.path)
+                query = parse_qs(url.query)
+                billing.asked.append((url.path, query, self.headers["Authorization"]))
+                body = json.dumps(billing.page(url.path.removeprefix("/v1/organization/"), query)).encode()
+                self.send_response(billing.refuse or 200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
+
+    def page(self, path: str, query: dict[str, list[str]]) -> dict[str, Any]:
+        """A bucket a page."""
+        if self.refuse:
+            return {"error": {"code": "refused"}}
+        since, until = (datetime.fromtimestamp(int(query[name][0]), UTC) for name in ("start_time", "end_time"))
+        results: list[tuple[datetime, dict[str, Any]]] = []
+        if path == "costs":
+            results = [(at, {"amount": {"value": value, "currency": "usd"}, "project_id": None}) for at, value in self.costs]
+        elif path == "usage/completions":
+            results = [(at, {"model": name, "input_tokens": spent, "output_tokens": out}) for at, name, spent, out in self.usage]
+        results = [each for each in results if since <= each[0] < until]
+        place = int(query.get("page", ["0"])[0])
+        data = [{"object": "bucket", "start_time": int(at.timestamp()), "results": [one]} for at, one in results[place : place + 1]]
+        more = place + 1 < len(results)
+        return {"object": "page", "data": data, "has_more": more, "next_page": str(place + 1) if more else None}
+
+
+@pytest.fixture
+def billing() -> Iterator[Billing]:
+    found = Billing()
+    yield found
+    found.server.shutdown()
+    found.server.server_close()
+
+
+def declared(folder: Path, billing: Billing, secrets: dict[str, str], **more: Any) -> Path:
+    hosts = {"bzzz": {"children": {"coordinators": {"hosts": {"n1": {"ansible_host": "10.0.0.11"}}}}}}
+    given = {**ON, "declaration_cluster_name": "trial", "openai_base_url": billing.url, **more}
+    del given["openai_api_key"]
+    Declaration(folder, hosts, given, "", {"openai_api_key": KEY, **secrets}).create()
+    return folder
+
+
+def reconciled(folder: Path, *arguments: str) -> tuple[int, Any]:
+    done = CliRunner().invoke(cli.app, ["--json", "cost", "reconcile", "-i", str(folder), "--since", "2026-11-01", *arguments])
+    return done.exit_code, json.loads(done.output)
+
+
+@pytest.mark.requirement("4.2.4", part="reconciled with OpenAI's costs, differences told, by the command line; OpenAI a stand-in")
+def test_the_ledger_is_held_against_the_bill(ledger: Ledger, billing: Billing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(cost, "_asked", lambda _inventory, question, _passwords: json.loads(json.dumps(answer(ledger, question))))
+    admin = "sk-admin-c4nary"
+    folder = declared(tmp_path / "inventory", billing, {"openai_admin_key": admin}, openai_project="proj_1")
+    first, second = (datetime(2026, 11, day, tzinfo=UTC) for day in (1, 2))
+    with ledger.transaction() as connection:
+        connection.exec_driver_sql("update calls set openai_project = 'proj_1' where id != 'd'")
+        connection.exec_driver_sql("update calls set provider = 'openai', deployment = 'openai/gpt-4o' where id = 'd'")
+    # The call of that night in Berlin is of October in UTC; 0.004 were spent on the second, and up to 0.008 more by one that broke.
+    billing.costs = [(second, 0.011)]
+    code, found = reconciled(folder, "--until", "2026-11-04", "--tolerance", "0")
+    assert code == 0 and [tuple(day.values()) for day in found["days"]] == [
+        ("2026-11-02", 4_000_000, 11_000_000, 7_000_000, 8_000_000, True)
+    ]
+    (_, query, authorization) = billing.asked[0]
+    assert query["project_ids"] == ["proj_1"] and query["start_time"] == [str(int(first.timestamp()))] and admin in authorization
+
+    billing.costs.append((datetime(2026, 11, 3, tzinfo=UTC), 2.5))
+    code, found = reconciled(folder, "--until", "2026-11-04")
+    assert code == 1 and [day["explained"] for day in found["days"]] == [True, False] and len(billing.asked) == 3, "two pages"
+    shown = CliRunner().invoke(cli.app, ["cost", "reconcile", "-i", str(folder), "--since", "2026-11-01", "--until", "2026-11-04"])
+    assert shown.exit_code == 1 and "billed more than the gateway has counted. Remedy:" in shown.output and "2.50" in shown.output
+    assert admin not in shown.output
+
+    # The settled call had 100 tokens in, 40 of them cached, and 10 out; what is beyond them was the broken one's: 2000 in and 200 out.
+    billing.costs, billing.usage = [(second, 0.011)], [(second, "gpt-4o-2024-08-06", 2100, 210)]
+    code, found = reconciled(folder, "--until", "2026-11-04", "--settle")
+    assert found["settled"] == 1 and found["days"][0]["unknown_nano"] == 0 and found["days"][0]["explained"]
+    row = next(row for row in ledger.rows() if row["id"] == "d")
+    assert (row["state"], row["status"], row["tokens_in"], row["cost_nano"]) == ("spent", "reconciled", 2000, 2000 * 2500 + 200 * 10_000)
+    assert ledger.check() == [] and not any(held for _limit, _spent, held in ledger.budgeted())
+    assert reconciled(folder, "--until", "2026-11-04", "--settle")[1]["settled"] == 0
+
+
+@pytest.mark.requirement("4.2.4", part="what keeps from asking OpenAI is told apart")
+def test_why_openai_does_not_tell_is_told(ledger: Ledger, billing: Billing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "_asked", lambda *_: pytest.fail("the ledger is not asked then"))
+    without = declared(tmp_path / "without", billing, {})
+    code, found = reconciled(without)
+    assert (code, found["problems"][0]["option"]) == (2, "openai_admin_key") and billing.asked == []
+    folder = declared(tmp_path / "inventory", billing, {"openai_admin_key": "sk-admin-c4nary"})
+    for status, option, words in (
+        (401, "openai_admin_key", "take the key"),
+        (403, "openai_admin_key", "may not read"),
+        (500, "openai_base_url", "trouble"),
+    ):
+        billing.refuse = status
+        code, found = reconciled(folder)
+        assert code == 3 and found["problems"][0]["option"] == option and words in found["problems"][0]["message"]
+        assert "sk-admin" not in json.dumps(found)
+    billing.refuse = 200
+    code, found = reconciled(folder)
+    assert code == 3 and "as OpenAI does" in found["problems"][0]["message"]
+    code, found = reconciled(folder, "--until", "2999-01-01")
+    assert code == 2 and "is not over" in found["problems"][0]["message"] and found["problems"][0]["option"] == "until"
+
+
+@given(st.datetimes(datetime(2026, 1, 1), datetime(2030, 1, 1)))
+def test_days_that_are_compared_are_over(now: datetime) -> None:
+    first, end = cost._days(None, None, now.replace(tzinfo=UTC))
+    assert first.day == 1 and first < end <= now.replace(tzinfo=UTC) and (end - first).days <= 31
+
+
+@pytest.mark.requirement("4.3.4", part="other models, at the terminal, by declared prices")
+def test_a_report_tells_what_other_models_would_cost(
+    ledger: Ledger, billing: Billing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(cost, "_asked", lambda _inventory, question, _passwords: json.loads(json.dumps(answer(ledger, question))))
+    folder = declared(tmp_path / "inventory", billing, {})
+    with ledger.transaction() as connection:
+        connection.exec_driver_sql("update calls set cost_nano = 1000000000 where id = 'b'")
+    shown = CliRunner().invoke(cli.app, ["cost", "report", "-i", str(folder)]).output
+    # "mixed" is no cheaper for what goes to its paid entry: 60 + 40 in at 1 USD, 10 out at 2 USD a million.
+    assert "coding on good has cost 1.00 USD; the same tokens on mixed cost 0.000120 USD." in " ".join(shown.split()), shown
+    assert "odd" not in shown and shown.count("the same tokens") == 1

@@ -97,6 +97,7 @@ def test_no_secret_is_in_it_and_each_is_named(folder: Path) -> None:
             "auth_oidc_client_secret": "not set",
             "downloads_proxy_credentials": "not set",
             "gateway_endpoint_keys": "not set",
+            "openai_admin_key": "not set",
             "openai_api_key": "not set",
             "service_token": "set",
             "ssh_key_passphrase": "set",

@@ -243,6 +243,7 @@ export interface Spend {
   caching: { tokens_in: number; tokens_cached: number };
   month: { spent_nano: number; expected_nano: number };
   budgets: { scope: string; period: string; limit_nano: number; spent_nano: number; held_nano: number }[];
+  recommendations: { task: string; model: string; cost_nano: number; other: string; other_nano: number }[];
 }
 
 /** An answer that is none of success: problem details, RFC 9457. */

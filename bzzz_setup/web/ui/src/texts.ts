@@ -24,6 +24,9 @@ export const t = {
   month: "This month so far",
   monthEnd: (amount: string) => `${amount} at its end, at the pace of the last seven days`,
   fromCaches: "From providers' caches",
+  cheaper: "What would cost less",
+  wouldCost: (task: string, model: string, cost: string, other: string, less: string) =>
+    `${task ? `${task} on ${model}` : model} has cost ${cost}; the same tokens on ${other} cost ${less}.`,
   ofTokens: (count: number) => `of ${count.toLocaleString()} tokens in`,
   nothingSpent: "No call has come through the gateway in this time.",
   ledgerOf: (gateway: string, zone: string) => `Ledger of ${gateway}; days of ${zone}.`,
