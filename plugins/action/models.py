@@ -14,7 +14,7 @@ from ansible_collections.bzzz.cluster.plugins.module_utils.models import holding
 from ansible_collections.bzzz.cluster.plugins.module_utils.models.placement import MIB
 from ansible_collections.bzzz.cluster.plugins.plugin_utils.question import ask
 
-STAGES = ["held", "assign", "pull", "serve", "copy", "stop"]
+STAGES = ["held", "describe", "assign", "pull", "serve", "copy", "stop"]
 # Before what tells how far a pull is; the front knows it by this.
 PROGRESS = "bzzz-progress:"
 ASK_SECONDS = 8
@@ -43,6 +43,7 @@ class ActionModule(ActionBase):
         result.update(changed=False, changes=[], diff=[])
         stage = {
             "held": self._held,
+            "describe": self._describe,
             "assign": self._assign,
             "pull": self._pull,
             "serve": self._serve,
@@ -113,12 +114,29 @@ class ActionModule(ActionBase):
     def _models(self) -> dict[str, holding.Held]:
         return {node: told["models"] for node, told in self._everybody().items()}
 
+    def _described(self, there: set[str]) -> dict[str, dict[str, Any]]:
+        """What registries tell of wanted models that no node holds, by full name; this node asks them. Nothing is asked in vain."""
+        untold = [one for one in wanted.wanted(self._declared) if not (one["nodes"] or one["geometry"])]
+        lacking = [{"name": one["name"], "insecure": one["insecure"]} for one in untold if wanted.full(one["name"]) not in there]
+        if not lacking:
+            return {}
+        answer = self._ask("describe", models=lacking, modules=["gguf"])
+        return {wanted.full(one["name"]): answer["models"][one["name"]] for one in lacking}
+
+    def _describe(self) -> dict[str, Any]:
+        """By the facts: before a step has run, no Ollama was asked for all that it holds."""
+        facts = (self._facts(node) for node in self._variables["ansible_play_hosts"])
+        ollamas = [(seen.get("bzzz_system") or {}).get("ollama") or {} for seen in facts]
+        there = {wanted.full(one["name"]) for ollama in ollamas for one in ollama.get("models") or [] if one.get("name")}
+        return {"ansible_facts": {"bzzz_models_described": self._described(there)}}
+
     # --- what there is to be
 
     def _assign(self) -> dict[str, Any]:
         told = self._everybody()
         facts = {node: self._facts(node) for node in self._variables["ansible_play_hosts"] if node in self._declared}
-        shown = {name: one for held in told.values() for name, one in held["shown"].items()}
+        shown = self._described({name for held in told.values() for name in held["models"]}) if told else {}
+        shown.update({name: one for held in told.values() for name, one in held["shown"].items()})
         found = holding.assigned(self._declared, facts, self._models(), shown)
         checks = [_check(self._node, one["model"], "warn", one["why"], one["remedy"]) for one in found["unplaced"]]
         return {"checks": checks, "ansible_facts": {"bzzz_models_assigned": found}, "msg": probe.summary("models", checks)}

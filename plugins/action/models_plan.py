@@ -27,7 +27,8 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail("There is no declaration. Remedy: use role bzzz.cluster.declaration before.")
         declared, cluster = own["bzzz_declared"], own["bzzz_cluster"]
         facts = {name: variables["hostvars"].raw_get(name).get("ansible_facts", {}) for name in cluster["settled"]}
-        shown = {wanted.full(str(one["item"])): one["json"] for one in args["shown"]}
+        shown = dict(own.get("bzzz_models_described") or {})
+        shown.update({wanted.full(str(one["item"])): one["json"] for one in args["shown"]})
         told = wanted.told(wanted.outlook(declared, facts, shown), declared, facts)
         checks = [_check(one, "pass", one["why"], "") for one in told["placed"]]
         checks += [_check(one, "fail", one["why"], one["remedy"]) for one in told["refused"]]

@@ -115,7 +115,8 @@ class Answers(http.server.BaseHTTPRequestHandler):
         start, end = (self.headers.get("Range") or "bytes=0-")[6:].split("-")
         start, end = int(start), int(end or len(content) - 1)
         if self.command == "GET":
-            with open("/srv/registry/asked", "a") as asked:
+            # The header of the file alone is read by who plans.
+            with open("/srv/registry/" + ("described" if end == 4194303 < len(content) - 1 else "asked"), "a") as asked:
                 print(what, start, self.client_address[0], file=asked)
         self.answer(206 if self.headers.get("Range") else 200, content[start:end + 1], 0.2 if model == "slow" else 0)
     do_HEAD = do_GET

@@ -15,6 +15,7 @@ import random
 import re
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,12 @@ FIRST, SECOND = "bzzz-node1", "bzzz-node2"
 STORE = "/var/lib/bzzz-ollama/models"
 GEOMETRY = {"layers": 1, "embedding": 64, "heads": 4, "heads_kv": 4}
 HUGE = 1 << 50
-MODELS = {name: ollama_store.model(random.Random(name).randbytes(size << 20), name) for name, size in (("tiny", 6), ("slow", 4))}
+MODELS = {"slow": ollama_store.model(random.Random("slow").randbytes(4 << 20), "slow")}
+with tempfile.TemporaryDirectory() as _folder:
+    ollama.model(Path(_folder))
+    _file = Path(_folder, "tiny.gguf").read_bytes()
+# A real header, and more weights than it tells of.
+MODELS["tiny"] = ollama_store.model(_file + random.Random("tiny").randbytes((6 << 20) - len(_file)), "tiny")
 # Whose manifest alone is ever asked for.
 MODELS["huge"] = ollama_store.model(b"", "huge", HUGE)
 
@@ -72,7 +78,9 @@ def registry(lab: Lab, node: str, models: dict[str, ollama_store.Model]) -> None
             lab.exec(node, ["sh", "-c", f"base64 -d > /srv/registry/{digest}"], stdin=base64.b64encode(content).decode())
     listed = {f"tests/{name}:latest": base64.b64encode(model.manifest).decode() for name, model in models.items()}
     lab.exec(node, ["tee", "/srv/registry/models.json"], stdin=json.dumps(listed))
-    lab.exec(node, ["sh", "-c", "systemctl stop registry; rm -f /srv/registry/asked /srv/registry/fast"], check=False)
+    lab.exec(
+        node, ["sh", "-c", "systemctl stop registry; rm -f /srv/registry/asked /srv/registry/described /srv/registry/fast"], check=False
+    )
     lab.exec(node, ["systemd-run", "--unit=registry", "python3", "-c", ollama_store.REGISTRY])
 
 
@@ -138,13 +146,21 @@ def pulled_and_copied(bzzz: Tools) -> None:
 
 
 @pytest.mark.requirement("3.6.3", "3.6.1", "3.6.5", "3.4.3", part="with a stand-in for Ollama")
+@pytest.mark.requirement("3.6.2", part="planned by what the registry tells, on nodes")
 def test_pulled_once_and_copied(bzzz: Tools, tmp_path: Path) -> None:
-    tiny = wanted(bzzz, "tiny", replicas=2, size_mib=7, geometry=GEOMETRY, overhead_mib=0, update="schedule")
-    folder = declared(bzzz, tmp_path / "tiny", [tiny])
+    # Nothing is declared of what it is made of: the registry tells.
+    folder = declared(bzzz, tmp_path / "tiny", [wanted(bzzz, "tiny", replicas=2, update="schedule")])
+    outlook = bzzz.document("models", "plan", folder=folder)
+    assert outlook["unknown"] == [] and [placed["model"] for placed in outlook["placed"]] == [named(bzzz, "tiny")] * 2
+    # 256 tokens of 4096 and of one layer: keys and values of 256 numbers of two bytes each; its files are 6 MiB and a few hundred bytes.
+    assert {node["memory"]["cache_bytes"] for node in outlook["nodes"].values()} == {4096 * 2 * 256 * 2}
+    assert 6 << 20 <= outlook["placed"][0]["disk_bytes"] < (6 << 20) + 1000
     planned = [one["what"] for one in bzzz.document("plan", "--only", "4", folder=folder)["changes"] if one["kind"] == "model"]
     assert sorted(what[: len("would be copied from bzzz")] for what in planned) == ["would be copied from bzzz", "would be pulled, 6.0 MiB"]
     bzzz.setup("apply", "--only", "4", folder=folder)
     pulled_and_copied(bzzz)
+    described = bzzz.lab.exec(FIRST, ["cat", "/srv/registry/described"]).stdout.splitlines()
+    assert len(described) == 3, "one node asks once in each run that has to know: plan of models, plan, apply"
     again = bzzz.document("models", "pull", folder=folder)
     assert again["models"] == [] and {check["status"] for check in again["checks"]} == {"pass"}, again["checks"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import gguf as reference
 import numpy as np
 import pytest
-from ansible_collections.bzzz.cluster.plugins.module_utils.models.gguf import (
+from ansible_collections.bzzz.cluster.plugins.module_utils.node.gguf import (
     TENSOR_TYPES,
     Geometry,
     GgufError,

@@ -20,6 +20,7 @@ from declarations import about, cluster_of, declared_of, judge
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from test_gguf import written
 from test_models_plan import QWEN, facts
 
 from bzzz_setup.events import Event, Message
@@ -200,6 +201,77 @@ def test_what_a_pull_would_take(registry: str, tmp_path: Path, monkeypatch: pyte
     assert models.room({"store": str(tmp_path), "models": [one]})["models"][one["name"]]["lacking_bytes"] == 1 << 20
     secure = models.room({"store": None, "models": [{"name": f"{registry}/one/model"}]})["models"]
     assert "does not answer" in secure[f"{registry}/one/model"]["error"], "HTTP only where that is asked for"
+
+
+class Files(http.server.ThreadingHTTPServer):
+    """A registry of models by name, each of some bytes, handed out in ranges; ``asked`` are the files' paths and their ranges."""
+
+    def __init__(self, files: dict[str, bytes], ranges: bool = True) -> None:
+        self.asked: list[tuple[str, str | None]] = []
+        registry = self
+        blobs = {f"sha256:{hashlib.sha256(content).hexdigest()}": content for content in files.values()}
+
+        class Answers(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                _, _v2, _space, model, kind, what = self.path.split("/")
+                if kind == "manifests":
+                    digest = f"sha256:{hashlib.sha256(files[model]).hexdigest()}"
+                    weights = {"mediaType": models.WEIGHTS_TYPE, "digest": digest, "size": len(files[model])}
+                    if model == "other":
+                        weights["mediaType"] = "application/vnd.ollama.image.tensor"
+                    manifest = {"config": {"digest": f"sha256:{A}", "size": 10}, "layers": [weights]}
+                    return self.answer(200, json.dumps(manifest).encode())
+                registry.asked.append((self.path, self.headers["Range"]))
+                start, end = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+                return self.answer(206, blobs[what][start : end + 1]) if ranges else self.answer(200, blobs[what])
+
+            def answer(self, status: int, body: bytes) -> None:
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", 0), Answers)
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    def name(self, model: str) -> str:
+        return f"127.0.0.1:{self.server_port}/team/{model}"
+
+
+@pytest.mark.requirement("3.6.2", part="geometry, from a registry")
+def test_a_registry_tells_what_a_model_is_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(models, "HEADER_BYTES", 8192)
+    file = written(tmp_path / "tiny.gguf", kv=[2, 0, 4]).read_bytes() + bytes(1 << 20)
+    for ranges in (True, False):
+        with Files({"tiny": file, "broken": b"PK" + bytes(100), "other": b"x"}, ranges) as registry:
+            wishes = [{"name": registry.name(model), "insecure": True} for model in ("tiny", "broken", "other")]
+            tiny, broken, other = models.describe({"models": wishes})["models"].values()
+            registry.shutdown()
+        assert "no GGUF file" in broken["error"] and "no GGUF file" in other["error"]
+        if not ranges:
+            assert "serves no parts of files" in tiny["error"]
+            continue
+        assert max(int(str(span).rpartition("-")[2]) for _path, span in registry.asked) < len(file) - (1 << 19), "the weights are not read"
+        assert tiny["size"] == len(file) + 10 and tiny["model_info"]["llama.vocab_size"] == 5000 and "tokenizer" not in json.dumps(tiny)
+        declared, _ = declared_of(cluster_of(1), {"models_wanted": [{"name": registry.name("tiny"), "context": 1024, "gpu": "never"}]})
+        found = wanted.outlook(declared, {"n1": facts()}, {wanted.full(registry.name("tiny")): json.loads(json.dumps(tiny))})
+        # Keys and values of two bytes: 6 heads of 16 numbers in three layers.
+        assert found.unknown == () and found.models[0].cache_bytes == 1024 * 6 * 16 * 2 * 2 and found.plan.placed[0].node == "n1"
+
+
+@pytest.mark.requirement("3.6.1", part="placed by what a registry tells")
+def test_what_nobody_holds_is_placed_by_what_its_registry_tells(tmp_path: Path) -> None:
+    info = {"general.architecture": "llama", "llama.block_count": 2, "llama.embedding_length": 64, "llama.attention.head_count": 4}
+    declared, _ = declared_of(cluster_of(3), {"models_wanted": [{"name": "new", "gpu": "never"}]})
+    seen = {f"n{at}": facts() for at in (1, 2, 3)}
+    nothing: dict[str, Any] = {"n1": {}, "n2": {}, "n3": {}}
+    placed = holding.assigned(declared, seen, nothing, {"new:latest": {"size": 9 << 20, "model_info": info}})
+    assert len(get(placed)) == 1 and placed["unplaced"] == []
+    (unplaced,) = holding.assigned(declared, seen, nothing, {"new:latest": {"error": "it answers 404"}})["unplaced"]
+    assert "it answers 404" in unplaced["why"]
 
 
 @pytest.mark.requirement("3.6.3", "3.6.5", part="what is fetched")

@@ -98,10 +98,12 @@ def test_what_fits_nowhere_is_said_with_figures() -> None:
 
 @pytest.mark.requirement("3.6.2", part="plan")
 def test_a_model_of_which_too_little_is_known() -> None:
-    (found,) = about(judge_on({"n1": facts(9000)}, {"models_wanted": [{"name": "qwen3:8b"}]}, ONE), "models_wanted")
-    assert found["severity"] == "warning" and "size_mib and geometry" in found["message"] and "docs/models.md" in found["remedy"]
-    held = {"models": [{"name": "qwen3:8b", "digest": "a" * 64, "size_mib": 5000}]}
     given = {"models_wanted": [{"name": "qwen3:8b"}]}
+    assert about(judge_on({"n1": facts(9000)}, given, ONE), "models_wanted") == [], "the plan asks the registry"
+    declared, _ = declared_of(ONE, given)
+    (unknown,) = wanted.outlook(declared, {"n1": facts(9000)}, {"qwen3:8b": {"error": "registry.example.com does not answer"}}).unknown
+    assert "size_mib and geometry" in unknown[1] and "registry.example.com does not answer" in unknown[1] and "docs/models.md" in unknown[2]
+    held = {"models": [{"name": "qwen3:8b", "digest": "a" * 64, "size_mib": 5000}]}
     seen = {"n1": facts(9000, ollama=held)}
     assert about(judge_on(seen, given, ONE), "models_wanted") == [], "the plan asks the Ollama"
     assert "tells its geometry" in planned(given, seen)["unknown"][0]["why"], "which did not answer"

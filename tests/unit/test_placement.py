@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.bzzz.cluster.plugins.module_utils.models.gguf import Geometry
 from ansible_collections.bzzz.cluster.plugins.module_utils.models.placement import (
     MIB,
     Gpu,
@@ -24,6 +23,7 @@ from ansible_collections.bzzz.cluster.plugins.module_utils.models.placement impo
     plan,
 )
 from ansible_collections.bzzz.cluster.plugins.module_utils.node import gpu_nvidia
+from ansible_collections.bzzz.cluster.plugins.module_utils.node.gguf import Geometry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

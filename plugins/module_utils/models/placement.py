@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from .gguf import Geometry
+    from ..node.gguf import Geometry
 
 MIB = 1 << 20
 BATCH = 512  # tokens that are computed at once: Ollama's and llama.cpp's default

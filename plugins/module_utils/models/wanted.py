@@ -7,9 +7,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ..node.gguf import Geometry, GgufError, from_ollama
 from ..node.models import short
 from ..rules.resources import mount_of
-from .gguf import Geometry, GgufError, from_ollama
 from .placement import CACHE_TYPES, MIB, Model, Node, Plan, model_of, node_of, plan
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def disk(roles: Declared, seen: Mapping[str, Any]) -> tuple[str, int]:
 def outlook(declared: Mapping[str, Declared], facts: Mapping[str, Mapping[str, Any]], shown: Mapping[str, Any] | None = None) -> Outlook:
     """The plan for the nodes whose facts are known. The declaration has passed `rules.models.literal`.
 
-    `shown`: by full name, what Ollama's /api/show tells of a model that it holds.
+    `shown`: by full name, what Ollama's /api/show tells of a model that it holds, or a registry of one that nobody does: that with its
+    `size` in bytes, or with an `error`.
     """
     held: dict[str, dict[str, Any]] = {}
     nodes: list[Node] = []
@@ -90,12 +91,15 @@ def _geometry(one: Mapping[str, Any], held: Mapping[str, Any], show: Any) -> Geo
     """What is told comes first, then what an Ollama knows."""
     size: int | None = one["size_mib"] or held.get("size_mib")
     told, digest = one["geometry"], one["digest"] and one["digest"].removeprefix("sha256:").lower()
+    if not told and not held and isinstance(show, dict) and "size" in show:
+        return replace(from_ollama(show, show), digest=digest)
     if size and not told and isinstance(show, dict):
         # The facts have whole MiB, rounded down.
         return replace(from_ollama(show, {"size": (size if one["size_mib"] else size + 1) * MIB}), digest=digest)
     lacks = [option for option, there in (("size_mib", size), ("geometry", told)) if not there]
     if not size or not told:
-        raise GgufError(f"Nothing tells its {' and '.join(lacks)}, so it is not planned.")
+        why = f" Its registry: {show['error']}." if isinstance(show, dict) and show.get("error") else ""
+        raise GgufError(f"Nothing tells its {' and '.join(lacks)}, so it is not planned.{why}")
     head = told["head_length"] or max(told["embedding"] // told["heads"], 1)
     return Geometry(
         architecture="",

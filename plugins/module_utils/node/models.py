@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -29,6 +30,9 @@ from typing import Any, Callable, Optional
 REGISTRY, NAMESPACE, TAG = "registry.ollama.ai", "library", "latest"
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 MANIFEST_BYTES = 4 << 20
+WEIGHTS_TYPE = "application/vnd.ollama.image.model"
+# Of a header that is read: so many at a time, and for so long. Vocabularies make it some 10 MiB.
+HEADER_BYTES, DESCRIBED_SECONDS = 4 << 20, 120.0
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 # What is known of the running pulls, and who follows them; root's own.
 STATE, LOCK, ASKED = "/run/bzzz-models.json", "/run/bzzz-models.lock", "/run/bzzz-models.asked"
@@ -111,6 +115,58 @@ def offered(name: str, insecure: bool = False, timeout: float = 20) -> bytes:
         raise Refused(f"{host} answers {error.code} {error.reason} for {namespace}/{model}:{tag}") from error
     except (OSError, HTTPException, ValueError) as error:
         raise Refused(f"{url} does not answer: {getattr(error, 'reason', error)}") from error
+
+
+def described(name: str, insecure: bool = False, timeout: float = 20) -> dict[str, Any]:
+    """What its memory is reckoned from, as the header of its GGUF file at the registry tells: ``{size, model_info}``, as /api/show has it.
+
+    size: bytes of everything that its manifest names. Raises Refused.
+    """
+    # The node's own copy of this file has no siblings, and few questions want this one: it comes where the payload names it.
+    gguf: Any = importlib.import_module(f"{__package__}.gguf")
+    manifest = offered(name, insecure, timeout)
+    size = sum(blobs(manifest).values())
+    weights = [str(part["digest"]) for part in json.loads(manifest)["layers"] if part.get("mediaType") == WEIGHTS_TYPE]
+    if not weights:
+        raise Refused("it has no GGUF file")
+    host, namespace, model, _tag = split(name)
+    url = f"{'http' if insecure else 'https'}://{host}/v2/{namespace}/{model}/blobs/{weights[0].replace('sha256-', 'sha256:')}"
+    until = time.monotonic() + DESCRIBED_SECONDS
+
+    def part(offset: int, length: int) -> bytes:
+        if time.monotonic() > until:
+            raise Refused(f"{host} takes more than {DESCRIBED_SECONDS:g} s for the header of its file")
+        asked = urllib.request.Request(url, headers={"Range": f"bytes={offset}-{offset + length - 1}"})
+        with urllib.request.build_opener().open(asked, timeout=timeout) as answer:
+            if answer.status != 206 and offset:
+                raise Refused(f"{host} serves no parts of files")
+            return bytes(answer.read(length))
+
+    try:
+        metadata: dict[str, Any] = gguf.read_ranges(part, HEADER_BYTES).metadata
+    except gguf.GgufError as error:
+        raise Refused(f"the header of its file cannot be read: {error}") from error
+    except (OSError, HTTPException, ValueError) as error:
+        raise Refused(f"{host} does not hand out its file: {getattr(error, 'reason', error)}") from error
+    tokens, count = metadata.get("tokenizer.ggml.tokens"), f"{metadata.get('general.architecture')}.vocab_size"
+    told = {key: value for key, value in metadata.items() if not key.startswith("tokenizer.") and isinstance(value, (str, int, list))}
+    if tokens is not None:
+        told.setdefault(count, getattr(tokens, "length", None) or len(tokens))
+    return {"size": size, "model_info": told}
+
+
+def describe(payload: dict[str, Any]) -> dict[str, Any]:
+    """What registries tell of models before they are fetched.
+
+    ``{models: [{name, insecure}]}`` -> ``{models: {name: what described returns, or {error}}}``.
+    """
+    found: dict[str, Any] = {}
+    for one in payload["models"]:
+        try:
+            found[one["name"]] = described(one["name"], bool(one.get("insecure")))
+        except Refused as error:
+            found[one["name"]] = {"error": str(error)}
+    return {"models": found}
 
 
 # --- Ollama
@@ -522,10 +578,11 @@ class _Silent(Progress):
 
 
 def main(payload: dict[str, Any]) -> dict[str, Any]:
-    """``do`` names what is to be done: look, room, start, wait, remove, serve, stop. What is refused is told as ``{error}``."""
+    """``do`` names what is to be done: look, room, describe, start, wait, remove, serve, stop. What is refused is told as ``{error}``."""
     doing: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
         "look": look,
         "room": room,
+        "describe": describe,
         "start": start,
         "wait": wait,
         "remove": remove,

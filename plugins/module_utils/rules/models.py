@@ -89,9 +89,10 @@ def _places(one: Mapping[str, Any], nodes: list[str], must: bool) -> Iterator[Pr
 
 
 def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
-    """What fits nowhere, and what is not known, once all nodes have answered: on fewer of them, less would fit.
+    """What fits nowhere, once all nodes have answered: on fewer of them, less would fit.
 
-    Warnings: it may be pulled and loaded already, and take the very memory that is missing here.
+    Warnings: it may be pulled and loaded already, and take the very memory that is missing here. Of models of which the facts tell too
+    little, the plan and step 4 ask Ollamas and registries.
     """
     if not wishes.wanted(declared) or set(facts) != set(declared) or any(True for _each in literal(declared, cluster)):
         return
@@ -100,13 +101,3 @@ def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping
         where = f" on {refused.node}" if refused.node else ""
         message = f"{refused.model} (replica {refused.replica}) fits nowhere{where}: {refused.why}"
         yield problem(OPTION, message, refused.remedy, value=refused.model, severity="warning")
-    # One that names its nodes is pulled there, whatever is known of it.
-    named = {one["name"] for one in wishes.wanted(declared) if one["nodes"]}
-    for name, why, remedy in found.unknown:
-        if name not in named and not any(wishes.full(one["name"]) == wishes.full(name) for seen in facts.values() for one in _held(seen)):
-            yield problem(OPTION, f"{name}: {why}", remedy, value=name, severity="warning")
-
-
-def _held(seen: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Models of the node's Ollama. The plan asks it for what is missing; facts do not have it."""
-    return [one for one in ((seen.get("bzzz_system") or {}).get("ollama") or {}).get("models") or [] if one.get("name")]
