@@ -20,6 +20,17 @@ from ansible.module_utils.basic import AnsibleModule
 module = AnsibleModule({"result": {"type": "raw", "default": {}}, "secret": {"type": "str", "no_log": True}}, supports_check_mode=True)
 module.exit_json(**module.params["result"])
 """
+# The same without a process of its own, where nobody looks at how modules are run.
+AT_ONCE = """\
+from ansible.plugins.action import ActionBase
+class ActionModule(ActionBase):
+    _supports_check_mode = True
+    def run(self, tmp=None, task_vars=None):
+        args = self._task.args
+        if "secret" in args or self._connection.transport != "local":
+            return self._execute_module("bzzz.cluster.answer", args, task_vars=task_vars)
+        return {"changed": False, **super().run(tmp, task_vars), **args.get("result", {})}
+"""
 
 
 class Front:
@@ -34,6 +45,8 @@ class Front:
         (self.collection / "playbooks").mkdir(parents=True)
         (self.collection / "plugins/modules").mkdir(parents=True)
         (self.collection / "plugins/modules/answer.py").write_text(ANSWER)
+        (self.collection / "plugins/action").mkdir()
+        (self.collection / "plugins/action/answer.py").write_text(AT_ONCE)
         for number in range(1, 9):
             self.step(number, [{"bzzz.cluster.answer": {"result": {}}}])
         names = [f"bzzz.cluster.step_{number}_{slug}" for number, slug in enumerate(SLUGS, 1)]
