@@ -131,6 +131,7 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         self._open: dict[str, _Open] = {}
         self._known: dict[str, tuple[float, dict[str, Deployment]]] = {}
         self._swept = 0.0
+        self._last: dict[str, str] = {}
         self._places = Places(settings.shared, lambda about: LiteLLMDeployment(**about)) if settings.shared else None
 
     # --- before ---
@@ -235,6 +236,17 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         except Exception:
             log.exception("the ledger could not be written: no call is made that could not be counted")
             raise _error(503, "unavailable", "The gateway's ledger cannot be written. Try again soon.") from None
+
+    async def async_filter_deployments(
+        self, model: str, healthy_deployments: list[dict[str, Any]], messages: Any, request_kwargs: Any = None, parent_otel_span: Any = None
+    ) -> list[dict[str, Any]]:
+        """In turn, the one behind the one before among those that are well: LiteLLM itself only draws lots."""
+        if not self.settings.in_turn or len(healthy_deployments) < 2:
+            return healthy_deployments
+        there = {str((each.get("model_info") or {}).get("id")): each for each in healthy_deployments}
+        names, last = sorted(there), self._last.get(model, "")
+        chosen = self._last[model] = next((name for name in names if name > last), names[0])
+        return [there[chosen]]
 
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> dict[str, Any]:
         """Where the call goes is known now: tell OpenAI whom to bill, and by what id to find it."""

@@ -57,7 +57,7 @@ class Shared:
 class Settings:
     """``default_model``: of calls that name none. ``tasks``: the model of each task's name.
 
-    ``max_tokens``: what a call is given that states no most of its own.
+    ``max_tokens``: what a call is given that states no most of its own. ``in_turn``: whether a model's deployments have turns.
     """
 
     ledger: str
@@ -68,6 +68,7 @@ class Settings:
     tasks: Mapping[str, str] = dataclasses.field(default_factory=dict)
     openai: OpenAI = dataclasses.field(default_factory=OpenAI)
     max_tokens: int = 16384
+    in_turn: bool = False
     call_seconds: float = 3600
     metrics: Metrics | None = None
     shared: Shared | None = None
@@ -86,7 +87,7 @@ _MAPPINGS = {
     "shared": ("url", "ca", "token_file", "models"),
 }
 _NAMES = ("tasks", "members")
-KNOWN = (*_STRINGS, *_NUMBERS, *_MAPPINGS, *_NAMES)
+KNOWN = (*_STRINGS, *_NUMBERS, *_MAPPINGS, *_NAMES, "in_turn")
 
 
 def read(path: Path | None = None) -> Settings:
@@ -140,6 +141,8 @@ def parse(document: Any) -> Settings:
         problems.append(Problem("shared.models", "these are no models", "write a list of {name, model}"))
     if shared and not (shared.get("url") and shared.get("token_file")):
         problems.append(Problem("shared", "nobody can be asked", "write url and token_file"))
+    if type(document.get("in_turn", False)) is not bool:
+        problems.append(Problem("in_turn", "this is neither true nor false", "write true or false"))
     openai = part["openai"]
     if not isinstance(openai.get("projects", {}), dict):
         problems.append(Problem("openai.projects", "this is no mapping", "write our project: OpenAI's project"))
@@ -157,6 +160,7 @@ def parse(document: Any) -> Settings:
         gateway=text["gateway"],
         default_model=text["default_model"],
         tasks=tasks,
+        in_turn=bool(document.get("in_turn")),
         openai=OpenAI(str(openai.get("organization") or ""), str(openai.get("project") or ""), openai.get("projects") or {}),
         metrics=Metrics(**{name: value for name, value in metrics.items() if value}) if metrics else None,
         shared=Shared(shared["url"], shared.get("ca"), shared["token_file"], tuple(models)) if shared and models else None,
