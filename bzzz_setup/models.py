@@ -7,13 +7,14 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from ansible_collections.bzzz.cluster.plugins.module_utils.addresses import AddressError, parse_network
 from ansible_collections.bzzz.cluster.plugins.module_utils.models.holding import amount
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from bzzz_setup import cli, paths, run, terminal
-from bzzz_setup.events import ExitCode
+from bzzz_setup.events import ExitCode, Refusal
 from bzzz_setup.report import Report, clock, count, gib
 
 PLAN, PULL, LIST = (f"bzzz.cluster.models_{what}" for what in ("plan", "pull", "list"))
@@ -90,6 +91,10 @@ def pull(
 
 @app.command("list")
 def list_(
+    discover: Annotated[bool, typer.Option("--discover", help="Also look for other Ollamas on the cluster's subnets.")] = False,
+    subnet: Annotated[
+        list[str] | None, typer.Option(metavar="CIDR", help="With --discover: look there instead. As often as wanted.")
+    ] = None,
     limit: cli.LimitOption = None,
     ask_pass: cli.AskPassOption = False,
     ask_become_pass: cli.AskBecomePassOption = False,
@@ -98,8 +103,16 @@ def list_(
 ) -> None:
     """List which Ollama holds which model, how large it is, and whether it is loaded. Changes nothing."""
     with cli._command(inventory, as_json) as call:
+        if subnet and not discover:
+            raise Refusal("--subnet says where to look", "Give --discover as well.", option="subnet")
+        for one in subnet or ():
+            try:
+                parse_network(one)
+            except AddressError as error:
+                raise Refusal(str(error), "Write it as 192.168.1.0/24.", option="subnet") from None
         passwords = cli._passwords(ask_pass, ask_become_pass)
-        job = run.Job("models-list", paths.inventory(call.inventory), [LIST], limit=limit, passwords=passwords)
+        variables = {"discover_ollamas": str(discover).lower(), "discover_subnets": ",".join(subnet or ())}
+        job = run.Job("models-list", paths.inventory(call.inventory), [LIST], limit=limit, passwords=passwords, variables=variables)
         report, _ = cli._run(job, call.as_json)
         found = holdings({node: facts["bzzz_models_held"] for node, facts in report.facts.items() if "bzzz_models_held" in facts})
         if call.as_json:
@@ -114,9 +127,10 @@ def list_(
 
 
 def holdings(told: dict[str, Any]) -> dict[str, Any]:
-    """`{models, silent}`: a row for each model of each endpoint, and the endpoints that do not answer, with why.
+    """`{models, silent, discovered, looked_in}`: a row for each model of each endpoint, and the endpoints that do not answer, with why.
 
-    The Ollama of a node is told by that node; a server outside, by the first node that reaches it.
+    The Ollama of a node is told by that node; a server outside, by the first node that reaches it. `discovered` are servers of which the
+    declaration knows nothing, on the networks that were `looked_in`.
     """
     models: list[dict[str, Any]] = []
     silent: dict[tuple[str | None, str], str] = {}
@@ -131,8 +145,16 @@ def holdings(told: dict[str, Any]) -> dict[str, Any]:
                 outside.update([] if mine else [url])
                 rows = sorted(answer["models"].items())
                 models += [{"node": where[0], "endpoint": url, "model": name, **one} for name, one in rows]
+    declared = {url for held in told.values() for url in held["endpoints"]}
+    swept: dict[str, Any] = next((held["found"] for held in told.values() if held.get("found")), {"subnets": [], "ollamas": {}})
+    discovered = [
+        {"endpoint": url, "version": one["version"], "models": sorted(one["models"])}
+        for url, one in sorted(swept["ollamas"].items())
+        if url not in declared
+    ]
     still = {where: why for where, why in silent.items() if where[1] not in outside or where[0]}
-    return {"models": models, "silent": [{"node": node, "endpoint": url, "why": why} for (node, url), why in still.items()]}
+    silences = [{"node": node, "endpoint": url, "why": why} for (node, url), why in still.items()]
+    return {"models": models, "silent": silences, "discovered": discovered, "looked_in": swept["subnets"]}
 
 
 def show_holdings(out: Console, found: dict[str, Any]) -> None:
@@ -148,6 +170,13 @@ def show_holdings(out: Console, found: dict[str, Any]) -> None:
         out.print("No Ollama of the cluster holds a model.")
     for one in found["silent"]:
         out.print(f" [yellow]![/] {escape(one['node'] or 'outside')}: {escape(one['why'])}")
+    for one in found["discovered"]:
+        holds = ", ".join(one["models"]) or "no model"
+        out.print(f" [cyan]+[/] {escape(one['endpoint'])}, Ollama {escape(one['version'])}: {escape(holds)}")
+    if found["discovered"]:
+        out.print("     Whoever reaches them can use them, this cluster as well: see ollama_endpoints, and gateway_endpoints for calls.")
+    elif found["looked_in"]:
+        out.print(f"No other Ollama answers in {escape(', '.join(found['looked_in']))}.")
 
 
 def _table(*columns: str) -> Table:

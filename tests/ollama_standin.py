@@ -47,7 +47,7 @@ class StandIn:
             def do_GET(self) -> None:
                 standin.asked.append(f"GET {self.path}")
                 tags = {"models": [{"name": name, "model": name} for name in standin.models]}
-                self._send(tags if self.path == "/api/tags" else {"version": "0.0.0-stand-in"})
+                self._send({"/api/tags": tags, "/api/ps": {"models": []}}.get(self.path, {"version": "0.0.0-stand-in"}))
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))

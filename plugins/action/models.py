@@ -9,15 +9,20 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.bzzz.cluster.plugins.module_utils import probe
+from ansible_collections.bzzz.cluster.plugins.module_utils import discovery, probe
 from ansible_collections.bzzz.cluster.plugins.module_utils.models import holding, wanted
 from ansible_collections.bzzz.cluster.plugins.module_utils.models.placement import MIB
+from ansible_collections.bzzz.cluster.plugins.module_utils.node.models import split
+from ansible_collections.bzzz.cluster.plugins.module_utils.rules import network
+from ansible_collections.bzzz.cluster.plugins.plugin_utils.downloading import declared_way
 from ansible_collections.bzzz.cluster.plugins.plugin_utils.question import ask
 
 STAGES = ["held", "describe", "assign", "pull", "serve", "copy", "stop"]
 # Before what tells how far a pull is; the front knows it by this.
 PROGRESS = "bzzz-progress:"
 ASK_SECONDS = 8
+# Ollama's own.
+PORT = 11434
 
 
 class ActionModule(ActionBase):
@@ -29,7 +34,12 @@ class ActionModule(ActionBase):
         self._variables = variables = task_vars or {}
         result: dict[str, Any] = super().run(tmp, variables)
         _checked, args = self.validate_argument_spec(
-            {"stage": {"type": "str", "choices": STAGES, "required": True}, "everywhere": {"type": "bool", "default": False}}
+            {
+                "stage": {"type": "str", "choices": STAGES, "required": True},
+                "everywhere": {"type": "bool", "default": False},
+                "discover": {"type": "bool", "default": False},
+                "subnets": {"type": "list", "elements": "str", "default": []},
+            }
         )
         own = variables.get("ansible_facts") or {}
         if "bzzz_declared" not in own:
@@ -51,6 +61,8 @@ class ActionModule(ActionBase):
             "stop": self._stop,
         }
         told: dict[str, Any] = self._held(everywhere=True) if args["everywhere"] else stage[args["stage"]]()
+        if args["discover"] and self._node == variables["ansible_play_hosts"][0]:
+            told["ansible_facts"]["bzzz_models_held"]["found"] = self._discovered(args["subnets"])
         return {**result, **told}
 
     def _where(self, system: dict[str, Any]) -> str | None:
@@ -93,6 +105,20 @@ class ActionModule(ActionBase):
         }
         return {"ansible_facts": {"bzzz_models_held": told}}
 
+    def _discovered(self, subnets: list[str]) -> dict[str, Any]:
+        """Other Ollamas on the cluster's subnets, or on those given: ``{subnets, ollamas}``. This node looks."""
+        facts = {node: self._facts(node) for node in self._variables["ansible_play_hosts"]}
+        places = network.places(self._declared, self._cluster, facts)
+        wanted_subnets = subnets or sorted({str(place["subnet"]) for place in places.values() if place["subnet"]})
+        for subnet in wanted_subnets:
+            found = network.network_of(subnet)
+            if found is None or found.num_addresses > discovery.SWEEP_MAX:
+                why = "is no network" if found is None else f"has {found.num_addresses} addresses"
+                most = f"networks of up to {discovery.SWEEP_MAX} addresses"
+                raise AnsibleActionFail(f"{subnet} {why}. Remedy: name {most}, for example with --subnet 192.168.1.0/24.")
+        there = [str(node["address"]) for node in self._cluster["nodes"] if node["address"]]
+        return {"subnets": wanted_subnets, "ollamas": self._ask("sweep", networks=wanted_subnets, port=PORT, **{"except": there})["found"]}
+
     def _named(self, why: str) -> None:
         """Refuse this node where models are declared for it, and there is no Ollama to hold them."""
         names = [one["name"] for one in wanted.wanted(self._declared) if self._node in (one["nodes"] or ())]
@@ -120,7 +146,7 @@ class ActionModule(ActionBase):
         lacking = [{"name": one["name"], "insecure": one["insecure"]} for one in untold if wanted.full(one["name"]) not in there]
         if not lacking:
             return {}
-        answer = self._ask("describe", models=lacking, modules=["gguf"])
+        answer = self._ask("describe", models=[self._by_way(one) for one in lacking], modules=["gguf"])
         return {wanted.full(one["name"]): answer["models"][one["name"]] for one in lacking}
 
     def _describe(self) -> dict[str, Any]:
@@ -213,12 +239,18 @@ class ActionModule(ActionBase):
         where = {"name": peer, "address": address, "port": self._declared[peer]["models"]["copy_port"]}
         return {**one, "from": where, "bytes": there["bytes"], "digest": there["digest"]}
 
+    def _by_way(self, one: dict[str, Any]) -> dict[str, Any]:
+        """With the proxies by which the node asks the model's registry."""
+        scheme, host = "http" if one["insecure"] else "https", split(one["name"])[0]
+        way = declared_way(self._variables, self._templar, of_node=True)
+        return {**one, "proxies": way.proxies(f"{scheme}://{host}/")}
+
     def _fetch(self, wishes: list[dict[str, Any]], there: holding.Held, freed: int = 0) -> dict[str, Any]:
         """Judge what the models take before anything is fetched, then fetch them. Returns what the node holds then, and the changes."""
         changes: list[dict[str, str]] = []
         if not wishes:
             return {"models": there, "changes": changes}
-        answer = self._ask("room", store=self._store, models=wishes)
+        answer = self._ask("room", store=self._store, models=[self._by_way(one) for one in wishes])
         need = {one["name"]: answer["models"][one["name"]] for one in wishes}
         self._judge(wishes, need, int(answer["free_bytes"]) + freed)
         if self._task.check_mode:

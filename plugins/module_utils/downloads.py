@@ -76,13 +76,18 @@ class Way:
         return {scheme: proxy for scheme, proxy in (("http", self.http), ("https", self.https)) if proxy}
 
 
+def login(credentials: str) -> str:
+    """User and password as they stand before a proxy's host; empty for none."""
+    user, _colon, password = str(credentials or "").partition(":")
+    return f"{quote(user, safe='')}:{quote(password, safe='')}@" if credentials else ""
+
+
 def way(options: Mapping[str, Any], credentials: str, folder: Path, no_proxy: Sequence[str] = ()) -> Way:
     """The way that the options of role downloads declare. Paths start in `folder`; OSError where a file cannot be read."""
     if not options.get("on_admin_host", True):
         return Way()
-    user, _colon, password = credentials.partition(":")
-    login = f"//{quote(user, safe='')}:{quote(password, safe='')}@" if credentials else "//"
-    http, https = (url.replace("//", login, 1) if url else None for url in (options.get("http_proxy"), options.get("https_proxy")))
+    before = f"//{login(credentials)}"
+    http, https = (url.replace("//", before, 1) if url else None for url in (options.get("http_proxy"), options.get("https_proxy")))
     files = [(folder / Path(name).expanduser()).read_text(encoding="utf-8") for name in options.get("ca_files") or ()]
     return Way(http, https or http, tuple(no_proxy), "\n".join(files))
 

@@ -27,6 +27,17 @@ options:
     description: With stage V(held), whether the further servers of C(ollama_endpoints) are asked, too.
     type: bool
     default: false
+  discover:
+    description:
+      - With stage V(held), whether the first node looks for other Ollamas on the cluster's subnets. It tries a connection to port 11434 of each
+        address but those of nodes.
+    type: bool
+    default: false
+  subnets:
+    description: Networks in which to look, instead of the cluster's own; of up to 1024 addresses each.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode:
     description: Can run in check mode.

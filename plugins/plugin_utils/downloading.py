@@ -15,8 +15,11 @@ REMEDY = (
 )
 
 
-def declared_way(task_vars: dict[str, Any], templar: Any) -> Way:
-    """From the effective declaration in a task's variables; the environment's where nothing is declared. OSError: a file cannot be read."""
+def declared_way(task_vars: dict[str, Any], templar: Any, of_node: bool = False) -> Way:
+    """From the effective declaration in a task's variables; the environment's where nothing is declared. OSError: a file cannot be read.
+
+    of_node: the node's own, which has the certificates already.
+    """
     facts = task_vars.get("ansible_facts") or {}
     declared = (facts.get("bzzz_declared") or {}).get(task_vars.get("inventory_hostname"))
     if not declared or "downloads" not in declared:
@@ -27,4 +30,6 @@ def declared_way(task_vars: dict[str, Any], templar: Any) -> Way:
     credentials = str(templar.template(task_vars.get(name)) or "") if options["proxy_credentials"] else ""
     folder = Path(str(task_vars.get("inventory_dir") or "."))
     own = without_proxy(options["no_proxy"], facts["bzzz_cluster"]["nodes"], declared["network"]["subnet"])
+    if of_node:
+        options = {**options, "on_admin_host": True, "ca_files": []}
     return way(options, credentials, folder, own)

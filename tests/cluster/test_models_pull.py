@@ -28,6 +28,7 @@ import pytest
 from conftest import Tools
 from cryptography import x509
 
+from bzzz_setup.declaration import HOSTS, VAULT, dump, load, write
 from bzzz_setup.events import Refusal
 from bzzz_setup.lab import Lab
 
@@ -44,6 +45,23 @@ with tempfile.TemporaryDirectory() as _folder:
 MODELS["tiny"] = ollama_store.model(_file + random.Random("tiny").randbytes((6 << 20) - len(_file)), "tiny")
 # Whose manifest alone is ever asked for.
 MODELS["huge"] = ollama_store.model(b"", "huge", HUGE)
+
+
+# Opens the node's Ollama to everybody at an address.
+FORWARD = """
+import asyncio, sys
+async def pipe(reader, writer):
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+async def serve(reader, writer):
+    there, back = await asyncio.open_connection("127.0.0.1", 11434)
+    await asyncio.gather(pipe(reader, back), pipe(there, writer))
+async def main():
+    await (await asyncio.start_server(serve, sys.argv[1], 11434)).serve_forever()
+asyncio.run(main())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +141,11 @@ def declared(bzzz: Tools, folder: Path, models: list[dict[str, Any]], program: b
     return folder
 
 
+def without(part: Any, name: str) -> Any:
+    """An inventory without a node."""
+    return {key: without(value, name) for key, value in part.items() if key != name} if isinstance(part, dict) else part
+
+
 def asked(bzzz: Tools) -> list[list[str]]:
     """Blobs that the registry was asked for, from where on, and by whom."""
     said = bzzz.lab.exec(FIRST, ["cat", "/srv/registry/asked"], check=False).stdout
@@ -165,6 +188,7 @@ def test_pulled_once_and_copied(bzzz: Tools, tmp_path: Path) -> None:
     assert again["models"] == [] and {check["status"] for check in again["checks"]} == {"pass"}, again["checks"]
 
     found = bzzz.document("models", "list", folder=folder)
+    assert found["discovered"] == found["looked_in"] == [], "nobody is sought unasked"
     name, digest = named(bzzz, "tiny"), MODELS["tiny"].digest
     assert [(one["node"], one["model"], one["digest"], one["loaded_bytes"]) for one in found["models"]] == [
         (node, name, digest, None) for node in (FIRST, SECOND)
@@ -175,6 +199,24 @@ def test_pulled_once_and_copied(bzzz: Tools, tmp_path: Path) -> None:
         assert f"{name}: {said}" in updated, updated
     assert len(bzzz.document("models", "list", folder=folder)["models"]) == 2, "pulled anew, by the timer's service"
     assert "bzzz-models-update.timer" in bzzz.lab.exec(SECOND, ["systemctl", "list-timers"]).stdout
+
+
+@pytest.mark.requirement("3.4.1", part="on the cluster's subnet, from a node, with a stand-in for Ollama")
+def test_an_ollama_of_nobody_is_found_on_the_subnet(bzzz: Tools, tmp_path: Path) -> None:
+    """It has an address of its own, which no node of the declaration has."""
+    folder = declared(bzzz, tmp_path / "alone", [], network_subnet=str(bzzz.lab.subnet))
+    write(folder / HOSTS, dump(without(load((folder / HOSTS).read_text(encoding="utf-8")), SECOND)))
+    (folder / f"host_vars/{SECOND}.yml").unlink(missing_ok=True)
+    (address,) = (node.address for node in bzzz.lab.nodes if node.name == SECOND)
+    bzzz.lab.exec(SECOND, ["systemd-run", "--unit=open", "python3", "-c", FORWARD, address])
+    try:
+        found = bzzz.document("models", "list", "--discover", folder=folder)
+        assert [one["endpoint"] for one in found["discovered"]] == [f"http://{address}:11434"], found
+        assert named(bzzz, "tiny") in found["discovered"][0]["models"] and found["looked_in"] == [str(bzzz.lab.subnet)]
+    finally:
+        bzzz.lab.exec(SECOND, ["systemctl", "stop", "open"])
+    wide = bzzz.document("models", "list", "--discover", "--subnet", "10.0.0.0/8", folder=folder, code=3)
+    assert "16777216 addresses" in wide["failures"][0]["message"]
 
 
 @pytest.mark.requirement("3.6.4", "3.6.5", part="with a stand-in for Ollama")
@@ -222,6 +264,30 @@ def test_removed_by_choice_only(bzzz: Tools, tmp_path: Path) -> None:
     assert would == {(node, "tiny:latest"): "removed, 6.0 MiB" for node in (FIRST, SECOND)}
     assert changes(bzzz.document("models", "pull", folder=folder)) == would
     assert [one["model"] for one in bzzz.document("models", "list", folder=folder)["models"]] == [named(bzzz, "slow")]
+
+
+@pytest.mark.requirement("3.6.3", part="by the declared proxy and its password, with a stand-in for Ollama")
+def test_pulled_by_the_declared_proxy(bzzz: Tools, tmp_path: Path) -> None:
+    """Only the proxy knows where the registry is."""
+    login = "anna:p@ss-canary"
+    bzzz.lab.exec(FIRST, ["sh", "-c", "grep -q registry.example /etc/hosts || echo 127.0.0.1 registry.example >> /etc/hosts"])
+    bzzz.lab.exec(FIRST, ["systemd-run", "--unit=proxy", "python3", "-c", ollama_store.PROXY, login])
+    (address,) = (node.address for node in bzzz.lab.nodes if node.name == FIRST)
+    name = "registry.example:5000/tests/slow:latest"
+    one = {"name": name, "insecure": True, "gpu": "never", "nodes": [SECOND]}
+    proxy = {"downloads_http_proxy": f"http://{address}:3128", "downloads_on_admin_host": False}
+    folder = declared(bzzz, tmp_path / "proxied", [one], **proxy)
+    write(folder / VAULT, dump({"downloads_proxy_credentials": login}), 0o600)
+    try:
+        bzzz.setup("apply", "--only", "4", folder=folder)
+        assert name in [found["model"] for found in bzzz.document("models", "list", folder=folder)["models"]]
+        seen = bzzz.lab.exec(FIRST, ["cat", "/srv/registry/proxied"]).stdout
+        assert "registry.example:5000/v2/tests/slow/manifests/latest" in seen and "blobs.example:5000/v2/tests/slow/blobs/" in seen, seen
+        assert bzzz.lab.exec(SECOND, ["stat", "-c", "%a %U", "/etc/bzzz/ollama/proxy.env"]).stdout == "600 root\n"
+        assert "canary" not in bzzz.lab.exec(SECOND, ["sh", "-c", "systemctl cat 'bzzz-ollama@0'; cat /etc/bzzz/models/*"]).stdout
+        assert bzzz.document("apply", "--only", "4", folder=folder)["changes"] == []
+    finally:
+        bzzz.lab.exec(FIRST, ["systemctl", "stop", "proxy"])
 
 
 @pytest.mark.slow

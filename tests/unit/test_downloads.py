@@ -15,7 +15,16 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
-from ansible_collections.bzzz.cluster.plugins.module_utils.downloads import Way, direct_hosts, download, goes_direct, way, without_proxy
+from ansible_collections.bzzz.cluster.plugins.filter.proxy_environment import proxy_environment
+from ansible_collections.bzzz.cluster.plugins.module_utils.downloads import (
+    Way,
+    direct_hosts,
+    download,
+    goes_direct,
+    login,
+    way,
+    without_proxy,
+)
 from ansible_collections.bzzz.cluster.plugins.module_utils.rules.downloads import files, judge_certificates
 from cryptography.hazmat.primitives.serialization import Encoding
 from declarations import about, cluster_of, declared_of, judge
@@ -46,6 +55,22 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "host bits": ("downloads_no_proxy", ["10.0.0.5/24"], "Write names"),
     "a suite": ("downloads_apt_suites", ["bookworm\nTrusted: yes"], "Write for example"),
 }
+
+
+@pytest.mark.requirement("3.6.3", part="proxies as services have them")
+def test_proxies_as_services_have_them() -> None:
+    options = {"http_proxy": "http://proxy.example.com:3128", "https_proxy": None, "no_proxy": [".corp.example"]}
+    nodes = [{"name": "n1", "address": "10.0.0.11"}]
+    text = proxy_environment(options, nodes, "10.0.0.0/24")
+    assert text.splitlines()[1:] == [
+        "HTTP_PROXY=http://@@proxy_login@@proxy.example.com:3128",
+        "HTTPS_PROXY=http://@@proxy_login@@proxy.example.com:3128",
+        "NO_PROXY=.corp.example,n1,10.0.0.11,10.0.0.0/24,localhost,127.0.0.0/8,::1",
+    ]
+    only = proxy_environment({**options, "http_proxy": None, "https_proxy": "https://p:1"}, nodes, None).splitlines()
+    assert only[1] == "HTTPS_PROXY=https://@@proxy_login@@p:1" and len(only) == 3
+    assert proxy_environment({**options, "http_proxy": None}, nodes, None) == ""
+    assert (login("anna:p@ss/word:x"), login("")) == ("anna:p%40ss%2Fword%3Ax@", "")
 
 
 @pytest.mark.requirement("T4", part="addresses of proxies and mirrors")

@@ -4,22 +4,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import io
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.bzzz.cluster.plugins.module_utils import downloads
 from ansible_collections.bzzz.cluster.plugins.module_utils.models import holding, wanted
 from ansible_collections.bzzz.cluster.plugins.module_utils.node import models
 from declarations import about, cluster_of, declared_of, judge
 from hypothesis import given
 from hypothesis import strategies as st
+from ollama_standin import StandIn
 from rich.console import Console
+from stand_ins import Proxy
 from test_gguf import written
 from test_models_plan import QWEN, facts
 
@@ -240,6 +245,20 @@ class Files(http.server.ThreadingHTTPServer):
         return f"127.0.0.1:{self.server_port}/team/{model}"
 
 
+@pytest.mark.requirement("3.6.3", part="registries are asked by the declared proxies")
+def test_registries_are_asked_by_the_declared_proxies() -> None:
+    with Proxy("anna:p@ss").running() as proxy:
+        url = proxy.url.replace("//", f"//{downloads.login('anna:wr@ng')}")
+        one = {"name": "registry.invalid/team/a", "proxies": {"https": url}}
+        refused = models.room({"store": None, "models": [one]})["models"][one["name"]]["error"]
+        assert "407" in refused and "wr" not in refused
+        assert models.describe({"models": [one]})["models"][one["name"]]["error"] == refused
+        let_in = {**one, "proxies": {"https": proxy.url.replace("//", f"//{downloads.login('anna:p@ss')}")}}
+        assert "407" not in models.room({"store": None, "models": [let_in]})["models"][one["name"]]["error"]
+        models.room({"store": None, "models": [{**one, "proxies": {}}]})
+    assert proxy.asked == [("registry.invalid:443", f"anna:{word}") for word in ("wr@ng", "wr@ng", "p@ss")]
+
+
 @pytest.mark.requirement("3.6.2", part="geometry, from a registry")
 def test_a_registry_tells_what_a_model_is_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -308,6 +327,30 @@ def test_the_list_of_models() -> None:
     assert (
         "yes, 1.0 GiB" in out.getvalue() and "4.9 GiB" in out.getvalue() and "aaaaaaaaaaaa" in out.getvalue() and "dead" in out.getvalue()
     )
+
+
+@pytest.mark.requirement("3.4.1", part="on a subnet, Ollama a stand-in")
+def test_what_answers_on_a_subnet_is_found() -> None:
+    with contextlib.closing(StandIn("tiny:latest")) as ollama, socket.create_server(("127.0.0.3", 0)) as mute:
+        port = int(ollama.url.rpartition(":")[2])
+        found = models.sweep({"networks": ["127.0.0.0/29"], "port": port, "except": []})["found"]
+        assert found == {ollama.url: {"version": "0.0.0-stand-in", "models": {"tiny:latest": found[ollama.url]["models"]["tiny:latest"]}}}
+        assert models.sweep({"networks": ["127.0.0.0/29"], "port": port, "except": ["127.0.0.1"]})["found"] == {}
+        # One that takes connections and says nothing is no Ollama.
+        threading.Thread(target=lambda: mute.accept()[0].close(), daemon=True).start()
+        assert models.sweep({"networks": ["127.0.0.3/32"], "port": mute.getsockname()[1], "except": []})["found"] == {}
+    mine = {"endpoint": None, "endpoints": {ollama.url: {"error": "it is away"}}}
+    swept = {
+        "subnets": ["127.0.0.0/29"],
+        "ollamas": {ollama.url: {"version": "1", "models": {}}, "http://127.0.0.5:1": {"version": "[2]", "models": {}}},
+    }
+    shown = holdings({"n1": {**mine, "found": swept}, "n2": mine})
+    assert shown["discovered"] == [{"endpoint": "http://127.0.0.5:1", "version": "[2]", "models": []}], "the other one is declared"
+    out = io.StringIO()
+    show_holdings(Console(file=out, width=200), shown)
+    assert "http://127.0.0.5:1, Ollama [2]: no model" in out.getvalue() and "gateway_endpoints" in out.getvalue()
+    show_holdings(Console(file=out, width=200), {**shown, "discovered": []})
+    assert "No other Ollama answers in 127.0.0.0/29." in out.getvalue()
 
 
 @pytest.mark.requirement("3.6.3", part="progress in a run")

@@ -10,14 +10,17 @@ timer and its probe.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import fcntl
 import hashlib
 import importlib
+import ipaddress
 import json
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -102,14 +105,19 @@ def digests(manifest: bytes) -> list[str]:
     return list(dict.fromkeys(kept))
 
 
-def offered(name: str, insecure: bool = False, timeout: float = 20) -> bytes:
+def _way(proxies: Optional[dict[str, str]]) -> urllib.request.OpenerDirector:
+    """By these proxies, by scheme, with their logins; None: by those of the environment."""
+    return urllib.request.build_opener(*([] if proxies is None else [urllib.request.ProxyHandler(proxies)]))
+
+
+def offered(name: str, insecure: bool = False, proxies: Optional[dict[str, str]] = None, timeout: float = 20) -> bytes:
     """The manifest that the name's registry offers. Raises Refused."""
     host, namespace, model, tag = split(name)
     scheme = "http" if insecure else "https"
     url = f"{scheme}://{host}/v2/{namespace}/{model}/manifests/{tag}"
     try:
         asked = urllib.request.Request(url, headers={"Accept": MANIFEST_TYPE})
-        with urllib.request.build_opener().open(asked, timeout=timeout) as answer:
+        with _way(proxies).open(asked, timeout=timeout) as answer:
             return bytes(answer.read(MANIFEST_BYTES))
     except urllib.error.HTTPError as error:
         raise Refused(f"{host} answers {error.code} {error.reason} for {namespace}/{model}:{tag}") from error
@@ -117,14 +125,14 @@ def offered(name: str, insecure: bool = False, timeout: float = 20) -> bytes:
         raise Refused(f"{url} does not answer: {getattr(error, 'reason', error)}") from error
 
 
-def described(name: str, insecure: bool = False, timeout: float = 20) -> dict[str, Any]:
+def described(name: str, insecure: bool = False, proxies: Optional[dict[str, str]] = None, timeout: float = 20) -> dict[str, Any]:
     """What its memory is reckoned from, as the header of its GGUF file at the registry tells: ``{size, model_info}``, as /api/show has it.
 
     size: bytes of everything that its manifest names. Raises Refused.
     """
     # The node's own copy of this file has no siblings, and few questions want this one: it comes where the payload names it.
     gguf: Any = importlib.import_module(f"{__package__}.gguf")
-    manifest = offered(name, insecure, timeout)
+    manifest = offered(name, insecure, proxies, timeout)
     size = sum(blobs(manifest).values())
     weights = [str(part["digest"]) for part in json.loads(manifest)["layers"] if part.get("mediaType") == WEIGHTS_TYPE]
     if not weights:
@@ -137,7 +145,7 @@ def described(name: str, insecure: bool = False, timeout: float = 20) -> dict[st
         if time.monotonic() > until:
             raise Refused(f"{host} takes more than {DESCRIBED_SECONDS:g} s for the header of its file")
         asked = urllib.request.Request(url, headers={"Range": f"bytes={offset}-{offset + length - 1}"})
-        with urllib.request.build_opener().open(asked, timeout=timeout) as answer:
+        with _way(proxies).open(asked, timeout=timeout) as answer:
             if answer.status != 206 and offset:
                 raise Refused(f"{host} serves no parts of files")
             return bytes(answer.read(length))
@@ -158,12 +166,12 @@ def described(name: str, insecure: bool = False, timeout: float = 20) -> dict[st
 def describe(payload: dict[str, Any]) -> dict[str, Any]:
     """What registries tell of models before they are fetched.
 
-    ``{models: [{name, insecure}]}`` -> ``{models: {name: what described returns, or {error}}}``.
+    ``{models: [{name, insecure, proxies}]}`` -> ``{models: {name: what described returns, or {error}}}``.
     """
     found: dict[str, Any] = {}
     for one in payload["models"]:
         try:
-            found[one["name"]] = described(one["name"], bool(one.get("insecure")))
+            found[one["name"]] = described(one["name"], bool(one.get("insecure")), one.get("proxies"))
         except Refused as error:
             found[one["name"]] = {"error": str(error)}
     return {"models": found}
@@ -236,6 +244,30 @@ def look(payload: dict[str, Any]) -> dict[str, Any]:
     return {"endpoints": found, "free_bytes": _free(store) if store and os.path.isdir(store) else None, "shown": shown}
 
 
+def sweep(payload: dict[str, Any]) -> dict[str, Any]:
+    """Ollamas that answer in networks: ``{networks, port, except}`` -> ``{found: {url: {version, models}}}``.
+
+    A connection is tried to each address but those of ``except``, a second each, and whoever takes it is asked whether it is an Ollama.
+    """
+    hosts = [address for network in payload["networks"] for address in ipaddress.ip_network(network).hosts()]
+    left = [str(address) for address in hosts if str(address) not in set(payload["except"])]
+
+    def ask(host: str) -> Optional[tuple[str, dict[str, Any]]]:
+        try:
+            socket.create_connection((host, payload["port"]), 1).close()
+        except OSError:
+            return None
+        url = f"http://{f'[{host}]' if ':' in host else host}:{payload['port']}"
+        try:
+            version = _json(url, "/api/version").get("version")
+            return (url, {"version": str(version)[:60], "models": held(url)}) if version else None
+        except (Refused, ValueError):
+            return None
+
+    with concurrent.futures.ThreadPoolExecutor(128) as pool:
+        return {"found": dict(found for found in pool.map(ask, left) if found)}
+
+
 # --- the store: manifests/<host>/<namespace>/<model>/<tag> and blobs/sha256-<digest>
 
 
@@ -271,7 +303,7 @@ def missing(store: Optional[str], wanted: dict[str, int]) -> int:
 def room(payload: dict[str, Any]) -> dict[str, Any]:
     """What models would take, before anything is fetched.
 
-    ``{store, models: [{name, insecure, digest, bytes, from}]}`` ->
+    ``{store, models: [{name, insecure, proxies, digest, bytes, from}]}`` ->
     ``{models: {name: {bytes, lacking_bytes, digests} or {error}}, free_bytes}``.
     Of one that is to be copied (`from`) nobody is asked: its bytes are known; of any other the registry is, and the bytes that
     are declared count where that does not answer.
@@ -285,7 +317,7 @@ def room(payload: dict[str, Any]) -> dict[str, Any]:
             if one.get("from"):
                 found[one["name"]] = {"bytes": declared, "lacking_bytes": declared, "digests": [one["digest"]]}
                 continue
-            manifest = offered(one["name"], bool(one.get("insecure")))
+            manifest = offered(one["name"], bool(one.get("insecure")), one.get("proxies"))
             parts = blobs(manifest)
         except Refused as error:
             found[one["name"]] = {"error": str(error)} if not declared else {"bytes": declared, "lacking_bytes": declared, "digests": []}
@@ -578,11 +610,12 @@ class _Silent(Progress):
 
 
 def main(payload: dict[str, Any]) -> dict[str, Any]:
-    """``do`` names what is to be done: look, room, describe, start, wait, remove, serve, stop. What is refused is told as ``{error}``."""
+    """``do`` names what is to be done, the functions above or serve and stop. What is refused is told as ``{error}``."""
     doing: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
         "look": look,
         "room": room,
         "describe": describe,
+        "sweep": sweep,
         "start": start,
         "wait": wait,
         "remove": remove,
