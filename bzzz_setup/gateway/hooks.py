@@ -21,6 +21,7 @@ from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, TypeVar
 
 import litellm
@@ -80,6 +81,7 @@ FREE_PROVIDERS = {"ollama", "ollama_chat"}
 # More than any image or file is known to count for; what one really does is in the answer's usage.
 PART_TOKENS = 50_000
 SWEEP_SECONDS = 60
+WRITTEN_SECONDS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +125,8 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         self.ledger = Ledger(settings.ledger, settings.budgets, settings.gateway)
         if lost := self.ledger.start():
             log.warning("%s calls were under way when the gateway died: their outcome is unknown until the provider has told", lost)
+        if settings.former_ledger and (taken := self.ledger.take_over(Path(settings.former_ledger))):
+            log.warning("%s calls of %s are in the ledger now that the gateways share", taken, settings.former_ledger)
         self.writer = Writer(self.ledger)
         # The ledger's thread would wait 5 ms for its turn whenever LiteLLM is busy.
         sys.setswitchinterval(0.0005)
@@ -231,7 +235,7 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         try:
             return await _answer(waiting)
         except asyncio.CancelledError:  # its client has gone meanwhile: the call is not made
-            self.writer.ask(lambda connection: self.ledger.release(connection, call.id, Outcome(status="hung up")))
+            self.writer.ask(lambda connection: self.ledger.release(connection, call.id, Outcome(status="hung up")), lasting=True)
             raise
         except Exception:
             log.exception("the ledger could not be written: no call is made that could not be counted")
@@ -319,9 +323,9 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
             self._close(opened)
             self.measures.ended(opened.call, Outcome(status=status), time.monotonic() - opened.started)
             outcome = self._outcome(opened, None, status)
-            await _answer(self.writer.ask(lambda connection: self.ledger.release(connection, opened.call.id, outcome)))
+            await _written(self.writer.ask(lambda connection: self.ledger.release(connection, opened.call.id, outcome), lasting=True))
         else:
-            await _answer(self._lose(opened, status))
+            await _written(self._lose(opened, status))
 
     def _settle(self, opened: _Open, usage: Any, cached: bool) -> None:
         if opened.ended:
@@ -330,13 +334,13 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         outcome = self._outcome(opened, usage, "cached" if cached else "ok")
         self.measures.ended(opened.call, outcome, time.monotonic() - opened.started)
         # Nobody waits for it: a call that is not settled when the gateway dies stays held, and so is not lost.
-        self.writer.ask(lambda connection: self.ledger.settle(connection, opened.call, outcome)).add_done_callback(_warn)
+        self.writer.ask(lambda connection: self.ledger.settle(connection, opened.call, outcome), lasting=True).add_done_callback(_warn)
 
     def _lose(self, opened: _Open, status: str) -> Future[bool]:
         self._close(opened)
         outcome = self._outcome(opened, None, status)
         self.measures.ended(opened.call, outcome, time.monotonic() - opened.started)
-        return self.writer.ask(lambda connection: self.ledger.lose(connection, opened.call.id, status, outcome))
+        return self.writer.ask(lambda connection: self.ledger.lose(connection, opened.call.id, status, outcome), lasting=True)
 
     def _close(self, opened: _Open) -> None:
         opened.ended = True
@@ -537,6 +541,11 @@ def _error(status: int, kind: str, message: str, again: datetime | None = None) 
 async def _answer(waiting: Future[T]) -> T:
     """Who gives up waiting does not take back what was asked for."""
     return await asyncio.shield(asyncio.wrap_future(waiting))
+
+
+async def _written(waiting: Future[Any]) -> None:
+    """A client that is told of a failure has what was held for it back, but does not wait for a database that is away."""
+    await asyncio.wait([asyncio.wrap_future(waiting)], timeout=WRITTEN_SECONDS)
 
 
 def _warn(done: Future[list[Warned]]) -> None:

@@ -41,6 +41,18 @@ T = TypeVar("T")
 
 RESERVED, SPENT, FREE, UNKNOWN = "reserved", "spent", "free", "unknown"
 _LOCK = 0x62_7A_7A_7A  # of PostgreSQL, for whoever writes here
+# PostgreSQL's connections, where the URL does not say otherwise: over TLS that is verified, and none that waits for ever for a server
+# that does not answer, or holds the lock from a machine that is gone.
+CONNECTION: dict[str, Any] = {
+    "sslmode": "verify-full",
+    "sslrootcert": "/etc/ssl/certs/ca-certificates.crt",
+    "connect_timeout": 5,
+    "tcp_user_timeout": 15000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+}
+RETRY_SECONDS = 1.0
 
 metadata = sa.MetaData()
 _text = sa.String(255)
@@ -253,6 +265,43 @@ class Ledger:
                 self.lose(connection, each, "gateway died")
         return len(dead)
 
+    def take_over(self, former: Path) -> int:
+        """Bring the calls of a gateway's own SQLite into this ledger that several share, so that what was spent still counts; how many.
+
+        All in one transaction, and a call that is here already is not counted again: a kill at any moment does no harm. The file is
+        then kept as ``….moved``.
+        """
+        if self.engine.dialect.name == "sqlite" or not former.exists():
+            return 0
+        old = Ledger(f"sqlite:///{former}", self.budgets, self.gateway, self.now)
+        try:
+            old.start()  # what was under way when it ended is of unknown outcome
+            found = old.rows()
+            with old.engine.connect().execution_options(reads=True) as connection:
+                warned = [dict(row) for row in connection.execute(sa.select(warnings)).mappings()]
+            with self.transaction() as connection:
+                known: set[str] = set()
+                for at in range(0, len(found), 1000):
+                    some = [row["id"] for row in found[at : at + 1000]]
+                    known.update(connection.scalars(sa.select(calls.c.id).where(calls.c.id.in_(some))))
+                new = [row for row in found if row["id"] not in known]
+                for at in range(0, len(new), 1000):
+                    self._new(connection, *new[at : at + 1000])
+                sums: dict[tuple[str, int, str, str], list[int]] = {}
+                for row in new:
+                    held = row["estimate_nano"] if row["state"] in (RESERVED, UNKNOWN) else 0
+                    self._sum(sums, row["user"], row["project"], row["at_ms"] / 1000, row["cost_nano"], held)
+                names = ("period", "start_ms", "kind", "name")
+                added = [{**dict(zip(names, key, strict=True)), "spent_nano": each[0], "held_nano": each[1]} for key, each in sums.items()]
+                if added:
+                    self._add(connection, *added)
+                for each in warned:
+                    self._warn(connection, each)
+        finally:
+            old.close()
+        former.rename(former.with_name(f"{former.name}.moved"))
+        return len(new)
+
     def sweep(self, connection: Connection, seconds: float) -> int:
         """Of a call that was begun so long ago, by whichever gateway, nothing will be heard any more."""
         old = sa.select(calls.c.id).where(calls.c.state == RESERVED, calls.c.at_ms < int((self.now() - seconds) * 1000))
@@ -339,6 +388,14 @@ class Ledger:
         ]
         self._add(connection, *rows)
 
+    def _sum(self, sums: dict[tuple[str, int, str, str], list[int]], user: str, project: str, at: float, spent: int, held: int) -> None:
+        for kind in PERIODS:
+            start = self.period(kind, at).start_ms
+            for scope in scopes_of(user, project):
+                both = sums.setdefault((kind, start, scope.kind, scope.name), [0, 0])
+                both[0] += spent
+                both[1] += held
+
     def _totals(self, connection: Connection, user: str, project: str, at: float) -> dict[tuple[str, Scope], tuple[int, int]]:
         starts = {f"start_{kind}": self.period(kind, at).start_ms for kind in PERIODS}
         names = {"all": "", "user": user, "project": project, "member": f"{project}/{user}"}
@@ -398,12 +455,7 @@ class Ledger:
         with self.transaction() as connection:
             for row in connection.execute(sa.select(calls)).mappings():
                 held = row["estimate_nano"] if row["state"] in (RESERVED, UNKNOWN) else 0
-                for kind in PERIODS:
-                    start = self.period(kind, row["at_ms"] / 1000).start_ms
-                    for scope in scopes_of(row["user"], row["project"]):
-                        both = sums.setdefault((kind, start, scope.kind, scope.name), [0, 0])
-                        both[0] += row["cost_nano"]
-                        both[1] += held
+                self._sum(sums, row["user"], row["project"], row["at_ms"] / 1000, row["cost_nano"], held)
             seen = {
                 tuple(row[:4]): [row.spent_nano, row.held_nano]
                 for row in connection.execute(sa.select(*_key, totals.c.spent_nano, totals.c.held_nano))
@@ -415,7 +467,10 @@ class Ledger:
 def _engine(url: str) -> Engine:
     made = sa.make_url(url)
     if made.get_backend_name() != "sqlite":
-        return sa.create_engine(made, pool_pre_ping=True)
+        # The driver that the release has, whichever the URL would have by default.
+        made = made.set(drivername="postgresql+psycopg")
+        about = {name: value for name, value in CONNECTION.items() if name not in made.query}
+        return sa.create_engine(made, pool_pre_ping=True, connect_args=about)
     engine = sa.create_engine(made, connect_args={"timeout": 60, "check_same_thread": False})
 
     @sa.event.listens_for(engine, "connect")
@@ -432,23 +487,31 @@ def _engine(url: str) -> Engine:
     return engine
 
 
-Work = Callable[[Connection], Any]
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    work: Callable[[Connection], Any]
+    future: Future[Any]
+    lasting: bool
 
 
 class Writer:
-    """Does in one thread what is asked for in many, as many as wait in one transaction: one wait for the disk serves them all."""
+    """Does in one thread what is asked for in many, as many as wait in one transaction: one wait for the disk serves them all.
+
+    What lasts is done when the ledger can be written again; all else fails while it cannot.
+    """
 
     def __init__(self, ledger: Ledger, most: int = 200) -> None:
         self.ledger, self.most = ledger, most
-        self._wanted: queue.SimpleQueue[tuple[Work, Future[Any]] | None] = queue.SimpleQueue()
+        self._wanted: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
+        self._kept: list[_Asked] = []
         self._connection: Connection | None = None
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
 
-    def ask(self, work: Callable[[Connection], T]) -> Future[T]:
-        """Answered when it is on the disk."""
+    def ask(self, work: Callable[[Connection], T], lasting: bool = False) -> Future[T]:
+        """Answered when it is on the disk. Work may be done twice, where nobody knows whether the first time was."""
         future: Future[T] = Future()
-        self._wanted.put((work, future))
+        self._wanted.put(_Asked(work, future, lasting))
         return future
 
     def close(self) -> None:
@@ -458,23 +521,34 @@ class Writer:
     def _run(self) -> None:
         ended = False
         while not ended:
-            batch: list[tuple[Work, Future[Any]]] = []
-            one = self._wanted.get()
-            while one is not None:
-                # Who gives up waiting does not undo what was asked for.
-                batch.append((one[0], one[1] if one[1].set_running_or_notify_cancel() else Future()))
-                if len(batch) >= self.most or self._wanted.empty():
-                    break
-                one = self._wanted.get()
-            ended = one is None
-            try:
-                self._together(batch)
-            except Exception as error:
-                self._apart(batch, error)
+            batch, self._kept = self._kept, []
+            with contextlib.suppress(queue.Empty):
+                one = self._wanted.get(timeout=RETRY_SECONDS if batch else None)
+                while one is not None:
+                    # Who gives up waiting does not undo what was asked for.
+                    batch.append(one if one.future.set_running_or_notify_cancel() else dataclasses.replace(one, future=Future()))
+                    if len(batch) >= self.most or self._wanted.empty():
+                        break
+                    one = self._wanted.get()
+                ended = one is None
+            self._do(batch)
+        for each in self._kept:
+            each.future.set_exception(RuntimeError("the ledger could not be written before the gateway's end"))
         if self._connection is not None:
             self._connection.close()
 
-    def _together(self, batch: Sequence[tuple[Work, Future[Any]]]) -> None:
+    def _do(self, batch: Sequence[_Asked]) -> None:
+        for again in (self._connection is not None, False):  # a connection that was kept may be of a server that has ended
+            try:
+                return self._together(batch)
+            except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+                if not again:
+                    return self._away(batch, error)
+            except Exception as error:
+                return self._apart(batch, error)
+        return None
+
+    def _together(self, batch: Sequence[_Asked]) -> None:
         if not batch:
             return
         try:
@@ -488,24 +562,30 @@ class Writer:
                     self._connection.invalidate()
                 self._connection = None
             raise
-        for (_, future), answer in zip(batch, answers, strict=True):
-            future.set_result(answer)
+        for each, answer in zip(batch, answers, strict=True):
+            each.future.set_result(answer)
 
-    def _answers(self, batch: Sequence[tuple[Work, Future[Any]]]) -> list[Any]:
+    def _answers(self, batch: Sequence[_Asked]) -> list[Any]:
         with self.ledger.transaction(self._connection) as connection:
-            return [work(connection) for work, _ in batch]
+            return [each.work(connection) for each in batch]
 
-    def _apart(self, batch: Sequence[tuple[Work, Future[Any]]], error: Exception) -> None:
+    def _away(self, batch: Sequence[_Asked], error: Exception) -> None:
+        """None of them is at fault: the database does not answer, or its disk is full."""
+        log.error("the ledger could not be written: %s", str(error).partition("\n")[0])
+        for each in batch:
+            if each.lasting:
+                self._kept.append(each)
+            else:
+                each.future.set_exception(error)
+
+    def _apart(self, batch: Sequence[_Asked], error: Exception) -> None:
         """One by one, since one of them may be at fault."""
         if len(batch) == 1:
             log.error("the ledger could not be written: %s", error)
-            batch[0][1].set_exception(error)
+            batch[0].future.set_exception(error)
             return
         for each in batch:
-            try:
-                self._together([each])
-            except Exception as its:
-                self._apart([each], its)
+            self._do([each])
 
 
 def resolve(ledger: Ledger, unknown: Iterable[tuple[str, Outcome]]) -> int:

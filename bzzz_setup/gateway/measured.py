@@ -16,6 +16,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from prometheus_client import CollectorRegistry, Counter, Histogram, make_wsgi_app
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from sqlalchemy.exc import SQLAlchemyError
 
 from .budgets import NANO
 from .ledger import Call, Ledger, Outcome
@@ -110,11 +111,20 @@ class _Budgets(Collector):
             GaugeMetricFamily("bzzz_budget_spent_usd", "What is spent in this period.", labels=labels),
             GaugeMetricFamily("bzzz_budget_held_usd", "What calls under way, or of unknown outcome, may cost.", labels=labels),
         ]
-        for limit, spent, held in self.ledger.budgeted():
+        answers = GaugeMetricFamily("bzzz_ledger_up", "1 where the ledger answers; without it no call is made.")
+        try:
+            budgeted, warned = self.ledger.budgeted(), self.ledger.warned()
+        except SQLAlchemyError:
+            answers.add_metric([], 0)
+            yield answers
+            return
+        answers.add_metric([], 1)
+        yield answers
+        for limit, spent, held in budgeted:
             for family, amount in zip(families, (limit.nano, spent, held), strict=True):
                 family.add_metric([limit.scope.kind, limit.scope.name, limit.period], amount / NANO)
         yield from families
         reached = GaugeMetricFamily("bzzz_budget_warning", "1 when a threshold is reached in this period.", labels=[*labels, "percent"])
-        for kind, name, period, percent in self.ledger.warned():
+        for kind, name, period, percent in warned:
             reached.add_metric([kind, name, period, str(percent)], 1)
         yield reached

@@ -58,11 +58,13 @@ class Settings:
     """``default_model``: of calls that name none. ``tasks``: the model of each task's name.
 
     ``max_tokens``: what a call is given that states no most of its own. ``in_turn``: whether a model's deployments have turns.
+    ``former_ledger``: a file of SQLite whose calls go into the ledger.
     """
 
     ledger: str
     budgets: Budgets
     tokens: Source
+    former_ledger: str = ""
     gateway: str = ""
     default_model: str = ""
     tasks: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -74,7 +76,7 @@ class Settings:
     shared: Shared | None = None
 
 
-_STRINGS = {"gateway": "", "default_model": "", "ledger": "", "ledger_file": "", "time_zone": "UTC"}
+_STRINGS = {"gateway": "", "default_model": "", "ledger": "", "ledger_file": "", "former_ledger": "", "time_zone": "UTC"}
 _NUMBERS: dict[str, tuple[type, float, float, Any]] = {
     "max_tokens": (int, 1, 10_000_000, 16384),
     "call_seconds": (float, 10, 86400, 3600.0),
@@ -157,6 +159,7 @@ def parse(document: Any) -> Settings:
         ledger=url,
         budgets=budgets,
         tokens=FileTokens(Path(tokens["file"])) if "file" in tokens else NodeTokens(tokens["node"], tokens.get("ca"), members),
+        former_ledger=text["former_ledger"],
         gateway=text["gateway"],
         default_model=text["default_model"],
         tasks=tasks,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
@@ -39,6 +40,9 @@ class ActionModule(ActionBase):
             said = " ".join(f"{done['stderr']} {done['stdout'][:500]}".split())[-1000:]
             raise AnsibleActionFail(f"the ledger cannot be asked: {said or 'it says nothing'}. Remedy: bzzz-setup apply --only 4")
         # Who has called what is no part of a run's journal.
-        with os.fdopen(os.open(args["answer"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
+        # Several gateways share a ledger and tell the same: one of their answers is left, whole.
+        own = f"{args['answer']}.{os.getpid()}"
+        with os.fdopen(os.open(own, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
             json.dump(told, stream)
+        Path(own).replace(args["answer"])
         return {**result, "changed": False, "found": True}

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from node_cluster import free_ports
@@ -83,7 +84,14 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
-    found: str = request.getfixturevalue("postgres")
+    found: str = request.getfixturevalue("postgres_url")
+    return found
+
+
+@pytest.fixture
+def postgres_url(postgres: str) -> str:
+    """Without tables of earlier tests."""
+    found = postgres
     with contextlib.closing(Ledger(found, NONE)) as ledger:
         from bzzz_setup.gateway.ledger import metadata
 
@@ -292,6 +300,63 @@ def test_what_another_process_has_under_way_stays_its_own(tmp_path: Path) -> Non
             assert ledger.sweep(connection, -1) == 1
             assert ledger.settle(connection, call("a"), Outcome(7)) == [], "the late answer counts"
         assert ledger.rows()[0]["cost_nano"] == 7 and ledger.used()[DAY, Scope("all")] == (7, 0)
+
+
+@pytest.mark.requirement("4.2.3", part="several gateways: what one had by itself still counts")
+def test_what_one_gateway_had_goes_into_the_ledger_of_several(postgres_url: str, tmp_path: Path) -> None:
+    budgets = load({"users": {"anna": {"day_usd": "0.0000005"}}, "warn_percent": [10]})
+    former = tmp_path / "ledger.sqlite"
+    with opened(f"sqlite:///{former}", budgets) as old, old.transaction() as connection:
+        for name in ("spent", "lost", "free"):
+            old.reserve(connection, call(name))
+        old.settle(connection, call("spent"), Outcome(90))
+        old.lose(connection, "lost", "gone")
+        old.release(connection, "free", Outcome())
+    with opened(postgres_url, budgets) as ledger:
+        with ledger.transaction() as connection:
+            ledger.reserve(connection, call("other"))
+            ledger.settle(connection, call("other"), Outcome(10))
+        assert ledger.take_over(former) == 3 and not former.exists()
+        kept = former.with_name("ledger.sqlite.moved")
+        assert kept.exists() and ledger.take_over(former) == 0
+        kept.rename(former)  # as when the gateway was killed before it was put aside
+        assert ledger.take_over(former) == 0 and not former.exists()
+        assert ledger.check() == [] and {row["id"] for row in ledger.rows()} == {"spent", "lost", "free", "other"}
+        assert ledger.used("anna", "search")[DAY, Scope("user", "anna")] == (100, 100) and ledger.warned()
+        with ledger.transaction() as connection:
+            assert isinstance(ledger.reserve(connection, call("over", 301)), Refused)
+
+
+@pytest.mark.requirement("4.2.3", part="PostgreSQL that goes away and comes back")
+def test_no_call_is_made_while_the_database_is_away_and_none_is_forgotten(postgres_url: str) -> None:
+    made = sa.make_url(postgres_url)
+    socket = Path(str(made.query["host"]), f".s.PGSQL.{made.query['port']}")
+    hidden = socket.with_suffix(".hidden")
+
+    def cut(connection: Any) -> None:
+        connection.execute(sa.text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"))
+
+    with opened(postgres_url) as ledger, contextlib.closing(Ledger(postgres_url, NONE)) as other:
+        writer = Writer(ledger)
+        ask = lambda work, **more: writer.ask(work, **more).result(20)  # noqa: E731
+        for name in ("a", "b"):
+            ask(lambda connection, name=name: ledger.reserve(connection, call(name)))
+        with other.engine.connect() as connection:
+            cut(connection)
+        # It has restarted: nobody is refused for that.
+        assert ask(lambda connection: ledger.reserve(connection, call("c"))) is None
+        with other.engine.connect() as connection:
+            socket.rename(hidden)
+            cut(connection)
+        settled = writer.ask(lambda connection: ledger.settle(connection, call("a"), Outcome(40)), lasting=True)
+        with pytest.raises(sa.exc.OperationalError):
+            ask(lambda connection: ledger.reserve(connection, call("d")))
+        assert not settled.done()
+        hidden.rename(socket)
+        assert settled.result(20) == [] and ask(lambda connection: ledger.reserve(connection, call("e"))) is None
+        writer.close()
+        assert {row["id"]: row["state"] for row in ledger.rows()} == {"a": SPENT, "b": RESERVED, "c": RESERVED, "e": RESERVED}
+        assert ledger.check() == []
 
 
 def test_one_bad_piece_of_work_does_not_spoil_the_others(tmp_path: Path) -> None:

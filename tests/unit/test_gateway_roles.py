@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from declarations import cluster_of, judge
+from declarations import cluster_of, facts_of, judge, judge_on, listener
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_portable import front
@@ -20,6 +20,7 @@ from bzzz_setup.gateway.settings import parse
 
 KEY = "sk-c4nary-0f-a-key"
 ON: dict[str, Any] = {"gateway_enabled": True, "openai_api_key": KEY}
+DATABASE = f"postgresql://gateway:{KEY}@db.example.com/ledger"
 LOCAL = {"name": "here", "kind": "ollama", "url": "http://127.0.0.1:11434"}
 
 
@@ -119,7 +120,12 @@ def test_the_files_are_what_the_gateway_reads(tmp_path: Path, monkeypatch: pytes
     [
         ({"cost_all": {"day_usd": 5}}, "gateway_enabled", "without the AI gateway nothing is held"),
         ({"gateway_enabled": True}, "openai_api_key", "no key for them"),
-        ({**ON, "gateway_nodes": ["n1", "n2"]}, "gateway_nodes", "PostgreSQL"),
+        ({**ON, "gateway_nodes": ["n1", "n1"]}, "gateway_nodes", "one gateway"),
+        ({**ON, "gateway_nodes": ["n1"], "cost_database_node": "n9"}, "cost_database_node", "n9 is none"),
+        ({**ON, "cost_database_node": "n1", "cost_database_url": DATABASE}, "cost_database_node", "in one place"),
+        ({**ON, "cost_database_url": "db.example.com"}, "cost_database_url", "not a PostgreSQL's URL"),
+        ({**ON, "cost_database_url": f"mysql://u:{KEY}@h/l"}, "cost_database_url", "not a PostgreSQL's URL"),
+        ({**ON, "cost_database_node": "n1", "cost_database_port": 2379}, "cost_database_port", "2379 is also"),
         ({**ON, "gateway_nodes": ["n9"]}, "gateway_nodes", "n9 is none"),
         ({**ON, "gateway_port": 8080}, "service_port", "8080 is also"),
         ({**ON, "gateway_metrics_port": 9100}, "metrics_node_exporter_port", "9100 is also"),
@@ -146,6 +152,72 @@ def test_what_cannot_work_is_refused(given: dict[str, Any], option: str, words: 
 
 def test_a_gateway_that_is_off_takes_no_port() -> None:
     assert refused({"gateway_port": 8080}) == [] and refused(ON) == []
+    # Nor does a database that is not there.
+    assert refused({**ON, "cost_database_port": 8080}) == [] and refused({**ON, "cost_database_url": DATABASE}) == []
+
+
+@pytest.mark.requirement("4.2.3", part="a ledger is not left behind")
+def test_a_ledger_that_would_be_left_behind_is_told() -> None:
+    three = cluster_of(3, coordinators=3)
+    runs = facts_of(listeners=(listener(5432, "postgres", unit="bzzz-ledger.service", where="10.0.0.11"),))
+    facts = {"n1": runs, "n2": facts_of(), "n3": facts_of()}
+
+    def told(**more: Any) -> list[Any]:
+        return [each["message"] for each in judge_on(facts, {**ON, **more}, three) if each["option"].startswith("cost_database")]
+
+    assert told(gateway_nodes=["n1", "n2"]) == told(gateway_nodes=["n2", "n3"], cost_database_node="n1") == []
+    for more in ({"gateway_nodes": ["n1"]}, {"gateway_nodes": ["n2", "n1"]}, {"cost_database_url": DATABASE}):
+        (message,) = told(**more)
+        assert "is in PostgreSQL on n1 and would be left there" in message
+    # Somebody else's PostgreSQL keeps the port; where ours does not come, it is in nobody's way.
+    foreign = facts_of(listeners=(listener(5432, "postgres", unit="postgresql@15-main.service", where="127.0.0.1"),))
+    facts = {"n1": facts_of(), "n2": foreign, "n3": facts_of()}
+    assert told(gateway_nodes=["n1", "n2"]) == []
+    (message,) = told(gateway_nodes=["n2", "n1"])
+    assert "Port 5432 is taken by postgres" in message
+
+
+@pytest.mark.requirement("4.2.3", part="roles: one ledger of several gateways")
+def test_several_gateways_share_a_ledger_in_postgresql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    nodes = {"n1": {"ansible_host": "10.0.0.11"}, "n2": {"ansible_host": "10.0.0.12"}, "n3": {"ansible_host": "10.0.0.13"}}
+    hosts = {"bzzz": {"children": {"coordinators": {"hosts": nodes}}}}
+
+    def files(name: str, secrets: dict[str, str], **more: Any) -> dict[str, dict[str, str]]:
+        options = {"declaration_cluster_name": name, "gateway_enabled": True, **more}
+        Declaration(tmp_path / name, hosts, options, "", {"openai_api_key": KEY, **secrets}).create()
+        shown = front("--json", "export", "all", "-i", str(tmp_path / name))
+        assert KEY not in shown
+        found = json.loads(shown)["nodes"]
+        return {node: {item["path"]: item["content"] for item in found[node]["files"]} for node in nodes}
+
+    found = files("own", {}, gateway_nodes=["n2", "n3"])
+    assert not any("gateway" in path or "ledger" in path for path in found["n1"])
+    assert not any("ledger" in path for path in found["n3"])
+    server = found["n2"]
+    allowed = [line for line in server["/etc/bzzz/ledger/pg_hba.conf"].splitlines() if not line.startswith("#")]
+    assert allowed == [
+        "local all bzzz-ledger peer",
+        "hostssl ledger bzzz-gateway 10.0.0.12/32 cert map=gateways",
+        "hostssl ledger bzzz-gateway 10.0.0.13/32 cert map=gateways",
+    ]
+    known = server["/etc/bzzz/ledger/pg_ident.conf"].splitlines()[2:]
+    assert known == ['gateways "n2" bzzz-gateway', 'gateways "n3" bzzz-gateway']
+    assert "listen_addresses = '10.0.0.12'" in server["/etc/bzzz/ledger/postgresql.conf"]
+    for node in ("n2", "n3"):
+        gateway = json.loads(found[node]["/etc/bzzz/gateway/gateway.yaml"])
+        read = parse({**gateway, "tokens": {"file": "tokens.json"}})
+        assert read.ledger == (
+            "postgresql+psycopg://bzzz-gateway@10.0.0.12:5432/ledger"
+            "?sslrootcert=/etc/bzzz/tls/ca.crt&sslcert=/etc/bzzz/tls/node.crt&sslkey=/etc/bzzz/tls/node.key"
+        )
+        assert read.former_ledger == "/var/lib/bzzz-gateway/ledger.sqlite" and read.gateway == node
+    given = files("given", {"cost_database_url": DATABASE}, gateway_nodes=["n1", "n2"])
+    for node in ("n1", "n2"):
+        assert given[node]["/etc/bzzz/gateway/ledger-url"] == "@@ledger_url@@\n"
+        assert json.loads(given[node]["/etc/bzzz/gateway/gateway.yaml"])["ledger_file"] == "/etc/bzzz/gateway/ledger-url"
+        assert not any(path.startswith("/etc/bzzz/ledger") for path in given[node])
 
 
 amounts = st.sampled_from([0, 1, "2.50", 1e9, 2e9, -1, "x", True, None, [], 1.5])

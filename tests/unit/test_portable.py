@@ -96,6 +96,7 @@ def test_no_secret_is_in_it_and_each_is_named(folder: Path) -> None:
             "auth_ldap_bind_password": "not set",
             "auth_oidc_client_secret": "not set",
             "downloads_proxy_credentials": "not set",
+            "cost_database_url": "not set",
             "gateway_endpoint_keys": "not set",
             "openai_admin_key": "not set",
             "openai_api_key": "not set",

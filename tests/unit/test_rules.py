@@ -405,8 +405,8 @@ def test_udp_and_an_existing_ollama_are_no_clash() -> None:
 
 def test_every_port_option_is_known_by_its_name() -> None:
     declared, _ = declared_of(ONE, {})
-    assert set(own_ports(declared["n1"], True)) == {*PORTS, "coordination_peer_port", "metrics_node_exporter_port"}
-    assert set(own_ports(declared["n1"], False)) == {*PORTS, "metrics_node_exporter_port"} - {"coordination_client_port"}
+    assert set(own_ports(declared["n1"], True, "n1")) == {*PORTS, "coordination_peer_port", "metrics_node_exporter_port"}
+    assert set(own_ports(declared["n1"], False, "n1")) == {*PORTS, "metrics_node_exporter_port"} - {"coordination_client_port"}
 
 
 # --- firewall ---

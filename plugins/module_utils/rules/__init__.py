@@ -42,7 +42,7 @@ LITERAL = (
     service,
     coordination,
 )
-EFFECTIVE = (downloads, network, ports, firewall, ssh, ollama, models, resources, coordination)
+EFFECTIVE = (downloads, network, ports, firewall, ssh, ollama, models, cost, resources, coordination)
 
 
 def literal(declared: Mapping[str, Declared], cluster: Cluster) -> list[Problem]:

@@ -38,9 +38,43 @@ def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Prob
         for name, budget in options["users"].items():
             yield from _budget("cost_users", budget, (), False, node, f"{name}: ")
         yield from _expected(roles, node)
+        yield from _database(options, cluster, node)
         for percent in options["warn_percent"]:
             if not 1 <= percent <= 100:
                 yield problem("cost_warn_percent", "This is no part of a budget.", "Write 1 to 100.", value=percent, node=node)
+
+
+def database_node(roles: Declared) -> str:
+    """The node whose PostgreSQL has the ledger; empty where it is in SQLite or in somebody else's PostgreSQL, as `bzzz_ledger`."""
+    cost, gateway = roles["cost"], roles["gateway"]
+    if not gateway["enabled"] or cost["database_url"]:
+        return ""
+    return cost["database_node"] or (gateway["nodes"][0] if len(gateway["nodes"]) > 1 else "")
+
+
+def _database(options: Mapping[str, Any], cluster: Cluster, node: str) -> Iterator[Problem]:
+    name = options["database_node"]
+    if name and options["database_url"]:
+        message = "The ledger is in one place: in the cluster's PostgreSQL, or in that of cost_database_url."
+        yield problem("cost_database_node", message, "Take one of the two out.", value=name, node=node)
+    elif name and name not in cluster["coordinators"]:
+        message = f"The ledger's PostgreSQL runs on a coordinator, and {name} is none."
+        remedy = f"Name one of {', '.join(cluster['coordinators'])}." if cluster["coordinators"] else "Put a node into group coordinators."
+        yield problem("cost_database_node", message, remedy, value=name, node=node)
+
+
+def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    """A ledger that would be left behind."""
+    for node, seen in facts.items():
+        roles, listeners = declared[node], (seen.get("bzzz_ports") or {}).get("listeners") or []
+        wanted = database_node(roles)
+        if roles["gateway"]["enabled"] and wanted != node and any(one.get("unit") == "bzzz-ledger.service" for one in listeners):
+            message = f"The ledger is in PostgreSQL on {node} and would be left there: what is spent so far would not count any more."
+            remedy = (
+                f"Set cost_database_node: {node}. Or, where it need not count or was taken elsewhere (pg_dump), stop it there: "
+                "systemctl disable --now bzzz-ledger.service; its data stays in /var/lib/bzzz-ledger."
+            )
+            yield problem("cost_database_node", message, remedy, value=wanted or None, node=node)
 
 
 def _expected(roles: Declared, node: str) -> Iterator[Problem]:

@@ -111,7 +111,7 @@ def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping
         if roles["firewall"]["mode"] == "auto":
             chosen = backend(roles, seen)
             yield from _others(chosen, _seen(seen).get("active") or [], roles["firewall"]["backend"], node)
-            wanted = {("tcp", port) for port in (ssh[node], *own_ports(roles, node in cluster["coordinators"]).values())}
+            wanted = {("tcp", port) for port in (ssh[node], *own_ports(roles, node in cluster["coordinators"], node).values())}
             published = ((seen.get("bzzz_system") or {}).get("container_engine") or {}).get("published") or []
             yield from _past(roles, published, node)
             if chosen != "firewalld":  # whose zones let in what they did before

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 BZZZ cluster setup maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The AI gateway: one, on a coordinator, with models whose endpoints are declared."""
+"""The AI gateway: on coordinators, with models whose endpoints are declared."""
 
 from __future__ import annotations
 
@@ -45,9 +45,8 @@ def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Prob
 
 def _place(options: Mapping[str, Any], cluster: Cluster, node: str) -> Iterator[Problem]:
     nodes = options["nodes"]
-    if len(nodes) > 1:
-        message = "Several gateways need a ledger that they share, in PostgreSQL, which the cluster does not set up yet."
-        yield problem("gateway_nodes", message, f"Name one, such as [{nodes[0]}].", value=nodes, node=node)
+    if len(set(nodes)) < len(nodes):
+        yield problem("gateway_nodes", "A node has one gateway.", f"Write {list(dict.fromkeys(nodes))}.", value=nodes, node=node)
     for name in nodes:
         if name not in cluster["coordinators"]:
             message = f"The gateway runs on a coordinator, and {name} is none."

@@ -107,7 +107,7 @@ def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping
             message = "One of the node's GPUs tells no UUID." if devices else "This node has no GPU."
             yield problem("ollama_instances", message, "Set ollama_instances: one for this node.", value="per_gpu", node=node)
             continue
-        own = own_ports(declared[node], node in cluster["coordinators"])
+        own = own_ports(declared[node], node in cluster["coordinators"], node)
         count = len(devices) if options["instances"] == "per_gpu" else 1
         for port in range(options["port"], options["port"] + count):
             other = next((option for option, number in own.items() if number == port), None)

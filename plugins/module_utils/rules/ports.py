@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..addresses import AddressError, parse_ports
 from ..problems import Problem, problem
+from .cost import database_node
 from .ranges import is_port
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ SHARED = frozenset({"service_port", "service_web_port"})
 FOREIGN = "ollama_port"
 # Used by nobody but where it is asked for.
 GATEWAY = ("gateway_port", "gateway_metrics_port")
+# Used where the ledger's PostgreSQL is.
+DATABASE = "cost_database_port"
 # Used while models are copied.
 COPY = "models_copy_port"
 # sshd's own port, which is Ansible's as well once the move to it is done, and the units that listen on it.
@@ -70,22 +73,26 @@ def ports_of(roles: Declared) -> dict[str, int]:
         f"{role}_{option}": value
         for role, options in roles.items()
         for option, value in options.items()
-        if is_port(option) and isinstance(value, int) and 1 <= value <= 65535 and _used(f"{role}_{option}", options)
+        if is_port(option) and isinstance(value, int) and 1 <= value <= 65535 and _used(f"{role}_{option}", options, roles)
     } | ({ACME: ACME_PORT} if (tls.get("mode"), tls.get("acme_challenge")) == ("acme", "http-01") else {})
 
 
-def _used(option: str, options: Mapping[str, Any]) -> bool:
+def _used(option: str, options: Mapping[str, Any], roles: Declared) -> bool:
+    if option == DATABASE:
+        return bool(database_node(roles))
     if option == COPY:
         return bool(options["copy"] and options["wanted"])
     return option not in GATEWAY or bool(options["enabled"])
 
 
-def own_ports(roles: Declared, coordinates: bool) -> dict[str, int]:
-    """The ports that the cluster itself listens on, on a node that is a coordinator or is none."""
+def own_ports(roles: Declared, coordinates: bool, node: str) -> dict[str, int]:
+    """The ports that the cluster itself listens on, on this node, which is a coordinator or is none."""
     return {
         option: port
         for option, port in ports_of(roles).items()
-        if option != FOREIGN and (coordinates or not option.startswith(("coordination_", *GATEWAY)))
+        if option != FOREIGN
+        and (coordinates or not option.startswith(("coordination_", *GATEWAY)))
+        and (option != DATABASE or node == database_node(roles))
     }
 
 
@@ -179,7 +186,7 @@ def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping
                 where = " and ".join(dict.fromkeys(str(one["port"]) for one in mine))
                 message = f"{unit} ran here before the cluster came, on port {where}, and {PACKAGED[unit].what}."
                 yield problem(PACKAGED[unit].option, message, PACKAGED[unit].remedy, node=node)
-        for option, port in own_ports(roles, node in cluster["coordinators"]).items():
+        for option, port in own_ports(roles, node in cluster["coordinators"], node).items():
             remedy = f"{_remedy(option, free_port(port, taken, *kept, *kernel, ephemeral))}."
             foreign = [one for one in strangers(option, port, seen) if one.get("unit") not in packaged]
             if foreign:

@@ -67,6 +67,11 @@ FORMS: dict[tuple[str, str], tuple[re.Pattern[str], str, str]] = {
         (("auth", "oidc_client_secret"), ("auth", "ldap_bind_password")),
         (re.compile(r"[^\x00-\x1f]+"), "one line of text", "Write it in quotes, without an end of line, into the vault file."),
     ),
+    ("cost", "database_url"): (
+        re.compile(r"postgres(ql)?(\+psycopg)?://[!-~]*@[!-?A-~]+/[!-~]+"),
+        "a PostgreSQL's URL",
+        "Write it as postgresql://user:password@host:5432/name, other letters than URLs have as %20 and so on, into the vault file.",
+    ),
     ("openai", "api_key"): (
         re.compile(r"[!-~]{8,}"),
         "a key of OpenAI's",
