@@ -22,6 +22,35 @@ from ansible_collections.bzzz.cluster.plugins.module_utils.rules.ranges import F
 CHECKOUT = Path(__file__).resolve().parent.parent
 GENERATED = "Generated from argument specs by `python -m bzzz_setup.schema --write`; do not edit."
 _TYPES = {"str": "string", "path": "string", "int": "integer", "float": "number", "bool": "boolean", "list": "array", "dict": "object"}
+_AMOUNTS: Spec = {
+    "day_usd": {"type": "float", "description": "Most that a day may cost, in dollars."},
+    "month_usd": {"type": "float", "description": "Most that a month may cost, in dollars."},
+}
+_PROJECTS: Spec = {
+    "description": "Part of each project, in percent.",
+    "names": "project",
+    "type": "dict",
+    "each": {"type": "float"},
+    "values": "percent",
+}
+_USERS: Spec = {
+    "description": "Part of each user, in percent.",
+    "names": "user",
+    "type": "dict",
+    "each": {"type": "float"},
+    "values": "percent",
+}
+# Dicts of which an argument spec can tell no more: what their names are, and what each value is. The rules judge them.
+DICTS: dict[tuple[str, str], Spec] = {
+    ("openai", "projects"): {"names": "project", "values": "OpenAI's project", "each": {"type": "str"}},
+    ("gateway", "tasks"): {"names": "task", "values": "model", "each": {"type": "str"}},
+    ("gateway", "fallbacks"): {"names": "model", "values": "models to try", "each": {"type": "list", "elements": "str"}},
+    ("gateway", "members"): {"names": "user", "values": "projects", "each": {"type": "list", "elements": "str"}},
+    ("gateway", "parameters"): {"names": "parameter", "values": "value", "each": {"type": "raw"}},
+    ("cost", "all"): {"options": {**_AMOUNTS, "project_shares": _PROJECTS, "user_shares": _USERS}},
+    ("cost", "projects"): {"names": "project", "values": "", "each": {"type": "dict", "options": {**_AMOUNTS, "user_shares": _USERS}}},
+    ("cost", "users"): {"names": "user", "values": "", "each": {"type": "dict", "options": _AMOUNTS}},
+}
 _STEPS = re.compile(r"Step (\d+)")
 
 
@@ -50,8 +79,9 @@ def json_schema(specs: Specs | None = None) -> dict[str, Any]:
 
 
 def _property(role: str, name: str, spec: Spec) -> dict[str, Any]:
+    spec = {**spec, **DICTS.get((role, name.removeprefix(f"{role}_")), {})}
     kind = spec.get("type", "str")
-    found: dict[str, Any] = {"type": _TYPES[kind], "description": _text(spec)}
+    found: dict[str, Any] = {"type": _TYPES[kind], "description": _text(spec)} if kind != "raw" else {"description": _text(spec)}
     if spec.get("default") is not None:
         found["default"] = spec["default"]
     if spec.get("choices"):
@@ -75,9 +105,13 @@ def _property(role: str, name: str, spec: Spec) -> dict[str, Any]:
         inner = {
             "type": "object",
             "properties": {key: _property(role, key, entry) for key, entry in spec["options"].items()},
+            "required": [key for key, entry in spec["options"].items() if entry.get("required")],
             "additionalProperties": False,
         }
         found.update({"items": inner} if kind == "list" else inner)
+    if "each" in spec:
+        found["propertyNames"] = {"title": spec["names"].capitalize()}
+        found["additionalProperties"] = {**_property(role, "", spec["each"]), "title": spec["values"][:1].upper() + spec["values"][1:]}
     return found
 
 

@@ -19,6 +19,8 @@ from bzzz_setup.web import trying
 
 # A role's argument spec names first what most people decide; the rest has defaults that fit.
 ESSENTIAL = 4
+# Within a step: what others build upon comes before them.
+FIRST = ("declaration", "ollama", "models", "openai", "gateway", "cost", "service")
 _STEP = re.compile(r"Step (\d+), (.+)")
 
 
@@ -44,7 +46,13 @@ def form() -> dict[str, Any]:
         }
         next(step for step in found if step["number"] == number)["roles"].append(role)
     for step in found:
-        step["roles"].sort(key=lambda role: (role["name"] != step["slug"], role["name"]))
+        step["roles"].sort(
+            key=lambda role: (
+                FIRST.index(role["name"]) if role["name"] in FIRST else len(FIRST),
+                role["name"] != step["slug"],
+                role["name"],
+            )
+        )
     return {"steps": found}
 
 

@@ -69,7 +69,7 @@ def _outside(folder: Path, kind: str, directory: Directory) -> str:
     option = f"auth_{switch}"
     way = declared(Declaration.read(folder), kind)
     if way is None:
-        raise Refusal(f"no {title} is declared", f"Fill in {option} first.", option=option)
+        raise Refusal(f"No {title} is declared.", f"Fill in {option} first.", option=option)
     authority = way.authority(directory)
     try:
         authority.look()
@@ -110,7 +110,7 @@ def _openai(folder: Path) -> str:
     about, gateway = options["openai"], options["gateway"]
     key = str(secrets.get("openai_api_key") or "").strip()
     if not key:
-        raise Refusal("there is no key", "Fill in openai_api_key first; it is kept in the vault file.", option="openai_api_key")
+        raise Refusal("There is no key.", "Fill in openai_api_key first; it is kept in the vault file.", option="openai_api_key")
     well_formed("openai_base_url", about["base_url"])
     models = _models(gateway, OPENAI) + ([] if _named(gateway, gateway["default_model"]) else [gateway["default_model"]])
     projects = [each for each in dict.fromkeys([about["project"], *about["projects"].values()]) if each]
@@ -132,7 +132,7 @@ def _endpoints(folder: Path) -> str:
     options, secrets = options_of(declaration, "gateway")
     gateway = options["gateway"]
     if not gateway["endpoints"]:
-        raise Refusal("no endpoint is declared", "Fill in gateway_endpoints first.", option="gateway_endpoints")
+        raise Refusal("No endpoint is declared.", "Fill in gateway_endpoints first.", option="gateway_endpoints")
     keys = dict(pair.strip().split("=", 1) for pair in str(secrets.get("gateway_endpoint_keys") or "").split(",") if "=" in pair)
     way, found = Here(downloading.declared(declaration)), []
     for each in gateway["endpoints"]:
@@ -140,7 +140,8 @@ def _endpoints(folder: Path) -> str:
         host = urlsplit(each["url"]).hostname or ""
         address = address_of(host)
         if host == "localhost" or (address and address.is_loopback):
-            found.append(("pass", f"{each['name']} is the gateway's own node, which is asked in step 4", "", "gateway_endpoints"))
+            said = f"{each['name']} is on the gateway's own node: step 4 asks it from there, nothing was asked from here"
+            found.append(("pass", said, "", "gateway_endpoints"))
             continue
         status, seen, remedy = model_server.look(
             way,

@@ -144,7 +144,7 @@ def test_the_admin_host_asks_before_anything_is_applied(openai: StandIn, tmp_pat
     declared(folder, {**options, "openai_test_call": False}, {"openai_api_key": KEY})
     assert trying.out(folder, "openai").endswith("which has 3 models."), "without a call no quota shows"
     declared(folder, options, {})
-    with pytest.raises(Refusal, match="there is no key"):
+    with pytest.raises(Refusal, match="There is no key"):
         trying.out(folder, "openai")
 
 

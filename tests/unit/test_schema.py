@@ -47,6 +47,12 @@ def test_the_schema_is_valid_and_has_every_option() -> None:
         ("network_latency_max_ms", 0.5, 0),
         ("service_token", "x" * 32, 1),
         ("service_token", "x" * 32, "x" * 31),
+        ("gateway_tasks", {"coding": "gpt-5"}, {"coding": ["gpt-5"]}),
+        ("gateway_fallbacks", {}, {"gpt-5": "local"}),
+        ("gateway_endpoints", [{"name": "a", "url": "http://a/v1"}], [{"name": "a"}]),
+        ("gateway_models", [{"name": "a", "parameters": {"n": 0.2, "stop": ["y"]}}], [{"name": "a", "parameters": 1}]),
+        ("cost_all", {}, {"year_usd": 1}),
+        ("cost_projects", {}, {"search": {"user_shares": {"anna": "half"}}}),
     ],
 )
 def test_the_schema_says_what_the_declaration_says(option: str, good: object, bad: object) -> None:

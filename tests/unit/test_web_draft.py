@@ -199,3 +199,13 @@ def test_every_option_of_every_role_is_in_the_form() -> None:
     assert shown == {option for role in load_specs().values() for option in role["options"]}
     assert all(set(role["essential"]) <= set(role["schema"]["properties"]) for step in steps for role in step["roles"])
     assert [step["slug"] for step in steps if any(role["name"] == "tls" for role in step["roles"])] == ["security"]
+
+
+@pytest.mark.requirement("T1", part="of a step, what others build upon comes first")
+def test_the_form_begins_with_what_others_build_upon() -> None:
+    names = {step["number"]: [role["name"] for role in step["roles"]] for step in form.form()["steps"]}
+    assert names[1] == ["declaration", "detection"]
+    assert names[4] == ["ollama", "models", "openai", "gateway", "cost"]
+    assert names[2][0] == "network" and names[6][0] == "service"
+    of = {role["name"]: role["essential"] for step in form.form()["steps"] for role in step["roles"]}
+    assert "openai_api_key" in of["openai"] and {"gateway_models", "gateway_endpoints", "gateway_endpoint_keys"} <= set(of["gateway"])

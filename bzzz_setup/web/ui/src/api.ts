@@ -13,12 +13,17 @@ export interface Problem {
 
 export interface OptionSchema {
   type: string;
+  title?: string;
   description: string;
   default?: unknown;
   enum?: unknown[];
   format?: string;
   items?: OptionSchema;
   properties?: Record<string, OptionSchema>;
+  required?: string[];
+  /** Of what has names that somebody chooses, what each is; `propertyNames` tells what the names are. */
+  additionalProperties?: OptionSchema | false;
+  propertyNames?: { title: string };
   minimum?: number;
   maximum?: number;
   writeOnly?: boolean;

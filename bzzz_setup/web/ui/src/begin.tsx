@@ -47,9 +47,9 @@ export function Begin({ first }: { first: boolean }) {
         <Typography variant="h2" id="begin" gutterBottom>
           {first ? t.firstMachines : t.moreMachines}
         </Typography>
-        <Stack component="form" spacing={2} onSubmit={look}>
+        <Stack component="form" spacing={2} sx={{ mt: 1.5 }} onSubmit={look}>
           <TextField label={t.whichMachines} value={nodes} onChange={(event) => setNodes(event.target.value)} placeholder="10.0.0.10-20, gpu1, 10.0.1.0/28" helperText={t.whichHelp} fullWidth />
-          <Stack direction="row" spacing={2} sx={{ flexWrap: "wrap", rowGap: 2 }}>
+          <Stack direction="row" sx={{ flexWrap: "wrap", gap: 2 }}>
             <TextField label={t.sshPort} value={port} onChange={(event) => setPort(event.target.value)} sx={{ width: 110 }} />
             {first && (
               <>

@@ -239,7 +239,7 @@ function Runs() {
         {t.runs}
       </Typography>
       {!runs.data.runs.length && <Typography>{t.noRuns}</Typography>}
-      <TableContainer tabIndex={0} aria-labelledby="runs">
+      <TableContainer tabIndex={0} aria-labelledby="runs" hidden={!runs.data.runs.length}>
         <Table>
           <TableHead>
             <TableRow>

@@ -104,6 +104,9 @@ function Scheme() {
   );
 }
 
+/** Beside the page one below the other; above it, where that is narrow, as they fit. */
+const ROWS = { display: { xs: "flex", md: "block" }, flexWrap: "wrap", "& > li": { width: { xs: "auto", md: "100%" } }, "& a": { px: { xs: 1, md: 2 }, py: { xs: 0, md: 0.5 } } } as const;
+
 function Steps({ steps, draft, path, admin }: { steps: Step[]; draft: Draft | undefined; path: string; admin: boolean }) {
   const places = [
     ...steps.map((step) => ({ path: `/step/${step.number}`, label: `${step.number}. ${step.title}`, step: step.number })),
@@ -112,7 +115,7 @@ function Steps({ steps, draft, path, admin }: { steps: Step[]; draft: Draft | un
   const current = path === "/" ? "/step/1" : path.startsWith("/run/") ? "/review" : path;
   return (
     <>
-      <List component="ol" dense disablePadding sx={{ py: 1 }}>
+      <List component="ol" dense disablePadding sx={{ ...ROWS, py: 1 }}>
         {places.map((place) => {
           const here = place.path === current;
           return (
@@ -125,7 +128,7 @@ function Steps({ steps, draft, path, admin }: { steps: Step[]; draft: Draft | un
           );
         })}
       </List>
-      <List dense disablePadding sx={{ borderTop: 1, borderColor: "divider" }}>
+      <List dense disablePadding sx={{ ...ROWS, borderTop: 1, borderColor: "divider" }}>
         {[["/cluster", t.cluster] as const, ["/cost", t.cost] as const, ...(admin ? [["/people", t.people] as const] : [])].map(([to, label]) => (
           <ListItem key={to} disablePadding>
             <ListItemButton component="a" href={at(to)} selected={current === to} aria-current={current === to ? "page" : undefined} onClick={follow(to)}>

@@ -40,6 +40,8 @@ export function useChange() {
   const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
   const [conflict, setConflict] = useState<string | null>(null);
   const sending = useMutation({
+    // One after the other, each upon what the one before has left.
+    scope: { id: "draft" },
     mutationFn: async (changes: Record<string, unknown>) => {
       const base = queries.getQueryData<Draft>(["draft"])?.revision ?? 0;
       return api.change(base, changes);
@@ -70,7 +72,9 @@ export function useChange() {
   );
   // Nothing that was typed is lost by going elsewhere.
   useEffect(() => flush, [flush]);
-  return { change, flush, conflict, error: sending.error, pending: sending.isPending };
+  /** Whether nothing that was typed has yet to be sent. */
+  const settled = useCallback(() => !Object.keys(waiting.current).length, []);
+  return { change, flush, settled, conflict, error: sending.error, pending: sending.isPending };
 }
 
 // --- the cluster ---

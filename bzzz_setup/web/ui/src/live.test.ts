@@ -50,6 +50,6 @@ test("a difference shows what differs and three lines about it", () => {
 
 test("an option's name in words", () => {
   expect(title("service", "service_mcp_port")).toBe("MCP port");
-  expect(title("tls", "tls_ca_valid_days")).toBe("CA valid days");
+  expect(title("tls", "tls_ca_valid_days")).toBe("CA valid (days)");
   expect(title("network", "network_subnet")).toBe("Subnet");
 });

@@ -1,8 +1,9 @@
-import { Alert, Button, Card, CardContent, Stack, Table, TableBody, TableCell, TableContainer, TableHead, TableRow, Typography } from "@mui/material";
+import { Button, Card, CardContent, Stack, Table, TableBody, TableCell, TableContainer, TableHead, TableRow, Typography } from "@mui/material";
 import type { Draft } from "./api";
 import { useNodes } from "./hooks";
 import { useStart } from "./start";
 import { t } from "./texts";
+import { Wrong } from "./wrong";
 
 /** The machines of the inventory, and what the last look at each has found. */
 export function Machines({ draft }: { draft: Draft }) {
@@ -11,7 +12,7 @@ export function Machines({ draft }: { draft: Draft }) {
   return (
     <Card variant="outlined" component="section" aria-labelledby="machines">
       <CardContent>
-        <Stack direction="row" sx={{ alignItems: "center", gap: 2, mb: 1 }}>
+        <Stack direction="row" sx={{ alignItems: "center", gap: 2, flexWrap: "wrap", rowGap: 1 }}>
           <Typography variant="h2" id="machines" sx={{ flexGrow: 1 }}>
             {t.machines}
           </Typography>
@@ -20,7 +21,10 @@ export function Machines({ draft }: { draft: Draft }) {
             {nodes.data?.seen ? t.detectAgain : t.detect}
           </Button>
         </Stack>
-        {detecting.error && <Alert severity="error">{detecting.error.message}</Alert>}
+        <Typography color="textSecondary" sx={{ mb: 1 }}>
+          {t.detectNote}
+        </Typography>
+        <Wrong error={detecting.error} />
         <TableContainer tabIndex={0} aria-labelledby="machines">
           <Table>
             <TableHead>

@@ -1,8 +1,9 @@
-import { Alert, Button, Card, CardContent, MenuItem, Stack, Table, TableBody, TableCell, TableContainer, TableHead, TableRow, TextField, Typography } from "@mui/material";
+import { Button, Card, CardContent, MenuItem, Stack, Table, TableBody, TableCell, TableContainer, TableHead, TableRow, TextField, Typography } from "@mui/material";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
 import { api } from "./api";
 import { t } from "./texts";
+import { Wrong } from "./wrong";
 
 /** Who may use the wizard: an administrator's page. */
 export default function People() {
@@ -30,7 +31,7 @@ export default function People() {
   return (
     <Stack spacing={2}>
       <Typography variant="h1">{t.people}</Typography>
-      {error && <Alert severity="error">{error.message}</Alert>}
+      <Wrong error={error} />
       <TableContainer tabIndex={0} role="region" aria-label={t.people}>
         <Table>
           <TableHead>
@@ -66,7 +67,7 @@ export default function People() {
           <Typography variant="h2" id="add" gutterBottom>
             {t.addUser}
           </Typography>
-          <Stack component="form" direction="row" spacing={2} sx={{ flexWrap: "wrap", rowGap: 2, alignItems: "flex-start" }} onSubmit={add}>
+          <Stack component="form" direction="row" sx={{ flexWrap: "wrap", gap: 2, mt: 1.5, alignItems: "flex-start" }} onSubmit={add}>
             <TextField label={t.user} value={name} required autoComplete="off" onChange={(event) => setName(event.target.value)} />
             <TextField select label={t.role} value={role} onChange={(event) => setRole(event.target.value)} sx={{ width: 140 }}>
               {["viewer", "operator", "admin"].map((one) => (

@@ -1,10 +1,11 @@
 import { Alert, Box, Button, Card, CardContent, Stack, Typography } from "@mui/material";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
-import { api, Refused } from "./api";
+import { api } from "./api";
 import { Changed, Diffs } from "./changed";
 import { useDraft, useRun, useRuns } from "./hooks";
 import { useStart } from "./start";
 import { t } from "./texts";
+import { Problems, Wrong } from "./wrong";
 
 /** What is typed, what it would change, and the button that makes it so. */
 export default function Review() {
@@ -26,13 +27,12 @@ export default function Review() {
     <Stack spacing={2}>
       <Typography variant="h1">{t.reviewTitle}</Typography>
       <Typography>{t.planNote}</Typography>
-      {refused && (
-        <Alert severity="error">
-          {refused.message}
-          {refused instanceof Refused && refused.problems.map((problem) => <div key={problem.message}>{`${problem.option} ${problem.message} ${problem.remedy}`}</div>)}
-        </Alert>
+      <Wrong error={refused} />
+      {errors.length > 0 && (
+        <Box aria-label={t.problems(errors.length)} role="group">
+          <Problems problems={errors} />
+        </Box>
       )}
-      {errors.length > 0 && <Alert severity="error">{t.problems(errors.length)}</Alert>}
       {typed.length > 0 && (
         <Card variant="outlined">
           <CardContent>
@@ -40,7 +40,8 @@ export default function Review() {
             <Box component="ul" sx={{ my: 1 }}>
               {typed.map((path) => (
                 <li key={path}>
-                  <code>{path.split("/").slice(1).join(" ")}</code> <Value draft={draft.data} path={path} />
+                  <code>{path.split("/").slice(1).join(" ")}</code>
+                  <Value draft={draft.data} path={path} />
                 </li>
               ))}
             </Box>

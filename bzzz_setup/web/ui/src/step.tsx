@@ -1,7 +1,4 @@
 import {
-  Accordion,
-  AccordionDetails,
-  AccordionSummary,
   Alert,
   Box,
   Button,
@@ -13,17 +10,19 @@ import {
   Typography,
 } from "@mui/material";
 import { generateForm } from "@rjsf/mui";
-import { useMutation } from "@tanstack/react-query";
-import type { DescriptionFieldProps, ErrorSchema, FieldProps, RJSFSchema, UiSchema, WidgetProps } from "@rjsf/utils";
+import { useMutation, useQueryClient } from "@tanstack/react-query";
+import { ariaDescribedByIds, descriptionId, type ErrorSchema, type FieldProps, type RJSFSchema, type UiSchema, type WidgetProps } from "@rjsf/utils";
 import { Fragment, lazy, type ReactNode, startTransition, Suspense, useEffect, useMemo, useRef, useState } from "react";
 import { api, type Draft, type OptionSchema, type Problem, type Role } from "./api";
 import { go, useChange, useDraft, useSchema, useWanted } from "./hooks";
 import { Begin } from "./begin";
+import { Description, Folded, Pairs, templates, Told } from "./entries";
 import { Machines } from "./machines";
+import { type Errors, place } from "./places";
 import { t } from "./texts";
 import unjudged from "./unjudged";
 import { title } from "./words";
-import { Wrong } from "./wrong";
+import { Problems, Wrong } from "./wrong";
 
 type Values = Record<string, unknown>;
 
@@ -41,12 +40,6 @@ const CHOSEN: Record<string, (props: WidgetProps) => ReactNode> = {
 };
 
 const Form = generateForm<Values>();
-const templates = { DescriptionFieldTemplate: ({ description, id }: DescriptionFieldProps<Values>) => (
-  <Typography id={id} variant="caption" color="textSecondary" component="div">
-    {typeof description === "string" ? <Told text={description} /> : description}
-  </Typography>
-) };
-
 /** A list of words, one a line. */
 function Lines({ schema, uiSchema, formData, onChange, fieldPathId, disabled, readonly, rawErrors }: FieldProps) {
   const [text, setText] = useState<string | null>(null);
@@ -57,30 +50,33 @@ function Lines({ schema, uiSchema, formData, onChange, fieldPathId, disabled, re
     return words.length ? words.map((word) => (numbers && /^\d+$/.test(word) ? Number(word) : word)) : undefined;
   };
   return (
-    <TextField
-      id={fieldPathId.$id}
-      label={schema.title}
-      placeholder={uiSchema?.["ui:placeholder"]}
-      multiline
-      fullWidth
-      minRows={1}
-      value={shown}
-      disabled={disabled || readonly}
-      error={!!rawErrors?.length}
-      onChange={(event) => {
-        setText(event.target.value);
-        onChange(read(event.target.value), fieldPathId.path);
-      }}
-      onBlur={() => setText(null)}
-      helperText={<Told text={[schema.description, ...(rawErrors ?? [])].join(" ")} />}
-      slotProps={{ htmlInput: { "aria-describedby": `${fieldPathId.$id}__help` }, formHelperText: { id: `${fieldPathId.$id}__help` }, inputLabel: { shrink: true } }}
-    />
+    <>
+      <TextField
+        id={fieldPathId.$id}
+        label={schema.title}
+        placeholder={uiSchema?.["ui:placeholder"]}
+        multiline
+        fullWidth
+        minRows={1}
+        value={shown}
+        disabled={disabled || readonly}
+        error={!!rawErrors?.length}
+        onChange={(event) => {
+          setText(event.target.value);
+          onChange(read(event.target.value), fieldPathId.path);
+        }}
+        onBlur={() => setText(null)}
+        slotProps={{ htmlInput: { "aria-describedby": ariaDescribedByIds(fieldPathId.$id) }, inputLabel: { shrink: true } }}
+      />
+      <Description id={descriptionId(fieldPathId)} description={schema.description ?? ""} />
+    </>
   );
 }
 
 /** One of a few, or what holds where none is chosen. */
-function Choice({ id, schema, options, value, placeholder, label, disabled, readonly, rawErrors, onChange }: WidgetProps) {
+function Choice({ id, schema, options, value, label, disabled, readonly, rawErrors, onChange }: WidgetProps) {
   const yesNo = schema.type === "boolean";
+  const otherwise = String(options.otherwise ?? "");
   const offered = yesNo ? [t.yes, t.no] : (options.enumOptions ?? []).map((one) => String(one.value));
   const shown = value === undefined || value === null ? "" : yesNo ? (value ? t.yes : t.no) : String(value);
   return (
@@ -93,24 +89,15 @@ function Choice({ id, schema, options, value, placeholder, label, disabled, read
       disabled={disabled || readonly}
       error={!!rawErrors?.length}
       onChange={({ target }) => onChange(target.value === "" ? undefined : yesNo ? target.value === t.yes : target.value)}
-      slotProps={{ select: { displayEmpty: true }, inputLabel: { shrink: true, htmlFor: id }, htmlInput: { "aria-describedby": `${id}__help` } }}
+      slotProps={{ select: { displayEmpty: true }, inputLabel: { shrink: true, htmlFor: id }, htmlInput: { "aria-describedby": ariaDescribedByIds(id) } }}
     >
-      <MenuItem value="">{t.byDefault(placeholder ?? "")}</MenuItem>
+      <MenuItem value="">{t.byDefault(otherwise)}</MenuItem>
       {offered.map((one) => (
         <MenuItem key={one} value={one}>
           {one}
         </MenuItem>
       ))}
     </TextField>
-  );
-}
-
-/** A description: what is in back quotes is code. */
-export function Told({ text }: { text: string }) {
-  return (
-    <>
-      {text.split("`").map((part, place) => (place % 2 ? <code key={place}>{part}</code> : part))}
-    </>
   );
 }
 
@@ -148,12 +135,7 @@ export default function StepPage({ number }: { number: number }) {
       {changing.conflict !== null && <Alert severity="warning">{t.conflict(changing.conflict)}</Alert>}
       {changing.error && changing.conflict === null && <Alert severity="error">{changing.error.message}</Alert>}
       <Box aria-live="polite">
-        {problems.map((problem) => (
-          <Alert key={`${problem.option} ${problem.node ?? ""} ${problem.message}`} severity={problem.severity ?? "error"} sx={{ mb: 1 }}>
-            <strong>{problem.option}</strong>
-            {problem.node && ` (${problem.node})`}: {problem.message} {problem.remedy}
-          </Alert>
-        ))}
+        <Problems problems={problems} />
       </Box>
       {number === 1 && Object.keys(draft.data.nodes).length > 0 && <Machines draft={draft.data} />}
       {number === 1 && <Begin first={!Object.keys(draft.data.nodes).length} />}
@@ -169,7 +151,7 @@ export default function StepPage({ number }: { number: number }) {
       )}
       {roles.slice(0, shown).map((role) => (
         <Fragment key={role.name}>
-          <RoleCard key={`${node} ${wanted in role.schema.properties ? wanted : ""}`} role={role} draft={draft.data} node={node} wanted={wanted} onChange={changing.change} />
+          <RoleCard key={`${node} ${wanted in role.schema.properties ? wanted : ""}`} role={role} draft={draft.data} node={node} wanted={wanted} changing={changing} />
           {DRAWN.includes(role.name) && (
             <Suspense>
               <Pictures role={role.name} steps={steps} draft={draft.data} />
@@ -180,12 +162,7 @@ export default function StepPage({ number }: { number: number }) {
       <Box aria-live="polite">
         {checking.data && !checking.data.problems.length && <Alert severity="success">{t.noProblems}</Alert>}
         {checking.error && <Wrong error={checking.error} />}
-        {checking.data?.problems.map((problem) => (
-          <Alert key={`${problem.option} ${problem.node ?? ""} ${problem.message}`} severity={problem.severity ?? "error"} sx={{ mb: 1 }}>
-            <strong>{problem.option}</strong>
-            {problem.node && ` (${problem.node})`}: {problem.message} {problem.remedy}
-          </Alert>
-        ))}
+        {checking.data && <Problems problems={checking.data.problems} />}
       </Box>
       {/* Below all of it, so that nothing moves under somebody's finger. */}
       {shown === roles.length && (
@@ -209,40 +186,59 @@ interface RoleProps {
   role: Role;
   draft: Draft;
   node: string;
-  onChange: (changes: Record<string, unknown>) => void;
+  changing: ReturnType<typeof useChange>;
 }
 
 /** Tries whom the declaration names, before anything is applied. */
-function Tests({ tests }: { tests: string[] }) {
-  const trying = useMutation({ mutationFn: (what: string) => api.test(what) });
+function Tests({ tests, revision, flush }: { tests: string[]; revision: number; flush: () => void }) {
+  const queries = useQueryClient();
+  // An answer is about what was declared when it was asked for.
+  const of = useRef<number>(undefined);
+  const trying = useMutation({
+    scope: { id: "draft" },
+    mutationFn: (what: string) => {
+      of.current = queries.getQueryData<Draft>(["draft"])?.revision;
+      return api.test(what);
+    },
+  });
+  const current = of.current === revision;
   return (
     <Box sx={{ mt: 2 }} aria-live="polite">
-      <Stack direction="row" spacing={1}>
+      <Stack direction="row" sx={{ gap: 1, flexWrap: "wrap", alignItems: "center" }}>
         {tests.map((what) => (
-          <Button key={what} variant="outlined" loading={trying.isPending && trying.variables === what} onClick={() => trying.mutate(what)}>
+          <Button
+            key={what}
+            variant="outlined"
+            loading={trying.isPending && trying.variables === what}
+            onClick={() => {
+              flush();
+              trying.mutate(what);
+            }}
+          >
             {t.tests[what] ?? what}
           </Button>
         ))}
+        {trying.isPending && <Typography color="textSecondary">{t.trying}</Typography>}
       </Stack>
-      {trying.data && (
+      {current && trying.data && (
         <Alert severity="success" sx={{ mt: 1 }}>
           {trying.data.told}
         </Alert>
       )}
-      <Wrong error={trying.error} />
+      {current && <Wrong error={trying.error} />}
     </Box>
   );
 }
 
-function RoleCard({ role, draft, node, wanted, onChange }: RoleProps & { wanted: string }) {
+function RoleCard({ role, draft, node, wanted, changing }: RoleProps & { wanted: string }) {
   const properties = Object.entries(role.schema.properties);
   const own = (node ? draft.nodes[node]?.options : draft.options) ?? {};
   const about = draft.problems.filter((problem) => problem.option in role.schema.properties);
   const open = new Set([...role.essential, ...Object.keys(own), ...about.map((problem) => problem.option), wanted]);
-  const plain = properties.filter(([, option]) => !option.writeOnly);
-  const secret = node ? [] : properties.filter(([, option]) => option.writeOnly);
-  const first = plain.filter(([name]) => open.has(name)).map(([name]) => name);
-  const rest = plain.filter(([name]) => !open.has(name)).map(([name]) => name);
+  // A secret is all machines'.
+  const names = properties.filter(([, option]) => !node || !option.writeOnly).map(([name]) => name);
+  const first = names.filter((name) => open.has(name) || draft.secrets[name]);
+  const rest = names.filter((name) => !first.includes(name));
   // What was folded when the page came stays so: a field must not jump away while somebody types in it.
   const [shown] = useState({ first, rest });
   return (
@@ -254,20 +250,12 @@ function RoleCard({ role, draft, node, wanted, onChange }: RoleProps & { wanted:
         <Typography color="textSecondary" sx={{ mb: 1 }}>
           <Told text={role.description} />
         </Typography>
-        <Options role={role} names={shown.first} own={own} draft={draft} node={node} problems={about} onChange={onChange} />
-        {secret.map(([name, option]) => (
-          <Secret key={name} label={title(role.name, name)} name={name} option={option} isSet={!!draft.secrets[name]} elsewhere={draft.elsewhere[name] ?? []} onChange={onChange} />
-        ))}
-        {role.tests.length > 0 && !node && <Tests tests={role.tests} />}
+        <Options role={role} names={shown.first} own={own} draft={draft} node={node} problems={about} changing={changing} />
+        {role.tests.length > 0 && !node && <Tests tests={role.tests} revision={draft.revision} flush={changing.flush} />}
         {shown.rest.length > 0 && (
-          <Accordion disableGutters elevation={0} slotProps={{ transition: { unmountOnExit: true } }} sx={{ mt: 1, "&::before": { display: "none" } }}>
-            <AccordionSummary expandIcon={<span aria-hidden>▾</span>} sx={{ px: 0 }}>
-              {t.advanced(shown.rest.length)}
-            </AccordionSummary>
-            <AccordionDetails sx={{ px: 0 }}>
-              <Options role={role} names={shown.rest} own={own} draft={draft} node={node} problems={about} onChange={onChange} />
-            </AccordionDetails>
-          </Accordion>
+          <Folded count={shown.rest.length}>
+            <Options role={role} names={shown.rest} own={own} draft={draft} node={node} problems={about} changing={changing} />
+          </Folded>
         )}
       </CardContent>
     </Card>
@@ -280,7 +268,8 @@ interface OptionsProps extends RoleProps {
   problems: Problem[];
 }
 
-function Options({ role, names, own, draft, node, problems, onChange }: OptionsProps) {
+function Options({ role, names, own, draft, node, problems, changing }: OptionsProps) {
+  const { change, settled, conflict } = changing;
   const schema = useMemo(() => {
     const chosen = names.map((name) => [name, forForm(role.name, role.schema.properties[name]!, name, draft.elsewhere[name])] as const);
     return { type: "object", properties: Object.fromEntries(chosen) } as RJSFSchema;
@@ -290,29 +279,29 @@ function Options({ role, names, own, draft, node, problems, onChange }: OptionsP
     for (const name of names) {
       const option = role.schema.properties[name]!;
       found[name] = {
-        "ui:placeholder": otherwise(option, draft, node, name),
+        ...drawn(option, otherwise(option, draft, node, name)),
         ...(CHOSEN[name] ? { "ui:widget": CHOSEN[name], "ui:options": { node } } : {}),
-        ...(option.enum || option.type === "boolean" ? { "ui:widget": Choice } : {}),
-        ...(option.type === "array" && option.items?.type !== "object" ? { "ui:field": Lines } : {}),
+        ...(option.writeOnly ? { "ui:field": Secret, "ui:options": { isSet: !!draft.secrets[name], send: (value: string) => change({ [`secrets/${name}`]: value }) } } : {}),
         ...(draft.templates.includes(node ? `nodes/${node}/${name}` : `options/${name}`) ? { "ui:readonly": true, "ui:help": t.template } : {}),
       };
     }
     return found;
-  }, [role, names, draft, node]);
+  }, [role, names, draft, node, change]);
   const extra = useMemo(() => {
-    const found: Record<string, { __errors: string[] }> = {};
+    const found: Errors = {};
     for (const problem of problems) {
-      if (problem.severity !== "warning" && names.includes(problem.option)) {
-        (found[problem.option] ??= { __errors: [] }).__errors.push(`${problem.message} ${problem.remedy}`);
-      }
+      if (problem.severity === "warning" || !names.includes(problem.option)) continue;
+      place(found, problem, own[problem.option]);
     }
     return found as ErrorSchema<Values>;
-  }, [problems, names]);
-  // What is being typed stands, until the server has it.
+  }, [problems, names, own]);
+  // What is being typed stands, until the server has it all.
   const [typed, setTyped] = useState<Values>({});
   const latest = useRef(typed);
   latest.current = typed;
-  useEffect(() => setTyped({}), [draft.revision]);
+  useEffect(() => {
+    if (settled() || conflict !== null) setTyped({});
+  }, [draft.revision, settled, conflict]);
   const data = useMemo(() => Object.fromEntries(names.map((name) => [name, name in typed ? typed[name] : own[name]])), [names, own, typed]);
   return (
     <Form
@@ -327,24 +316,40 @@ function Options({ role, names, own, draft, node, problems, onChange }: OptionsP
       noHtml5Validate
       experimental_defaultFormStateBehavior={{ emptyObjectFields: "skipDefaults" }}
       onChange={({ formData }) => {
-        const changes: Record<string, unknown> = {};
-        for (const name of names) {
-          const value = formData?.[name];
-          if (JSON.stringify(value) !== JSON.stringify(data[name])) changes[name] = value;
-        }
-        if (!Object.keys(changes).length) return;
-        setTyped({ ...latest.current, ...changes });
+        const changed = names.filter((name) => JSON.stringify(formData?.[name]) !== JSON.stringify(data[name]));
+        if (!changed.length) return;
+        setTyped({ ...latest.current, ...Object.fromEntries(changed.map((name) => [name, formData?.[name]])) });
+        const told = changed.map((name) => [name, kept(formData?.[name], role.schema.properties[name]!)] as const).filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(own[name] ?? null) || !settled());
         const prefix = node ? `nodes/${node}/` : "options/";
-        onChange(Object.fromEntries(Object.entries(changes).map(([name, value]) => [prefix + name, value === "" ? null : (value ?? null)])));
+        if (told.length) change(Object.fromEntries(told.map(([name, value]) => [prefix + name, value])));
       }}
     />
   );
 }
 
+const isList = (option: OptionSchema) => option.type === "array" && option.items?.type === "object";
+const isEmpty = (value: unknown) => value === undefined || value === null || value === "" || (typeof value === "object" && !Object.keys(value).length);
+
+/** What is kept of a value: nothing where nothing was typed, nor of an entry that is still empty. */
+function kept(value: unknown, option: OptionSchema): unknown {
+  const found = isList(option) && Array.isArray(value) ? value.filter((entry) => !isEmpty(entry)) : value;
+  return isEmpty(found) && isEmpty(option.default) ? null : found === "" ? null : (found ?? null);
+}
+
+/** How a field is drawn, and what it shows where nothing is typed. */
+function drawn(option: OptionSchema, instead: string): UiSchema<Values> {
+  if (option.enum || option.type === "boolean") return { "ui:widget": Choice, "ui:options": { otherwise: instead } };
+  if (option.type === "array" && !isList(option)) return { "ui:field": Lines, "ui:placeholder": instead };
+  const inner = (all: Record<string, OptionSchema> = {}) => Object.fromEntries(Object.entries(all).map(([name, one]) => [name, drawn(one, inWords(one.default))]));
+  if (isList(option)) return { items: inner(option.items?.properties) };
+  if (option.additionalProperties) return { "ui:field": Pairs, additionalProperties: drawn(option.additionalProperties, "") };
+  return option.type === "object" ? inner(option.properties) : { "ui:placeholder": instead };
+}
+
 function inWords(value: unknown): string {
   if (typeof value === "boolean") return value ? t.yes : t.no;
-  if (value === undefined || value === null || (Array.isArray(value) && !value.length)) return "";
-  return Array.isArray(value) ? value.join(", ") : String(value);
+  if (isEmpty(value)) return "";
+  return Array.isArray(value) && !value.some((one) => typeof one === "object") ? value.join(", ") : typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
 /** What holds where nothing is set: what all machines have, what was detected, or else the default. */
@@ -357,31 +362,46 @@ function otherwise(option: OptionSchema, draft: Draft, node: string, name: strin
 
 /** An option as a form shows it; the default is not filled in, so that only what somebody has decided is kept. */
 function forForm(role: string, option: OptionSchema, name: string, elsewhere: Draft["elsewhere"][string] = []): RJSFSchema {
-  const { default: _default, ...rest } = option;
   const others = elsewhere.map(({ file, value }) => t.elsewhere(file, inWords(value)));
-  return { ...rest, title: title(role, name), description: [option.description, `\`${name}\``, ...others].join(" ") } as RJSFSchema;
+  const found = bare(option, title(role, name));
+  return { ...found, description: [found.description, `\`${name}\``, ...others].join(" ") } as RJSFSchema;
 }
 
-function Secret({ name, label, option, isSet, elsewhere, onChange }: { name: string; label: string; option: OptionSchema; isSet: boolean; elsewhere: Draft["elsewhere"][string]; onChange: (changes: Record<string, unknown>) => void }) {
+/** Without defaults, and with words for its names, however deep they are. */
+function bare(option: OptionSchema, words: string): OptionSchema & { title: string } {
+  const { default: _default, properties, items, additionalProperties, ...rest } = option;
+  const found: OptionSchema & { title: string } = { ...rest, title: option.title ?? words };
+  if (option.type === "array" && !isList(option)) found.description = [option.description, t.onePerLine].filter(Boolean).join(" ");
+  if (properties) found.properties = Object.fromEntries(Object.entries(properties).map(([name, one]) => [name, bare(one, title("", name))]));
+  if (items) found.items = bare(items, "");
+  if (additionalProperties) found.additionalProperties = bare(additionalProperties, "");
+  return found;
+}
+
+function Secret({ schema, uiSchema, fieldPathId, rawErrors }: FieldProps) {
   const [typed, setTyped] = useState("");
-  const send = () => {
-    if (typed) onChange({ [`secrets/${name}`]: typed });
+  const { isSet, send } = uiSchema?.["ui:options"] as unknown as { isSet: boolean; send: (value: string) => void };
+  const leave = () => {
+    if (typed) send(typed);
     setTyped("");
   };
   return (
-    <TextField
-      id={`root_${name}`}
-      fullWidth
-      type="password"
-      label={label}
-      placeholder={isSet ? t.secretSet : t.secretUnset}
-      slotProps={{ inputLabel: { shrink: true } }}
-      value={typed}
-      autoComplete="off"
-      onChange={(event) => setTyped(event.target.value)}
-      onBlur={send}
-      helperText={<Told text={[option.description, `\`${name}\``, ...elsewhere.map(({ file }) => t.elsewhere(file, ""))].join(" ")} />}
-      sx={{ mt: 2 }}
-    />
+    <>
+      <TextField
+        id={fieldPathId.$id}
+        fullWidth
+        type="password"
+        label={schema.title}
+        placeholder={isSet ? t.secretSet : t.secretUnset}
+        value={typed}
+        autoComplete="off"
+        error={!!rawErrors?.length}
+        onChange={(event) => setTyped(event.target.value)}
+        onBlur={leave}
+        onKeyDown={(event) => event.key === "Enter" && leave()}
+        slotProps={{ htmlInput: { "aria-describedby": ariaDescribedByIds(fieldPathId.$id) }, inputLabel: { shrink: true } }}
+      />
+      <Description id={descriptionId(fieldPathId)} description={schema.description ?? ""} />
+    </>
   );
 }

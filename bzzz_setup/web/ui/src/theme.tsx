@@ -22,6 +22,8 @@ export const theme = createTheme({
     MuiButton: { defaultProps: { size: "small", disableElevation: true } },
     MuiTable: { defaultProps: { size: "small" } },
     MuiPaper: { defaultProps: { variant: "outlined" } },
+    // In line with the fields' edges, as all other words.
+    MuiFormHelperText: { styleOverrides: { root: { margin: 0 } } },
     MuiButtonBase: { defaultProps: { disableRipple: true } },
   },
 });
