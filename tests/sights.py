@@ -7,6 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import declare, load_specs
+from ansible_collections.bzzz.cluster.plugins.module_utils.models import wanted
 from report_events import STARTED, a100s, facts, mixed
 
 from bzzz_setup.events import Event, RunFinished, RunStarted, TaskFinished
@@ -60,3 +62,26 @@ def detected(inventory: Path, state: Path, seen: dict[str, dict[str, Any]]) -> N
     folder = state / "runs" / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "events.jsonl").write_text("".join(f"{event.to_json()}\n" for event in events), encoding="utf-8")
+
+
+GEOMETRY = {"layers": 64, "embedding": 5120, "heads": 40, "heads_kv": 8, "head_length": 128, "vocabulary": 151936}
+WANTED: list[dict[str, Any]] = [
+    {"name": "qwen3:32b", "size_mib": 19300, "context": 32768, "replicas": 2, "overhead_mib": 1200, "geometry": GEOMETRY},
+    {"name": "coder:123b", "size_mib": 120000, "context": 16384, "overhead_mib": 2000, "geometry": GEOMETRY},
+    {"name": "small:3b", "size_mib": 2000, "gpu": "never", "overhead_mib": 300, "geometry": {**GEOMETRY, "layers": 28, "embedding": 3072}},
+    {"name": "giant:671b", "size_mib": 700000, "gpu": "required", "overhead_mib": 2000, "geometry": GEOMETRY},
+    {"name": "unheard-of"},
+]
+
+
+def fit() -> dict[str, Any]:
+    """Where these models would go on `machines`, with more disk than those have: what `bzzz-setup models plan` works out."""
+    seen, specs = machines(), load_specs()
+    for number, facts_ in enumerate(seen.values()):
+        facts_["bzzz_system"]["mounts"] = [{"path": "/", "available_mib": 1_000_000}]
+        for at, device in enumerate(facts_["bzzz_gpu"]["devices"]):  # recordings are of the same device more than once
+            device |= {"uuid": device.get("uuid") and f"GPU-{number}{at}", "mig": None}
+    readers = {"models_wanted": lambda: WANTED}
+    declared = {name: declare(specs, readers, name)[0] for name in seen}
+    found: dict[str, Any] = wanted.told(wanted.outlook(declared, seen), declared, seen)
+    return found

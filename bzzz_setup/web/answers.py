@@ -227,6 +227,67 @@ class Cost(Answer):
     recommendations: list[Advice]
 
 
+class Place(Answer):
+    """A GPU, or a machine's memory: who would have what of it, in bytes."""
+
+    models: list[str]
+    total_bytes: int
+    weights_bytes: int
+    cache_bytes: int
+    overhead_bytes: int
+    reserved_bytes: int = Field(description="In use by others, or kept free as declared.")
+    free_bytes: int
+
+
+class GpuPlace(Place):
+    uuid: str
+    name: str
+
+
+class DiskPlace(Answer):
+    path: str
+    taken_bytes: int
+    free_bytes: int
+
+
+class Room(Answer):
+    gpus: list[GpuPlace]
+    memory: Place
+    disk: DiskPlace
+    left_out: list[str] = Field(description="GPUs that are not used, and why.")
+
+
+class Placed(Answer):
+    model: str
+    replica: int
+    node: str
+    why: str
+    shares: list[dict[str, Any]]
+    ram_bytes: int
+    disk_bytes: int
+
+
+class Unplaced(Answer):
+    model: str
+    replica: int
+    node: str | None
+    why: str
+    remedy: str
+
+
+class Unknown(Answer):
+    model: str
+    why: str
+    remedy: str
+
+
+class Fit(Answer):
+    nodes: dict[str, Room]
+    placed: list[Placed]
+    refused: list[Unplaced] = Field(description="Replicas that fit nowhere.")
+    unknown: list[Unknown] = Field(description="Models of which too little is known to place them.")
+
+
 class Seen(Answer):
     hardware: str
     interfaces: list[dict[str, Any]]

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem
+from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem, errors, problem
 
 from bzzz_setup import paths, run
 from bzzz_setup.events import Event, ExitCode, Refusal
@@ -188,6 +188,13 @@ class Runs:
         found: list[Problem] = document["problems"]
         return found
 
+    def fit(self, folder: Path) -> dict[str, Any]:
+        """`bzzz-setup models plan` of an inventory folder. Raises Refusal where there is no plan."""
+        document, code = self._answer("models", "plan", "-i", str(folder))
+        if code not in (ExitCode.FINE, ExitCode.CHECKS_FAILED) or "placed" not in document:
+            raise _refused("models plan", document)
+        return document
+
     def spent(self, *arguments: str) -> dict[str, Any]:
         """`bzzz-setup cost report`. Raises Refusal where the ledger cannot be asked, or there is none."""
         document, code = self._answer("cost", "report", "-i", str(self._inventory), *arguments)
@@ -246,5 +253,8 @@ def _refused(command: str, said: dict[str, Any]) -> Refusal:
     refused = Refusal(
         f"{command} did not begin", "Try it on the terminal: it says more.", ExitCode(said.get("exit_code", ExitCode.REFUSED))
     )
-    refused.problems = said.get("problems") or refused.problems
+    failed = [
+        problem("", f"{one['node']}: {one['message']}", one.get("remedy") or "", node=one["node"]) for one in said.get("failures") or []
+    ]
+    refused.problems = errors(said.get("problems") or []) or failed or refused.problems
     return refused

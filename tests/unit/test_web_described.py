@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import report_events
 import schemathesis
+import sights
 import spending
 from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import load_specs, options_of
 from ansible_collections.bzzz.cluster.plugins.module_utils.problems import problem
@@ -70,6 +71,7 @@ def wizard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wizard]:
     monkeypatch.setattr(Runs, "cancel", lambda self: True)
     monkeypatch.setattr(Runs, "problems", lambda self, folder: [problem("service_port", "Port 3000 is also another's.", "Choose another.")])
     monkeypatch.setattr(Runs, "files", lambda self, kind, folder: b"PK")
+    monkeypatch.setattr(Runs, "fit", lambda self, folder: {**sights.fit(), "exit_code": 1})
     ledger = spending.made(tmp_path)
     spent = json.loads(json.dumps(answer(ledger, {"kind": "report", "by": ["model"], "per": "day"})))
     monkeypatch.setattr(Runs, "spent", lambda self, *_: spent)

@@ -96,6 +96,18 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
         return {"problems": [{**one, "step": form.step_of(one["option"])} for one in problems]}
 
     @app.post(
+        f"{API}/models/plan",
+        tags=["declaration"],
+        response_model=None,
+        responses={200: {"model": answers.Fit}, **bad(_409="Others ask already", _502="The machines cannot be asked")},
+    )
+    def fit(_who: Operator) -> dict[str, Any]:
+        """Where the models of the draft would go, with what the machines have free now, as `bzzz-setup models plan` tells. Changes
+        nothing. Takes some seconds."""
+        with draft.folder() as folder:
+            return {part: value for part, value in runs.fit(folder).items() if part in answers.Fit.model_fields}
+
+    @app.post(
         f"{API}/tests/{{what}}",
         tags=["declaration"],
         response_model=None,

@@ -251,6 +251,25 @@ export interface Spend {
   recommendations: { task: string; model: string; cost_nano: number; other: string; other_nano: number }[];
 }
 
+/** A GPU, or a machine's memory: who would have what of it. */
+export interface Place {
+  models: string[];
+  total_bytes: number;
+  weights_bytes: number;
+  cache_bytes: number;
+  overhead_bytes: number;
+  reserved_bytes: number;
+  free_bytes: number;
+}
+
+/** Where the models would go, what fits nowhere, and of what too little is known. */
+export interface Fit {
+  nodes: Record<string, { gpus: (Place & { uuid: string; name: string })[]; memory: Place; disk: { path: string; taken_bytes: number; free_bytes: number }; left_out: string[] }>;
+  placed: { model: string; replica: number; node: string; why: string }[];
+  refused: { model: string; replica: number; node: string | null; why: string; remedy: string }[];
+  unknown: { model: string; why: string; remedy: string }[];
+}
+
 /** An answer that is none of success: problem details, RFC 9457. */
 export class Refused extends Error {
   constructor(
@@ -289,6 +308,7 @@ export const api = {
   checks: () => ask<{ run: string | null; at: number | null; checks: Check[] }>("GET", "/checks"),
   check: () => ask<{ problems: Problem[] }>("POST", "/check"),
   test: (what: string) => ask<{ told: string }>("POST", `/tests/${what}`),
+  fit: () => ask<Fit>("POST", "/models/plan"),
   takeIn: (base: number, declaration: string) => ask<{ changed: string[]; left: string[]; secrets_missing: string[] }>("POST", "/import", { base, declaration }),
   cost: (by: Spend["by"], since?: string) => ask<Spend>("GET", `/cost?by=${by}${since ? `&since=${since}` : ""}`),
   nodes: () => ask<{ seen: string | null; nodes: Record<string, Seen>; topologies: Topology[] }>("GET", "/nodes"),

@@ -55,23 +55,31 @@ export function useChange() {
       await queries.invalidateQueries({ queryKey: ["draft"] });
     },
   });
-  const { mutate } = sending;
+  const { mutateAsync } = sending;
+  const sent = useRef(Promise.resolve());
+  /** Sends what was typed; whoever waits for it goes on when the server has it, or has refused it. */
   const flush = useCallback(() => {
     clearTimeout(timer.current);
     const changes = waiting.current;
     waiting.current = {};
-    if (Object.keys(changes).length) mutate(changes);
-  }, [mutate]);
+    if (Object.keys(changes).length) {
+      sent.current = mutateAsync(changes).then(
+        () => undefined,
+        () => undefined,
+      );
+    }
+    return sent.current;
+  }, [mutateAsync]);
   const change = useCallback(
     (changes: Record<string, unknown>) => {
       Object.assign(waiting.current, changes);
       clearTimeout(timer.current);
-      timer.current = setTimeout(flush, 250);
+      timer.current = setTimeout(() => void flush(), 250);
     },
     [flush],
   );
   // Nothing that was typed is lost by going elsewhere.
-  useEffect(() => flush, [flush]);
+  useEffect(() => () => void flush(), [flush]);
   /** Whether nothing that was typed has yet to be sent. */
   const settled = useCallback(() => !Object.keys(waiting.current).length, []);
   return { change, flush, settled, conflict, error: sending.error, pending: sending.isPending };

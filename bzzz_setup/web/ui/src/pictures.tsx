@@ -28,7 +28,7 @@ export default function Pictures({ role, steps, draft }: { role: string; steps: 
 
 // --- what all have in common ---
 
-function Picture({ id, title, note, children }: { id: string; title: string; note?: string; children: ReactNode }) {
+export function Picture({ id, title, note, children }: { id: string; title: string; note?: string; children: ReactNode }) {
   return (
     <Card variant="outlined" component="section" aria-labelledby={id}>
       <CardContent>
@@ -46,7 +46,7 @@ function Picture({ id, title, note, children }: { id: string; title: string; not
   );
 }
 
-function Rows({ id, heads, children }: { id: string; heads: string[]; children: ReactNode }) {
+export function Rows({ id, heads, children }: { id: string; heads: string[]; children: ReactNode }) {
   return (
     <TableContainer tabIndex={0} role="group" aria-labelledby={id}>
       <Table>
@@ -64,7 +64,7 @@ function Rows({ id, heads, children }: { id: string; heads: string[]; children: 
 }
 
 /** The first few of many, and the way to all. */
-function useFirst<T>(all: T[]): [T[], ReactNode] {
+export function useFirst<T>(all: T[]): [T[], ReactNode] {
   const [whole, setWhole] = useState(false);
   if (whole || all.length <= FIRST) return [all, null];
   return [all.slice(0, FIRST), <Button onClick={() => setWhole(true)}>{t.showAll(all.length)}</Button>];

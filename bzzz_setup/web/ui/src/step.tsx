@@ -27,6 +27,7 @@ import { Problems, Wrong } from "./wrong";
 type Values = Record<string, unknown>;
 
 const Pictures = lazy(() => import("./pictures"));
+const Fit = lazy(() => import("./placement"));
 const InterfaceChoice = lazy(() => import("./pictures").then((found) => ({ default: found.InterfaceChoice })));
 /** Roles of which there is something to look at. */
 const DRAWN = ["network", "service", "resources"];
@@ -115,7 +116,12 @@ export default function StepPage({ number }: { number: number }) {
   const schema = useSchema();
   const draft = useDraft();
   const changing = useChange();
-  const checking = useMutation({ mutationFn: async () => api.check() });
+  const checking = useMutation({
+    mutationFn: async () => {
+      await changing.flush();
+      return api.check();
+    },
+  });
   const [node, setNode] = useState("");
   const steps = schema.data?.steps;
   const step = steps?.find((one) => one.number === number);
@@ -152,6 +158,11 @@ export default function StepPage({ number }: { number: number }) {
       {roles.slice(0, shown).map((role) => (
         <Fragment key={role.name}>
           <RoleCard key={`${node} ${wanted in role.schema.properties ? wanted : ""}`} role={role} draft={draft.data} node={node} wanted={wanted} changing={changing} />
+          {role.name === "models" && !node && (
+            <Suspense>
+              <Fit draft={draft.data} flush={changing.flush} />
+            </Suspense>
+          )}
           {DRAWN.includes(role.name) && (
             <Suspense>
               <Pictures role={role.name} steps={steps} draft={draft.data} />
@@ -190,13 +201,13 @@ interface RoleProps {
 }
 
 /** Tries whom the declaration names, before anything is applied. */
-function Tests({ tests, revision, flush }: { tests: string[]; revision: number; flush: () => void }) {
+function Tests({ tests, revision, flush }: { tests: string[]; revision: number; flush: () => Promise<void> }) {
   const queries = useQueryClient();
   // An answer is about what was declared when it was asked for.
   const of = useRef<number>(undefined);
   const trying = useMutation({
-    scope: { id: "draft" },
-    mutationFn: (what: string) => {
+    mutationFn: async (what: string) => {
+      await flush();
       of.current = queries.getQueryData<Draft>(["draft"])?.revision;
       return api.test(what);
     },
@@ -210,10 +221,7 @@ function Tests({ tests, revision, flush }: { tests: string[]; revision: number; 
             key={what}
             variant="outlined"
             loading={trying.isPending && trying.variables === what}
-            onClick={() => {
-              flush();
-              trying.mutate(what);
-            }}
+            onClick={() => trying.mutate(what)}
           >
             {t.tests[what] ?? what}
           </Button>
