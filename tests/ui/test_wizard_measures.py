@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import time
@@ -196,6 +197,8 @@ def test_typed_secrets_are_seen_nowhere_again(screen: Screen, server: Server, fr
         page.goto(f"{server.address}/step/{number}")
         screen.heading(f"Step {number} of 8")
         page.get_by_role("button", name="Next" if number < 8 else "Review").wait_for()
+        for fold in page.get_by_role("button", name=re.compile(r"\d+ more settings?,")).all():
+            fold.click()
         for field in page.locator("main input[type=password]").all():
             field.fill(f"c4nary-{typed}-of-a-secret-that-is-long-enough")
             with page.expect_response(lambda answer: answer.request.method == "PATCH") as kept:
