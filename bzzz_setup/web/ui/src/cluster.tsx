@@ -181,7 +181,7 @@ function Checks() {
   const { at, checks: all } = checks.data;
   const asked = all.filter((check) => check.status !== "skip");
   const nodes = [...new Set(asked.map((check) => check.node))].filter((node) => !node.includes(",")).sort();
-  const roles = [...new Set(asked.map((check) => check.role ?? ""))].sort();
+  const roles = [...new Set(asked.filter((check) => nodes.includes(check.node)).map((check) => check.role ?? ""))].sort();
   const bad = asked.filter((check) => check.status !== "pass");
   return (
     <>

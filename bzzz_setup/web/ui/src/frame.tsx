@@ -112,7 +112,7 @@ function Steps({ steps, draft, path, admin }: { steps: Step[]; draft: Draft | un
     ...steps.map((step) => ({ path: `/step/${step.number}`, label: `${step.number}. ${step.title}`, step: step.number })),
     { path: "/review", label: t.reviewTitle, step: 0 },
   ];
-  const current = path === "/" ? "/step/1" : path.startsWith("/run/") ? "/review" : path;
+  const current = path === "/" ? "/step/1" : path.startsWith("/run/") ? (path.endsWith("-detect") ? "/step/1" : "/review") : path;
   return (
     <>
       <List component="ol" dense disablePadding sx={{ ...ROWS, py: 1 }}>
@@ -186,7 +186,7 @@ function Beside({ draft }: { draft: Draft | undefined }) {
             {t.runs}
           </Typography>
           <Link href={at(`/run/${newest.run}`)} onClick={follow(`/run/${newest.run}`)}>
-            {t.commands[newest.command] ?? newest.command} · {new Date(newest.started * 1000).toLocaleString()}
+            {t.commands[newest.command] ?? newest.command} · {new Date(newest.started * 1000).toLocaleString([], { dateStyle: "short", timeStyle: "short" })}
           </Link>
         </Paper>
       )}

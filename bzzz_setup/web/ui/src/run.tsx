@@ -1,13 +1,17 @@
 import { Alert, Box, Button, Card, CardContent, Chip, LinearProgress, Stack, TextField, Typography } from "@mui/material";
 import { useMutation } from "@tanstack/react-query";
-import { useDeferredValue, useEffect, useMemo, useState } from "react";
+import { useDeferredValue, useEffect, useMemo, useRef, useState } from "react";
 import { api, type Report } from "./api";
 import { Changed, Diffs } from "./changed";
-import { useRun } from "./hooks";
+import { go, useRun } from "./hooks";
 import type { Line, Live } from "./live";
 import { useStart } from "./start";
 import { at } from "./place";
 import { t } from "./texts";
+import { Problems } from "./wrong";
+
+/** Where what a run has found or done is looked at. */
+const AFTERWARDS: Record<string, string> = { detect: "/step/1", plan: "/review", apply: "/cluster", verify: "/cluster", "models-plan": "/step/4#models_wanted" };
 
 /** Lines of the log that are in the page at a time. */
 const PAGE = 300;
@@ -19,12 +23,13 @@ export default function RunPage({ name }: { name: string }) {
   const applying = useStart("apply");
   if (!live) return <LinearProgress aria-label={t.loading} />;
   const { report } = live;
+  const after = AFTERWARDS[report.command];
   const failed = report.steps.find((step) => step.state === "failed" || (!report.running && step.state === "running"));
   return (
     <Stack spacing={2}>
       <Stack direction="row" sx={{ gap: 2, alignItems: "center", flexWrap: "wrap" }}>
         <Typography variant="h1" sx={{ flexGrow: 1 }}>
-          {t.commands[report.command] ?? report.command} · {new Date(report.started * 1000).toLocaleString()}
+          {t.commands[report.command] ?? report.command} · {new Date(report.started * 1000).toLocaleString([], { dateStyle: "short", timeStyle: "short" })}
         </Typography>
         <Outcome report={report} />
         {report.running && report.steps.length > 1 && <Pause report={report} />}
@@ -33,9 +38,16 @@ export default function RunPage({ name }: { name: string }) {
             {stopping.isSuccess ? t.stopping : t.stop}
           </Button>
         ) : (
-          <Button component="a" href={at(`/api/v1/runs/${name}/report`)} target="_blank" rel="noopener">
-            {t.report}
-          </Button>
+          <>
+            <Button component="a" href={at(`/api/v1/runs/${name}/report`)} target="_blank" rel="noopener">
+              {t.report}
+            </Button>
+            {after && (
+              <Button variant="outlined" onClick={() => go(after)}>
+                {t.afterwards[report.command]}
+              </Button>
+            )}
+          </>
         )}
       </Stack>
       {!connected && <Alert severity="warning">{t.disconnected}</Alert>}
@@ -44,12 +56,7 @@ export default function RunPage({ name }: { name: string }) {
       <Box aria-live="polite" aria-atomic="true">
         <Doing live={live} />
       </Box>
-      {report.problems.map((problem) => (
-        <Alert key={`${problem.option} ${problem.node ?? ""} ${problem.message}`} severity={problem.severity ?? "error"}>
-          <strong>{problem.option}</strong>
-          {problem.node && ` (${problem.node})`}: {problem.message} {problem.remedy}
-        </Alert>
-      ))}
+      <Problems problems={report.problems} />
       {report.failures.map((failure) => (
         <Alert key={`${failure.node} ${failure.task}`} severity="error">
           <strong>{failure.node}</strong> ({failure.role}: {failure.task}): {failure.message}
@@ -185,11 +192,17 @@ function Log({ name, live }: { name: string; live: Live }) {
   const found = useMemo(() => (wanted ? all.filter((one) => `${one.node} ${one.text}`.toLowerCase().includes(wanted)) : all), [all, wanted]);
   const shown = found.slice(-PAGE * pages);
   const first = all[0]?.id ?? live.report.last + 1;
-  // A run that was over before the page came shows its end at once.
-  const quiet = !live.report.running && !all.length && live.report.last > 0;
+  // What was said before the page came.
+  const [earlier] = useState(first);
   useEffect(() => {
-    if (quiet) void before(name, live.report.last + 1).then(({ events, line }) => setOlder(events.flatMap((event) => line(event) ?? [])));
-  }, [quiet, name, live.report.last]);
+    if (earlier > 1) void before(name, earlier).then(({ events, line }) => setOlder(events.flatMap((event) => line(event) ?? [])));
+  }, [name, earlier]);
+  // The newest line stays in sight until somebody scrolls away from it.
+  const box = useRef<HTMLOListElement>(null);
+  const follows = useRef(true);
+  useEffect(() => {
+    if (follows.current && box.current) box.current.scrollTop = box.current.scrollHeight;
+  }, [shown.length, shown[shown.length - 1]?.id]);
   const more = async () => {
     if (found.length > shown.length) {
       setPages(pages + 1);
@@ -209,7 +222,7 @@ function Log({ name, live }: { name: string; live: Live }) {
           <TextField label={t.search} value={search} onChange={(event) => setSearch(event.target.value)} />
         </Stack>
         {(first > 1 || found.length > shown.length) && <Button onClick={() => void more()}>{t.older}</Button>}
-        <Box component="ol" tabIndex={0} aria-labelledby="log" sx={{ listStyle: "none", m: 0, p: 0, maxHeight: 420, overflow: "auto", fontFamily: "monospace", fontSize: 12 }}>
+        <Box component="ol" ref={box} onScroll={({ currentTarget: { scrollHeight, scrollTop, clientHeight } }) => (follows.current = scrollHeight - scrollTop - clientHeight < 24)} tabIndex={0} aria-labelledby="log" sx={{ listStyle: "none", m: 0, p: 0, maxHeight: 420, overflow: "auto", fontFamily: "monospace", fontSize: 12 }}>
           {shown.map((one) => (
             <Box component="li" key={one.id} sx={{ color: COLOURS[one.kind], whiteSpace: "pre-wrap", overflowWrap: "anywhere" }}>
               {new Date(one.at * 1000).toLocaleTimeString()} {one.node} {one.text}

@@ -152,6 +152,7 @@ export const t = {
   since: "Since",
   actions: "Actions",
   commands: { detect: "Detection", plan: "Plan", apply: "Apply", verify: "Validation", "models-plan": "Plan of models", "models-pull": "Pull of models", "models-list": "List of models" } as Record<string, string>,
+  afterwards: { detect: "See the machines", plan: "Review and apply", apply: "See the cluster", verify: "See the cluster", "models-plan": "See the models" } as Record<string, string>,
   addUser: "Add a user",
   remove: (name: string) => `Remove ${name}`,
   removeQuestion: (name: string) => `Remove ${name}? They are out at once.`,
