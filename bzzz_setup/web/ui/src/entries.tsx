@@ -22,7 +22,7 @@ export function Told({ text }: { text: string }) {
 
 export function Folded({ count, children }: { count: number; children: ReactNode }) {
   return (
-    <Accordion disableGutters variant="elevation" elevation={0} slotProps={{ transition: { unmountOnExit: true } }} sx={{ mt: 1, bgcolor: "transparent", backgroundImage: "none", "&::before": { display: "none" } }}>
+    <Accordion disableGutters variant="elevation" elevation={0} slotProps={{ transition: { unmountOnExit: true }, region: { role: "presentation" } }} sx={{ mt: 1, bgcolor: "transparent", backgroundImage: "none", "&::before": { display: "none" } }}>
       <AccordionSummary expandIcon={<span aria-hidden>▾</span>} sx={{ px: 0, minHeight: 32, color: "text.secondary", flexDirection: "row-reverse", gap: 1, "& .MuiAccordionSummary-content": { my: 0.5 } }}>
         {t.advanced(count)}
       </AccordionSummary>
