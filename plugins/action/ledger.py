@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shlex
@@ -29,9 +30,18 @@ class ActionModule(ActionBase):
         _checked, args = self.validate_argument_spec(
             {"question": {"type": "dict", "required": True}, "answer": {"type": "path", "required": True}}
         )
-        done = self._low_level_execute_command(shlex.join(["sh", "-c", ASK]), in_data=json.dumps(args["question"]).encode())
+        answer = Path(args["answer"])
+        # Several gateways share a ledger: the first that has one tells, and the others are not asked, nor told to settle anything.
+        with answer.with_suffix(".lock").open("w") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            found = answer.exists() or self._told(args["question"], answer)
+        return {**result, "changed": False, "found": found}
+
+    def _told(self, question: dict[str, Any], answer: Path) -> bool:
+        """Ask this node; whether it has a gateway."""
+        done = self._low_level_execute_command(shlex.join(["sh", "-c", ASK]), in_data=json.dumps(question).encode())
         if done["rc"] == 42:
-            return {**result, "changed": False, "found": False}
+            return False
         try:
             told = json.loads(done["stdout"]) if done["rc"] == 0 else None
         except ValueError:
@@ -40,9 +50,6 @@ class ActionModule(ActionBase):
             said = " ".join(f"{done['stderr']} {done['stdout'][:500]}".split())[-1000:]
             raise AnsibleActionFail(f"the ledger cannot be asked: {said or 'it says nothing'}. Remedy: bzzz-setup apply --only 4")
         # Who has called what is no part of a run's journal.
-        # Several gateways share a ledger and tell the same: one of their answers is left, whole.
-        own = f"{args['answer']}.{os.getpid()}"
-        with os.fdopen(os.open(own, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
+        with os.fdopen(os.open(answer, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
             json.dump(told, stream)
-        Path(own).replace(args["answer"])
-        return {**result, "changed": False, "found": True}
+        return True
