@@ -109,7 +109,7 @@ def _ports(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping[st
     """`{option, port, protocol, nodes, taken: [{node, program, pid, unit}]}` of every port that the cluster is to listen on."""
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for node, roles in declared.items():
-        for option, port in rules.ports.own_ports(roles, node in cluster["coordinators"]).items():
+        for option, port in rules.ports.own_ports(roles, node in cluster["coordinators"], node).items():
             one = found.setdefault((option, port), {"option": option, "port": port, "protocol": "tcp", "nodes": [], "taken": []})
             one["nodes"].append(node)
             parts = ("program", "pid", "unit")

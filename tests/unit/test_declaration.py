@@ -162,7 +162,8 @@ SECRETS = [name for name, spec in OPTIONS.items() if spec.get("no_log")]
 @pytest.mark.parametrize("name", SECRETS)
 def test_secrets_are_masked(name: str) -> None:
     role, _, option = name.partition("_")
-    declared, problems = read(**{name: "user:" + "CANARY" * 6})
+    before = {"cost_database_url": "postgresql://user:"}.get(name, "user:")
+    declared, problems = read(**{name: before + "CANARY" * 6 + "@db/ledger"})
     assert declared[role][option] == MASK and not problems
     assert "CANARY" not in json.dumps([declared, problems])
     assert read()[0][role][option] is None

@@ -72,10 +72,9 @@ FORMS: dict[tuple[str, str], tuple[re.Pattern[str], str, str]] = {
         "a PostgreSQL's URL",
         "Write it as postgresql://user:password@host:5432/name, other letters than URLs have as %20 and so on, into the vault file.",
     ),
-    ("openai", "api_key"): (
-        re.compile(r"[!-~]{8,}"),
-        "a key of OpenAI's",
-        "Write it as OpenAI shows it, such as sk-proj-…, into the vault file.",
+    **dict.fromkeys(
+        (("openai", "api_key"), ("openai", "admin_key")),
+        (re.compile(r"[!-~]{8,}"), "a key of OpenAI's", "Write it as OpenAI shows it, such as sk-proj-…, into the vault file."),
     ),
     ("downloads", "proxy_credentials"): (
         re.compile(r"[!-9;-~]+:[!-~]+"),  # programs differ in how they send other letters
