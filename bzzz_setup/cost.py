@@ -214,8 +214,10 @@ def _texts(prices: dict[str, forecasts.Price]) -> dict[str, list[str]]:
 def _asked(inventory: Path | None, question: dict[str, Any], passwords: dict[str, str]) -> dict[str, Any]:
     """The ledger's answer; see bzzz_setup/gateway/asked.py. Raises Refusal where there is none."""
     with tempfile.TemporaryDirectory(prefix="bzzz-cost-") as scratch:
-        answer, report = Path(scratch, "answer"), Report()
-        variables = {"ledger_question": json.dumps(question), "ledger_answer": str(answer)}
+        asked, answer, report = Path(scratch, "question"), Path(scratch, "answer"), Report()
+        # OpenAI's pages are more than an argument may hold, and nobody else's to read.
+        write(asked, json.dumps(question), 0o600)
+        variables = {"ledger_question": str(asked), "ledger_answer": str(answer)}
         job = run.Job("cost", paths.inventory(inventory), [PLAYBOOK], journal=False, passwords=passwords, variables=variables)
         run.execute(job, report.add)
         if answer.exists():

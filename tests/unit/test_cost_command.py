@@ -30,6 +30,7 @@ from typer.testing import CliRunner
 
 from bzzz_setup import cli, cost
 from bzzz_setup.declaration import Declaration
+from bzzz_setup.events import Refusal
 from bzzz_setup.gateway.asked import answer
 from bzzz_setup.gateway.budgets import load
 from bzzz_setup.gateway.ledger import Call, Ledger, Outcome
@@ -359,6 +360,17 @@ def test_why_openai_does_not_tell_is_told(ledger: Ledger, billing: Billing, tmp_
     assert code == 3 and "as OpenAI does" in found["problems"][0]["message"]
     code, found = reconciled(folder, "--until", "2999-01-01")
     assert code == 2 and "is not over" in found["problems"][0]["message"] and found["problems"][0]["option"] == "until"
+
+
+def test_what_openai_tells_may_be_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than an argument of a program; by Ansible itself, on this machine, which has no gateway."""
+    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    here = {"ansible_host": "127.0.0.1", "ansible_connection": "local", "ansible_become": False}
+    hosts = {"bzzz": {"children": {"coordinators": {"hosts": {"n1": here}}}}}
+    Declaration(tmp_path / "inventory", hosts, {"declaration_cluster_name": "trial"}, "", {}).create()
+    with pytest.raises(Refusal, match="no coordinator has an AI gateway"):
+        cost._asked(tmp_path / "inventory", {"kind": "reconcile", "costs": ["x" * 300_000]}, {})
 
 
 @given(st.datetimes(datetime(2026, 1, 1), datetime(2030, 1, 1)))
