@@ -21,10 +21,11 @@ from front import Front
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode, checks
+from schemathesis.core.media_types import YAML_MEDIA_TYPES
 from starlette.testclient import TestClient
 
 from bzzz_setup import init, paths
-from bzzz_setup.declaration import HOSTS, dump
+from bzzz_setup.declaration import HOSTS, dump, load
 from bzzz_setup.gateway.asked import answer
 from bzzz_setup.node.auth.passwords import hashed
 from bzzz_setup.node.auth.records import User
@@ -52,6 +53,12 @@ NEED_MORE = {f"POST {API}/session", f"POST {API}/claim", f"POST {API}/machines",
     f"POST {API}/tests/{{what}}",
 }
 RUN = "20261118-120000-1-apply"
+
+
+@schemathesis.deserializer(*YAML_MEDIA_TYPES)
+def _as_ansible_reads_it(_context: Any, answer: Any) -> Any:
+    """What is typed is exported `!unsafe`, which other readers do not know."""
+    return load(answer.text)
 
 
 @pytest.fixture
