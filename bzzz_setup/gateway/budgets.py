@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -48,7 +49,7 @@ class Period:
     start: datetime
     end: datetime
 
-    @property
+    @functools.cached_property
     def start_ms(self) -> int:
         return milliseconds(self.start)
 

@@ -16,6 +16,7 @@ must not be spent again.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import logging
@@ -134,17 +135,43 @@ _used = sa.select(*_key, totals.c.spent_nano, totals.c.held_nano).where(
 )
 
 
+_record: Any = collections.namedtuple  # of names that no type checker can know
+
+
 class _Prepared:
-    """A statement as the driver takes it. SQLAlchemy's own way from statement to driver takes longer than SQLite takes to run it."""
+    """A statement as the driver takes it, given to the driver itself: SQLAlchemy's way there and back takes longer than SQLite does.
+
+    Raises SQLAlchemy's own errors where the database does not answer.
+    """
 
     def __init__(self, statement: sa.sql.Executable, dialect: sa.Dialect) -> None:
         compiled: Any = statement.compile(dialect=dialect)  # type: ignore[attr-defined]
         self._sql, self._fixed, self._order = str(compiled), compiled.params, compiled.positiontup
+        driver: Any = dialect.dbapi
+        self._away = driver.OperationalError, driver.InterfaceError
+        self._row = _record("Row", [each.name for each in getattr(statement, "selected_columns", ())])
 
-    def __call__(self, connection: Connection, *rows: Mapping[str, Any]) -> sa.CursorResult[Any]:
+    def __call__(self, connection: Connection, *rows: Mapping[str, Any]) -> int:
+        """How many rows it has changed."""
+        return int(self._run(connection, rows).rowcount)
+
+    def find(self, connection: Connection, row: Mapping[str, Any]) -> list[Any]:
+        """The rows that it has found."""
+        return list(map(self._row._make, self._run(connection, (row,)).fetchall()))
+
+    def _run(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> Any:
         whole = [{**self._fixed, **row} for row in rows]
-        given: Any = [tuple(row[name] for name in self._order) for row in whole] if self._order else whole
-        return connection.exec_driver_sql(self._sql, given if len(given) > 1 else given[0])
+        given: Any = [[row[name] for name in self._order] for row in whole] if self._order else whole
+        driver: Any = connection.connection.driver_connection
+        try:
+            cursor = driver.cursor()
+            if len(given) > 1:
+                cursor.executemany(self._sql, given)
+            else:
+                cursor.execute(self._sql, given[0])
+        except self._away as error:
+            raise sa.exc.OperationalError(self._sql, None, error) from error
+        return cursor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,6 +249,7 @@ class Ledger:
         self.process = own_name(self.gateway)
         self.now = now
         self._periods: dict[str, Period] = {}
+        self._limits: dict[tuple[str, str], list[Limit]] = {}
         self.engine = _engine(url)
         insert: Any = sqlite.insert if self.engine.dialect.name == "sqlite" else postgresql.insert
         row = insert(totals)
@@ -313,12 +341,12 @@ class Ledger:
         """Hold what a call may cost; None when it may be made. A call that is known already is not held again."""
         at = self.now()
         fields = {**_BLANK, **vars(call), "at_ms": int(at * 1000), "gateway": self.process, "state": RESERVED}
-        if not self._new(connection, fields).rowcount:
+        if not self._new(connection, fields):
             return None
-        limits = list(self.budgets.of(call.user, call.project)) if call.estimate_nano else []
+        limits = self._limits_of(call.user, call.project) if call.estimate_nano else []
         used = self._totals(connection, call.user, call.project, at) if limits else {}
         for limit in limits:
-            spent, held = used.get((limit.period, limit.scope), (0, 0))
+            spent, held = used.get((limit.period, limit.scope.kind, limit.scope.name), (0, 0))
             if spent + held + call.estimate_nano > limit.nano:
                 self._forget(connection, {"call": call.id})
                 return Refused(limit, spent + held, self.period(limit.period, at))
@@ -327,11 +355,11 @@ class Ledger:
 
     def settle(self, connection: Connection, call: Call, outcome: Outcome) -> list[Warned]:
         """Count what a call has cost, once; also one that was thought lost, or of which nothing is known."""
-        row = self._find(connection, {"call": call.id}).first()
+        row = self.find(connection, call.id)
         if row is None:
             fields = {**_BLANK, **vars(call), "at_ms": int(self.now() * 1000), "gateway": self.process, "state": FREE}
             self._new(connection, fields)
-            row = self._find(connection, {"call": call.id}).one()
+            row = self.find(connection, call.id)
         if row.state == SPENT:
             return []
         at = row.at_ms / 1000
@@ -339,12 +367,12 @@ class Ledger:
         used = self._totals(connection, row.user, row.project, at) if warns else {}
         self._end(connection, row, SPENT, outcome)
         warned = []
-        for limit in self.budgets.of(row.user, row.project) if warns else ():
-            before, _ = used.get((limit.period, limit.scope), (0, 0))
-            period = self.period(limit.period, at)
+        for limit in self._limits_of(row.user, row.project) if warns else ():
+            before, _ = used.get((limit.period, limit.scope.kind, limit.scope.name), (0, 0))
             for percent in self.budgets.crossed(limit, before, before + outcome.cost_nano):
+                period = self.period(limit.period, at)
                 key = {"period": limit.period, "start_ms": period.start_ms, "kind": limit.scope.kind, "name": limit.scope.name}
-                if self._warn(connection, {**key, "percent": percent, "at_ms": int(self.now() * 1000)}).rowcount:
+                if self._warn(connection, {**key, "percent": percent, "at_ms": int(self.now() * 1000)}):
                     warned.append(Warned(limit, percent, before + outcome.cost_nano, period))
         return warned
 
@@ -357,7 +385,7 @@ class Ledger:
         return self._leave(connection, call, UNKNOWN, dataclasses.replace(outcome or Outcome(), status=status))
 
     def _leave(self, connection: Connection, call: str, state: str, outcome: Outcome) -> bool:
-        row = self._find(connection, {"call": call}).first()
+        row = self.find(connection, call)
         if row is None or row.state not in (RESERVED, UNKNOWN) or row.state == state:
             return False
         kept = {name: getattr(outcome, name) or getattr(row, name) for name in ("provider", "deployment", "organization", "openai_project")}
@@ -374,16 +402,10 @@ class Ledger:
     def _count(self, connection: Connection, user: str, project: str, at: float, spent: int, held: int) -> None:
         if not spent and not held:
             return
+        starts = {kind: self.period(kind, at).start_ms for kind in PERIODS}
         rows = [
-            {
-                "period": kind,
-                "start_ms": self.period(kind, at).start_ms,
-                "kind": scope.kind,
-                "name": scope.name,
-                "spent_nano": spent,
-                "held_nano": held,
-            }
-            for kind in PERIODS
+            {"period": kind, "start_ms": start, "kind": scope.kind, "name": scope.name, "spent_nano": spent, "held_nano": held}
+            for kind, start in starts.items()
             for scope in scopes_of(user, project)
         ]
         self._add(connection, *rows)
@@ -396,11 +418,20 @@ class Ledger:
                 both[0] += spent
                 both[1] += held
 
-    def _totals(self, connection: Connection, user: str, project: str, at: float) -> dict[tuple[str, Scope], tuple[int, int]]:
+    def _limits_of(self, user: str, project: str) -> list[Limit]:
+        """As ``Budgets.of``; asked twice a call."""
+        if len(self._limits) > 10_000:
+            self._limits.clear()
+        if (user, project) not in self._limits:
+            self._limits[user, project] = list(self.budgets.of(user, project))
+        return self._limits[user, project]
+
+    def _totals(self, connection: Connection, user: str, project: str, at: float) -> dict[tuple[str, str, str], tuple[int, int]]:
+        """What is spent and held, by period, kind and name of the scope."""
         starts = {f"start_{kind}": self.period(kind, at).start_ms for kind in PERIODS}
         names = {"all": "", "user": user, "project": project, "member": f"{project}/{user}"}
-        rows = self._used(connection, {**starts, **names})
-        return {(row.period, Scope(row.kind, row.name)): (row.spent_nano, row.held_nano) for row in rows}
+        rows = self._used.find(connection, {**starts, **names})
+        return {(period, kind, name): (spent, held) for period, _, kind, name, spent, held in rows}
 
     def period(self, kind: str, at: float) -> Period:
         """As ``period_of``; the last one is kept."""
@@ -415,7 +446,8 @@ class Ledger:
     def used(self, user: str = "", project: str = "", at: float | None = None) -> dict[tuple[str, Scope], tuple[int, int]]:
         """What is spent and held now of each total of this user and project."""
         with self.engine.connect().execution_options(reads=True) as connection:
-            return self._totals(connection, user, project, self.now() if at is None else at)
+            found = self._totals(connection, user, project, self.now() if at is None else at)
+        return {(period, Scope(kind, name)): both for (period, kind, name), both in found.items()}
 
     def budgeted(self) -> list[tuple[Limit, int, int]]:
         """Each limit of a scope that has one of its own or has spent in this period, what is spent and what is held."""
@@ -441,7 +473,7 @@ class Ledger:
 
     def find(self, connection: Connection, identifier: str) -> Any:
         """A call's row, or None."""
-        return self._find(connection, {"call": identifier}).first()
+        return next(iter(self._find.find(connection, {"call": identifier})), None)
 
     def rows(self, since_ms: int = 0, until_ms: int = 2**62) -> list[dict[str, Any]]:
         """The calls that were made from then to before then, by time."""

@@ -140,14 +140,15 @@ def test_the_call_over_the_limit_is_refused_and_a_free_one_is_not(tmp_path: Path
 def test_a_limit_is_fresh_after_midnight_where_the_clock_says_so(tmp_path: Path) -> None:
     clock = [datetime.fromisoformat("2026-10-25T22:59:59+00:00").timestamp()]  # 23:59:59 in Berlin, after a day of 25 hours
     budgets = load({"users": {"anna": {"day_usd": "0.0000001"}}}, "Europe/Berlin")
-    with opened(f"sqlite:///{tmp_path / 'l'}", budgets, now=lambda: clock[0]) as ledger, ledger.transaction() as connection:
-        assert ledger.reserve(connection, call("a")) is None
-        assert isinstance(ledger.reserve(connection, call("b")), Refused)
-        clock[0] += 1
-        assert ledger.reserve(connection, call("b")) is None
-        ledger.settle(connection, call("a"), Outcome(90))  # counts for the day that it was made on
-        assert isinstance(ledger.reserve(connection, call("c", 1)), Refused)
-        assert ledger._totals(connection, "anna", "search", clock[0])[DAY, Scope("user", "anna")] == (0, 100)
+    with opened(f"sqlite:///{tmp_path / 'l'}", budgets, now=lambda: clock[0]) as ledger:
+        with ledger.transaction() as connection:
+            assert ledger.reserve(connection, call("a")) is None
+            assert isinstance(ledger.reserve(connection, call("b")), Refused)
+            clock[0] += 1
+            assert ledger.reserve(connection, call("b")) is None
+            ledger.settle(connection, call("a"), Outcome(90))  # counts for the day that it was made on
+            assert isinstance(ledger.reserve(connection, call("c", 1)), Refused)
+        assert ledger.used("anna", "search")[DAY, Scope("user", "anna")] == (0, 100)
 
 
 @pytest.mark.requirement("4.1.4", part="ledger")
