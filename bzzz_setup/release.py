@@ -306,7 +306,11 @@ def _component(metadata: str) -> dict[str, Any]:
 def _pack(root: Path, artifact: Path) -> None:
     """Write the tree as a tar.gz that depends on nothing but its content."""
     buffer = io.BytesIO()
-    with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=OLD) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
+    # The best packing takes three times as long, for one part in a hundred.
+    with (
+        gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=buffer, mtime=OLD) as packed,
+        tarfile.open(fileobj=packed, mode="w") as tar,
+    ):
         for path in sorted(root.rglob("*")):
             member = tar.gettarinfo(path, str(path.relative_to(root)))
             member.uid = member.gid = 0

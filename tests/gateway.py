@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,10 +20,10 @@ from typing import Any
 
 import pytest
 import requests
-import tomllib
 from node_cluster import free_ports, wait_for
 from openai_standin import KEY
 
+from bzzz_setup import release
 from bzzz_setup.gateway.budgets import load
 from bzzz_setup.gateway.ledger import Ledger
 from bzzz_setup.lab import CHECKOUT
@@ -32,19 +33,24 @@ MODELS = {"cheap": "openai/gpt-4o-mini", "good": "openai/gpt-4o", "vectors": "op
 
 
 def python() -> Path:
-    """The Python that has LiteLLM: made once a checkout, which takes minutes."""
-    pins = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]["gateway"]
+    """A Python that has what the gateway's release has: made once a checkout."""
+    lock = release.GATEWAY_PRODUCT.lock.read_text(encoding="utf-8")
     PLACE.mkdir(parents=True, exist_ok=True)
-    done = PLACE / "pins"
-    with (PLACE / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not done.exists() or done.read_text() != "\n".join(pins):
-            subprocess.run([sys.executable, "-m", "venv", PLACE], check=True)
-            installed = subprocess.run([PLACE / "bin/pip", "install", "-q", *pins], capture_output=True, text=True, check=False)
-            if installed.returncode:
-                pytest.fail(f"LiteLLM is not here. Remedy: pip must reach PyPI; it says: {installed.stderr[-500:]}")
-            done.write_text("\n".join(pins))
-    return PLACE / "bin/python"
+    done = PLACE / "lock"
+    with (PLACE / ".lock").open("w") as alone:
+        fcntl.flock(alone, fcntl.LOCK_EX)
+        if not done.exists() or done.read_text() != lock:
+            try:
+                made = release.build(python=f"3.{sys.version_info[1]}", product=release.GATEWAY_PRODUCT)
+            except release.ReleaseError as error:
+                pytest.fail(str(error))
+            subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", PLACE / "venv"], check=True)
+            with tarfile.open(made) as packed:
+                packed.extractall(PLACE / "venv", filter="data")
+            (site,) = (PLACE / "venv/lib").glob("python*/site-packages")
+            (site / "release.pth").write_text(f"{PLACE / 'venv/lib'}\n")
+            done.write_text(lock)
+    return PLACE / "venv/bin/python"
 
 
 def token(user: str) -> str:
@@ -136,7 +142,15 @@ class Gateway:
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
             "LITELLM_LOG": "ERROR",
         }
-        command = [str(python().parent / "litellm"), "--config", str(self.folder / "litellm.yaml"), "--host", "127.0.0.1"]
+        command = [
+            str(python()),
+            "-c",
+            "import litellm; litellm.run_server()",
+            "--config",
+            str(self.folder / "litellm.yaml"),
+            "--host",
+            "127.0.0.1",
+        ]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--port", str(self.port), "--telemetry", "False"],

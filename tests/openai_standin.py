@@ -21,9 +21,14 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 KEY = "sk-stand-in-0123456789abcdef"
-MODES = ("fine", "no_quota", "rate_limit", "error", "wrong_organization", "wrong_project", "no_permission", "cut", "silent")
+MODES = ("fine", "wrong_key", "no_quota", "rate_limit", "error", "wrong_organization", "wrong_project", "no_permission", "cut", "silent")
 # Nano-USD a token: input, cached input, output. As LiteLLM's own list of prices has them.
-PRICES = {"gpt-4o-mini": (150, 75, 600), "gpt-4o": (2500, 1250, 10000), "text-embedding-3-small": (20, 20, 0)}
+PRICES = {
+    "gpt-5": (1250, 125, 10000),
+    "gpt-4o-mini": (150, 75, 600),
+    "gpt-4o": (2500, 1250, 10000),
+    "text-embedding-3-small": (20, 20, 0),
+}
 ERRORS = {
     "no_quota": (429, "insufficient_quota", "You exceeded your current quota, please check your plan and billing details."),
     "rate_limit": (429, "rate_limit_exceeded", "Rate limit reached for requests"),
@@ -31,6 +36,7 @@ ERRORS = {
 }
 # What already the list of models is refused with.
 REFUSALS = {
+    "wrong_key": (401, "invalid_api_key", "Incorrect API key provided."),
     "wrong_organization": (401, "mismatched_organization", "OpenAI-Organization header should match organization for API key"),
     "wrong_project": (401, "mismatched_project", "OpenAI-Project header should match project for API key"),
     "no_permission": (
@@ -49,12 +55,14 @@ class State:
         self.answers: list[dict[str, Any]] = []
         self.refused = 0
 
-    def count(self, headers: Any, model: str, tokens: tuple[int, int, int]) -> None:
+    def count(self, headers: Any, body: dict[str, Any], tokens: tuple[int, int, int]) -> None:
+        model = body["model"]
         price = PRICES[model]
         spent, cached, out = tokens
         cost = (spent - cached) * price[0] + cached * price[1] + out * price[2]
         about = {"id": headers.get("X-Client-Request-Id"), "organization": headers.get("OpenAI-Organization")}
         about |= {"project": headers.get("OpenAI-Project"), "model": model, "input_tokens": spent, "cached": cached, "output_tokens": out}
+        about |= {"temperature": body.get("temperature")}
         with self.lock:
             self.answers.append({**about, "nano": cost, "at": time.time()})
 
@@ -148,7 +156,7 @@ class Handler(BaseHTTPRequestHandler):
             texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
             tokens = max(1, len(json.dumps(texts)) // 4)
             time.sleep(STATE.seconds)
-            STATE.count(self.headers, model, (tokens, 0, 0))
+            STATE.count(self.headers, body, (tokens, 0, 0))
             data = [{"object": "embedding", "index": number, "embedding": [0.25, 0.5]} for number, _ in enumerate(texts)]
             return self._send(
                 200, {"object": "list", "model": model, "data": data, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
@@ -169,9 +177,9 @@ class Handler(BaseHTTPRequestHandler):
         }
         about = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
         if body.get("stream"):
-            return self._stream(about, usage, (spent, cached, out), mode, bool((body.get("stream_options") or {}).get("include_usage")))
+            return self._stream(about, body, usage, (spent, cached, out), mode)
         time.sleep(STATE.seconds)
-        STATE.count(self.headers, model, (spent, cached, out))
+        STATE.count(self.headers, body, (spent, cached, out))
         if mode == "silent":  # answered, and the line broke
             self.close_connection = True
             return None
@@ -184,9 +192,9 @@ class Handler(BaseHTTPRequestHandler):
         choice = {"index": 0, "message": message, "finish_reason": finish}
         return self._send(200, {**about, "object": "chat.completion", "choices": [choice], "usage": usage})
 
-    def _stream(self, about: dict[str, Any], usage: dict[str, Any], tokens: tuple[int, int, int], mode: str, tells: bool) -> None:
+    def _stream(self, about: dict[str, Any], body: dict[str, Any], usage: dict[str, Any], tokens: tuple[int, int, int], mode: str) -> None:
         """The whole is counted, however much of it is read: that is the worst for whoever pays."""
-        STATE.count(self.headers, about["model"], tokens)
+        STATE.count(self.headers, body, tokens)
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
@@ -205,7 +213,7 @@ class Handler(BaseHTTPRequestHandler):
                 return
             send({**chunk, "choices": [{"index": 0, "delta": {"role": "assistant", "content": "word "}, "finish_reason": None}]})
         send({**chunk, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
-        if tells:
+        if (body.get("stream_options") or {}).get("include_usage"):
             send({**chunk, "choices": [], "usage": usage})
         send(b"[DONE]")
         self.wfile.write(b"0\r\n\r\n")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The AI gateway in a real LiteLLM, before the stand-in for OpenAI's servers; what it ledgers is held against the stand-in's own count.
 
-Slow: LiteLLM takes minutes to install and half a minute to start.
+LiteLLM takes a minute or more to be had, once a checkout, and half a minute to start.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ from openai_standin import PRICES
 from bzzz_setup.gateway import reports
 from bzzz_setup.gateway.budgets import DAY, Scope
 from bzzz_setup.gateway.ledger import FREE, RESERVED, SPENT, UNKNOWN, resolve
-
-pytestmark = pytest.mark.slow
 
 BUDGETS = {
     "all": {"day_usd": 100},
@@ -293,6 +291,7 @@ def test_a_hundred_clients_at_once_stay_within_the_limit(upstream: StandIn, tmp_
         gateway.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.requirement("4.2.4", part="reconciled after crashes")
 @pytest.mark.requirement("4.2.3", part="killed gateways")
 def test_twenty_kills_under_load_lose_nothing_and_count_nothing_twice(tmp_path: Path) -> None:
@@ -347,6 +346,7 @@ def test_twenty_kills_under_load_lose_nothing_and_count_nothing_twice(tmp_path: 
         upstream.stop()
 
 
+@pytest.mark.slow
 def test_the_hooks_cost_little_time(upstream: StandIn, tmp_path: Path) -> None:
     """Against LiteLLM without them, by turns on the same machine."""
     upstream.mode()
