@@ -15,6 +15,7 @@ import sys
 import webbrowser
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -124,8 +125,17 @@ class Settings:
 given = Settings()
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bzzz-setup {metadata.version('bzzz-setup')}, ansible-core {metadata.version('ansible-core')}")
+        raise typer.Exit
+
+
+VersionOption = Annotated[bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)]
+
+
 @app.callback()
-def common(inventory: InventoryOption = None, as_json: JsonOption = False) -> None:
+def common(inventory: InventoryOption = None, as_json: JsonOption = False, version: VersionOption = False) -> None:
     """Sets up a BZZZ cluster on Linux machines over SSH, in eight steps.
 
     Begin with [bold]init[/], which asks for the machines. Then [bold]detect[/] looks at them, [bold]plan[/] shows what

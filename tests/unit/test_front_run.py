@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pexpect
@@ -49,6 +50,11 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_the_version_is_told(front: Front) -> None:
+    told = front.run("--version").stdout
+    assert told == f"bzzz-setup {metadata.version('bzzz-setup')}, ansible-core {metadata.version('ansible-core')}\n"
 
 
 @pytest.mark.requirement("F6", part="steps from the front")
