@@ -1,6 +1,6 @@
 # Copyright (c) 2026 BZZZ cluster setup maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The AI gateway on a real coordinator, with LiteLLM from its release and the other nodes' real Ollamas behind it.
+"""The AI gateway on a real coordinator, with LiteLLM from its release; by --all with the other nodes' real Ollamas behind it.
 
 OpenAI's servers are stood in for, by a program on the node.
 """
@@ -26,12 +26,18 @@ from bzzz_setup import release
 from bzzz_setup.declaration import VAULT, dump, write
 from bzzz_setup.lab import CHECKOUT
 
-pytestmark = pytest.mark.slow
 # The stand-in's; a key of its own would be refused there.
 KEY = "sk-stand-in-0123456789abcdef"
-ANNA = "lab-anna"
-# What the stand-in has answered, by its own count.
-ASK = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:4999/stand-in').read().decode())"
+# Of different limits: by day, of a project by day, by month, of a project by month, and of a share of all.
+ANNA, BERTA, CARLA, DORA, EVI = "lab-anna", "lab-berta", "lab-carla", "lab-dora", "lab-evi"
+FREE, GUS = "lab-fay", "lab-gus"  # without one, and one of less than two calls
+# Asks the stand-in for what it has answered, by its own count; or sets its mode.
+ASK = """
+import sys, urllib.request
+body = sys.argv[1].encode() if sys.argv[1:] else None
+request = urllib.request.Request("http://127.0.0.1:4999/stand-in", body, method="PUT" if body else "GET")
+print(urllib.request.urlopen(request).read().decode())
+"""
 # With it the tiny model is one that takes tools; their description would be more than it can hold.
 TEMPLATE = "{{ if .Tools }}t{{ end }}{{ range .Messages }}{{ .Content }}{{ end }}"
 # OpenAI's own client.
@@ -61,21 +67,38 @@ print(urllib.request.urlopen(f"https://{sys.argv[1]}:4001/metrics", context=cont
 OPTIONS: dict[str, Any] = {
     "gateway_enabled": True,
     "gateway_release_index": "releases/index.json",
-    "gateway_default_model": "gpt-4o-mini",
     "gateway_models": [
         {"name": "away", "model": "gpt-4o-mini", "endpoint": "nowhere"},
-        {"name": "brief", "model": "gpt-4o-mini", "parameters": {"max_tokens": 5, "timeout": 30}},
+        {"name": "brief", "model": "gpt-4o-mini", "parameters": {"max_tokens": 5, "temperature": 0.25}},
+        {"name": "hasty", "model": "gpt-4o-mini", "parameters": {"timeout": 1}},
         {"name": "local", "model": "tiny", "endpoint": "cluster"},
     ],
     "gateway_endpoints": [{"name": "nowhere", "url": "http://127.0.0.1:9/v1"}],
     "gateway_fallbacks": {"away": ["gpt-4o-mini"], "local": ["gpt-4o-mini"]},
     "gateway_tasks": {"coding": "gpt-4o-mini"},
-    "gateway_members": {ANNA: ["search"]},
+    "gateway_members": {ANNA: ["search"], BERTA: ["tight"], DORA: ["long"]},
     "openai_base_url": "http://127.0.0.1:4999/v1",
     "openai_organization": "org-lab",
     "openai_projects": {"search": "proj_lab"},
     "cost_time_zone": "Europe/Berlin",
 }
+
+
+# So little that nobody's first call is within it, but for all's.
+LITTLE = "0.000001"
+LIMITS: dict[str, Any] = {
+    "cost_users": {ANNA: {"day_usd": LITTLE}, CARLA: {"month_usd": LITTLE}, GUS: {"day_usd": "0.000024"}},
+    "cost_projects": {"tight": {"day_usd": LITTLE}, "long": {"month_usd": LITTLE}},
+    "cost_all": {"day_usd": "0.05", "month_usd": "0.03", "user_shares": {EVI: 10}},
+    "cost_warn_percent": [50, 100],
+}
+
+
+def begin(cluster: Tools) -> None:
+    """Have the stand-in for OpenAI run anew."""
+    again = "systemctl stop openai-standin 2>/dev/null; systemd-run --unit=openai-standin python3 /opt/openai_standin.py 4999"
+    cluster.lab.exec(cluster.nodes[0], ["sh", "-c", again])
+    wait_for("the stand-in", lambda: cluster.lab.exec(cluster.nodes[0], ["python3", "-c", ASK], check=False).returncode == 0, 20)
 
 
 @pytest.fixture(scope="module")
@@ -89,18 +112,46 @@ def folder(cluster: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     write(folder / VAULT, dump({"openai_api_key": KEY, "gateway_endpoint_keys": "nowhere=sk-of-nowhere-0123456789"}), 0o600)
     cluster.lab.exec(node, ["tee", "/opt/openai_standin.py"], stdin=(CHECKOUT / "tests/openai_standin.py").read_text())
     cluster.lab.exec(node, ["chmod", "600", "/opt/openai_standin.py"])  # it knows the key
-    cluster.lab.exec(node, ["systemd-run", "--unit=openai-standin", "python3", "/opt/openai_standin.py", "4999"])
+    begin(cluster)
+    yield folder
+    cluster.lab.exec(node, ["sh", "-c", "systemctl stop openai-standin; rm /opt/openai_standin.py"])
+    cluster.setup("apply", "--only", "2,4,6")
+
+
+@pytest.fixture
+def ollamas(cluster: Tools) -> Iterator[None]:
+    """A real one on each node but the gateway's."""
     try:
         program = ollama.binary()
     except ollama.Unbuildable as reason:
         pytest.skip(str(reason))
     for other in cluster.nodes[1:]:
         ollama.install(cluster.lab, other, program, TEMPLATE)
-    yield folder
+    yield
     for other in cluster.nodes[1:]:
         ollama.remove(cluster.lab, other)
-    cluster.lab.exec(node, ["sh", "-c", "systemctl stop openai-standin; rm /opt/openai_standin.py"])
-    cluster.setup("apply", "--only", "2,4,6")
+
+
+class Service:
+    """The node service of the gateway's node, where tokens are made."""
+
+    def __init__(self, api: Api, node: str) -> None:
+        self.api, self.node = api, node
+        self.made: list[str] = []
+
+    def _ask(self, method: str, path: str, **more: Any) -> requests.Response:
+        there = f"https://{self.api.addresses[self.node]}:8080/api/v1/tokens{path}"
+        headers = {"Authorization": f"Bearer {self.api.token}"}
+        return requests.request(method, there, headers=headers, verify=str(self.api.ca), timeout=10, **more)
+
+    def token(self, name: str) -> str:
+        made = self._ask("POST", "", json={"name": name, "days": 1}).json()
+        self.made.append(made["id"])
+        return str(made["token"])
+
+    def revoke(self) -> None:
+        while self.made:
+            self._ask("DELETE", f"/{self.made.pop()}")
 
 
 def rows(cluster: Tools, node: str) -> list[dict[str, Any]]:
@@ -115,20 +166,47 @@ print(json.dumps([dict(row) for row in found.execute("select * from calls order 
     return answer
 
 
-@pytest.mark.requirement("3.1.1", part="from the vault to one file of the gateway's node")
-@pytest.mark.requirement("3.1.2", part="by step 4 on the gateway's node, before a stand-in for OpenAI")
+@pytest.fixture
+def api(cluster: Tools, tmp_path: Path) -> Api:
+    return Api(cluster, tmp_path)
+
+
+@pytest.fixture
+def service(cluster: Tools, api: Api) -> Iterator[Service]:
+    service = Service(api, cluster.nodes[0])
+    yield service
+    service.revoke()
+
+
+def called(cluster: Tools, api: Api, token: str, **body: Any) -> requests.Response:
+    """A call's answer. A field that is None is left out."""
+    body = {"messages": [{"role": "user", "content": "How are you?"}], "max_tokens": 20, **body}
+    url = f"https://{api.addresses[cluster.nodes[0]]}:4000/v1/chat/completions"
+    body = {name: value for name, value in body.items() if value is not None}
+    return requests.post(url, json=body, headers={"Authorization": f"Bearer {token}"}, verify=str(api.ca), timeout=60)
+
+
+def stand_in(cluster: Tools, mode: str = "", seconds: float = 0) -> list[dict[str, Any]]:
+    """What it has answered; or its mode is set."""
+    more = [json.dumps({"mode": mode, "seconds": seconds})] if mode else []
+    told = json.loads(cluster.lab.exec(cluster.nodes[0], ["python3", "-c", ASK, *more]).stdout)
+    answers: list[dict[str, Any]] = told.get("answers", [])
+    return answers
+
+
+@pytest.mark.requirement("3.1.1")
+@pytest.mark.requirement("3.1.3")
 @pytest.mark.requirement("3.1.4", part="in Prometheus' words, by the role")
-@pytest.mark.requirement("4.3.2", part="from the ledger on the gateway's node")
-@pytest.mark.requirement("3.1.3", part="by the role, before a stand-in for OpenAI")
-@pytest.mark.requirement("3.2.1", part="by the role, before a stand-in for OpenAI; with another default model")
-@pytest.mark.requirement("3.2.2", part="by the role, before a stand-in for OpenAI")
-@pytest.mark.requirement("3.2.3", part="by the role: most tokens")
+@pytest.mark.requirement("3.2.1")
+@pytest.mark.requirement("3.2.2")
+@pytest.mark.requirement("3.2.3")
 @pytest.mark.requirement("3.2.4", part="by the role: an endpoint that is down")
 @pytest.mark.requirement("3.4.2", part="by the role: URL and key")
-@pytest.mark.requirement("4.1.1", part="by the role, before a stand-in for OpenAI")
-def test_the_gateway_answers_counts_and_refuses(cluster: Tools, folder: Path, tmp_path: Path) -> None:
-    node, api = cluster.nodes[0], Api(cluster, tmp_path)
-    home = cluster.home
+@pytest.mark.requirement("4.2.3")
+@pytest.mark.requirement("4.3.1")
+@pytest.mark.requirement("4.3.2", part="from the ledger on the gateway's node")
+def test_the_gateway_answers_and_counts(cluster: Tools, folder: Path, tmp_path: Path, api: Api, service: Service) -> None:
+    node, home = cluster.nodes[0], cluster.home
     with leaks.Watch({"key": KEY}, home) as watch:
         done = cluster.document("apply", "--only", "2,4,6", folder=folder)
     status = {check["id"]: check["status"] for check in done["checks"]}
@@ -138,83 +216,133 @@ def test_the_gateway_answers_counts_and_refuses(cluster: Tools, folder: Path, tm
     assert KEY not in json.dumps(done) and not watch.found
     assert any("bzzz-gateway" in program for program in watch.programs)
 
-    url = f"https://{api.addresses[node]}:4000/v1/chat/completions"
+    token = service.token(ANNA)
+    wait_for("the token", lambda: called(cluster, api, token).status_code != 401, 10)
+    assert called(cluster, api, "bzzz_wrong").status_code == 401
+    before, answered = len(rows(cluster, node)), len(stand_in(cluster))
+    for body in ({}, {"model": "coding"}, {"model": "away"}, {"model": "brief", "max_tokens": None}):
+        answer = called(cluster, api, token, **body)
+        assert answer.status_code == 200, answer.text
+    wait_for("settled calls", lambda: [row["state"] for row in rows(cluster, node)[before:]] == ["spent"] * 4, 10)
+    counted = rows(cluster, node)[before:]
+    assert {(row["user"], row["project"]) for row in counted} == {(ANNA, "search")}
+    assert [row["task"] for row in counted] == ["", "coding", "", ""] and all(row["cost_nano"] > 0 for row in counted)
+    assert max(row["settled_ms"] - row["at_ms"] - row["latency_ms"] for row in counted) < 1000, "seen within a second"
+    seen = stand_in(cluster)[answered:]
+    assert {(each["organization"], each["project"]) for each in seen} == {("org-lab", "proj_lab")}
+    assert [each["model"] for each in seen] == ["gpt-5", *["gpt-4o-mini"] * 3], "the default model, a task's, and a fallback"
+    assert (seen[3]["temperature"], seen[3]["output_tokens"]) == (0.25, 5) and seen[1]["temperature"] is None
+    assert [each["nano"] for each in seen] == [row["cost_nano"] for row in counted]
+    stand_in(cluster, "fine", 4)
+    slow = called(cluster, api, token, model="hasty")
+    stand_in(cluster, "fine")
+    assert slow.status_code in (408, 504) and slow.elapsed.total_seconds() < 4, slow.text
 
-    def call(token: str, **body: Any) -> requests.Response:
-        body = {"messages": [{"role": "user", "content": "How are you?"}], "max_tokens": 20, **body}
-        return requests.post(url, json=body, headers={"Authorization": f"Bearer {token}"}, verify=str(api.ca), timeout=60)
+    # What Prometheus reads, and what is told on the admin host.
+    metrics = cluster.lab.exec(node, ["python3", "-c", METRICS, api.addresses[node]]).stdout
+    who = f'model="gpt-4o-mini",project="search",task="coding",user="{ANNA}"'
+    assert f"bzzz_ai_latency_seconds_count{{{who}}} 1.0" in metrics and f'bzzz_ai_tokens_total{{kind="in",{who}}}' in metrics
+    (cost,) = [line for line in metrics.splitlines() if line.startswith(f"bzzz_ai_cost_usd_total{{{who}}}")]
+    assert round(float(cost.split()[-1]) * 1e9) == counted[1]["cost_nano"]
+    told = cluster.document("cost", "report", "--by", "user,project,model,task", "--per", "hour", folder=folder)
+    assert told["nano"] == sum(row["cost_nano"] for row in rows(cluster, node)), told
+    expected = {"user": ANNA, "project": "search", "model": "gpt-4o-mini", "task": "coding", "nano": counted[1]["cost_nano"]}
+    assert expected.items() <= next(row for row in told["rows"] if row["task"]).items(), told["rows"]
+    cluster.setup("cost", "export", "-o", str(tmp_path / "calls.csv"), folder=folder)
+    assert len((tmp_path / "calls.csv").read_text().splitlines()) == told["calls"] + 1
+    refused = requests.post(f"https://{api.addresses[cluster.nodes[-1]]}:8080/ollama/api/tags", verify=str(api.ca), timeout=10)
+    assert refused.status_code == 401
 
-    def node_service(method: str, path: str, **more: Any) -> requests.Response:
-        there = f"https://{api.addresses[node]}:8080{path}"
-        return requests.request(method, there, headers={"Authorization": f"Bearer {api.token}"}, verify=str(api.ca), timeout=10, **more)
+    assert cluster.document("apply", "--only", "2,4,6", folder=folder)["changes"] == []
+    # Root's own copies of former configurations aside.
+    kept = {path for path in leaks.on_node(cluster.lab, node, {"key": KEY})["key"] if not path.startswith("/var/lib/bzzz/sets/gateway/")}
+    assert kept == {"/etc/bzzz/gateway/litellm.yaml", "/opt/openai_standin.py"}
+    service.revoke()
+    wait_for("revocation", lambda: called(cluster, api, token).status_code == 401, 15)
 
-    made = node_service("POST", "/api/v1/tokens", json={"name": ANNA, "days": 1}).json()
+
+@pytest.mark.requirement("3.1.2")
+def test_a_wrong_key_no_quota_and_no_way_are_told_apart(cluster: Tools, folder: Path) -> None:
+    def told() -> dict[str, Any]:
+        checks = cluster.document("verify", "--only", "4", folder=folder, code=None)["checks"]
+        found: dict[str, Any] = next(check for check in checks if check["id"] == "openai-key")
+        return found
+
     try:
-        token = made["token"]
-        wait_for("the token", lambda: call(token).status_code != 401, 10)
-        assert call("bzzz_wrong").status_code == 401
-        before = len(rows(cluster, node))
-        for body in ({}, {"model": "coding"}, {"model": "away"}):
-            answer = call(token, **body)
-            assert answer.status_code == 200, answer.text
-        del body
-        short = requests.post(
-            url,
-            json={"model": "brief", "messages": [{"role": "user", "content": "How are you?"}]},
-            headers={"Authorization": f"Bearer {token}"},
-            verify=str(api.ca),
-            timeout=60,
-        )
-        assert short.status_code == 200, short.text
-        wait_for("settled calls", lambda: [row["state"] for row in rows(cluster, node)[before:]] == ["spent"] * 4, 10)
-        counted = rows(cluster, node)[before:]
-        assert {(row["user"], row["project"]) for row in counted} == {(ANNA, "search")}
-        assert [row["task"] for row in counted] == ["", "coding", "", ""] and all(row["cost_nano"] > 0 for row in counted)
-        seen = json.loads(cluster.lab.exec(node, ["python3", "-c", ASK]).stdout)["answers"]
-        assert {(each["organization"], each["project"]) for each in seen} == {("org-lab", "proj_lab")}
-        assert sum(each["nano"] for each in seen[-4:]) == sum(row["cost_nano"] for row in counted)
-
-        # What Prometheus reads, and what is told on the admin host.
-        metrics = cluster.lab.exec(node, ["python3", "-c", METRICS, api.addresses[node]]).stdout
-        who = f'model="gpt-4o-mini",project="search",task="coding",user="{ANNA}"'
-        assert f"bzzz_ai_latency_seconds_count{{{who}}} 1.0" in metrics and f'bzzz_ai_tokens_total{{kind="in",{who}}}' in metrics
-        (cost,) = [line for line in metrics.splitlines() if line.startswith(f"bzzz_ai_cost_usd_total{{{who}}}")]
-        assert round(float(cost.split()[-1]) * 1e9) == counted[1]["cost_nano"]
-        told = cluster.document("cost", "report", "--by", "user,task", folder=folder)
-        assert told["nano"] == sum(row["cost_nano"] for row in rows(cluster, node)), told
-        assert {"user": ANNA, "task": "coding"}.items() <= next(row for row in told["rows"] if row["task"]).items()
-        cluster.setup("cost", "export", "-o", str(tmp_path / "calls.csv"), folder=folder)
-        assert len((tmp_path / "calls.csv").read_text().splitlines()) == told["calls"] + 1
-        refused = requests.post(f"https://{api.addresses[cluster.nodes[-1]]}:8080/ollama/api/tags", verify=str(api.ca), timeout=10)
-        assert refused.status_code == 401
-
-        assert cluster.document("apply", "--only", "2,4,6", folder=folder)["changes"] == []
-        # Root's own copies of former configurations aside.
-        kept = {
-            path for path in leaks.on_node(cluster.lab, node, {"key": KEY})["key"] if not path.startswith("/var/lib/bzzz/sets/gateway/")
-        }
-        assert kept == {"/etc/bzzz/gateway/litellm.yaml", "/opt/openai_standin.py"}
-
-        limited = cluster.declare(tmp_path / "limited", {**OPTIONS, "cost_users": {ANNA: {"day_usd": "0.000001"}}})
-        shutil.copytree(folder / "releases", limited / "releases")
-        shutil.copy(folder / VAULT, limited / VAULT)
-        cluster.setup("apply", "--only", "4", folder=limited)
-        over = call(token)
-        assert over.status_code == 429 and over.json()["error"]["type"] == "budget_exceeded", over.text
-        assert f"daily limit of user {ANNA}" in over.text and "(Europe/Berlin)" in over.text and int(over.headers["retry-after"]) > 0
+        for mode, message, remedy in (
+            ("wrong_key", "does not take the key (401 invalid_api_key)", "openai_api_key"),
+            ("no_quota", "the key is good, but there is no quota", "add credit"),
+        ):
+            stand_in(cluster, mode)
+            check = told()
+            assert check["status"] == "fail" and message in check["message"] and remedy in check["remedy"], check
+        cluster.lab.exec(cluster.nodes[0], ["systemctl", "stop", "openai-standin"])
+        check = told()
+        assert check["status"] == "fail" and "refuses the connection" in check["message"], check
     finally:
-        node_service("DELETE", f"/api/v1/tokens/{made['id']}")
-    wait_for("revocation", lambda: call(token).status_code == 401, 15)
+        begin(cluster)
 
 
+@pytest.mark.requirement("4.1.1")
+@pytest.mark.requirement("4.1.2")
+@pytest.mark.requirement("4.1.3")
+@pytest.mark.requirement("4.1.4", part="an alert on every coordinator")
+@pytest.mark.requirement("4.2.1")
+def test_what_is_over_a_limit_is_refused_until_it_is_reset(
+    cluster: Tools, folder: Path, tmp_path: Path, api: Api, service: Service
+) -> None:
+    uneven = cluster.declare(tmp_path / "uneven", {**OPTIONS, "cost_all": {"month_usd": 100, "user_shares": {ANNA: 60, EVI: 50}}})
+    shutil.copytree(folder / "releases", uneven / "releases")
+    shutil.copy(folder / VAULT, uneven / VAULT)
+    wrong = cluster.document("check", folder=uneven, code=2)["problems"]
+    assert [(each["option"], "110" in each["message"]) for each in wrong] == [("cost_all", True)], wrong
+
+    limited = cluster.declare(tmp_path / "limited", {**OPTIONS, **LIMITS})
+    shutil.copytree(folder / "releases", limited / "releases")
+    shutil.copy(folder / VAULT, limited / VAULT)
+    cluster.setup("apply", "--only", "4", folder=limited)
+    before = len(stand_in(cluster))
+    for user, tokens, whose in (
+        (ANNA, 20, f"daily limit of user {ANNA}"),
+        (BERTA, 20, "daily limit of project tight"),
+        (CARLA, 20, f"monthly limit of user {CARLA}"),
+        (DORA, 20, "monthly limit of project long"),
+        # By what it may cost: a share of 10 %, all's month, all's day.
+        (EVI, 6_000, f"monthly limit of user {EVI}"),
+        (FREE, 60_000, "monthly limit of the whole cluster"),
+        (FREE, 90_000, "daily limit of the whole cluster"),
+    ):
+        token = service.token(user)
+        wait_for("the token", lambda token=token: called(cluster, api, token, max_tokens=10**7).status_code != 401, 10)
+        over = called(cluster, api, token, model="gpt-4o-mini", max_tokens=tokens)
+        assert over.status_code == 429 and over.json()["error"]["type"] == "budget_exceeded", over.text
+        assert f"The {whose} is" in over.text and "(Europe/Berlin)" in over.text and int(over.headers["retry-after"]) > 0, over.text
+        if user in (EVI, FREE):
+            assert called(cluster, api, token, model="gpt-4o-mini").status_code == 200
+    assert len(stand_in(cluster)) == before + 3, "what is refused does not leave"
+
+    token, node = service.token(GUS), cluster.nodes[0]
+    wait_for("the token", lambda: called(cluster, api, token, max_tokens=10**7).status_code != 401, 10)
+
+    def alerts() -> list[str]:
+        """As another coordinator tells."""
+        told = api.member(node, cluster.nodes[-1]) or {"checks": []}
+        return [check["message"] for check in told["checks"] if check["name"] == f"budget user {GUS} day 50"]
+
+    assert alerts() == []
+    assert called(cluster, api, token, model="gpt-4o-mini").status_code == 200
+    wait_for("an alert", alerts, 20)
+    assert f"user {GUS} has spent" in alerts()[0] and "50 % is reached" in alerts()[0]
+    assert GUS not in api.get(node, "/health", token="").text, "strangers are told nothing of it"
+
+
+@pytest.mark.slow
 @pytest.mark.requirement("3.4.1", "3.4.3", "3.4.4", part="real Ollamas of two nodes behind the gateway")
 @pytest.mark.requirement("3.2.4", part="local to local to cloud, real Ollamas taken down, before a stand-in for OpenAI")
-def test_real_ollamas_serve_openais_own_client_and_may_die(cluster: Tools, folder: Path, tmp_path: Path) -> None:
-    node, api = cluster.nodes[0], Api(cluster, tmp_path)
+def test_real_ollamas_serve_openais_own_client_and_may_die(cluster: Tools, folder: Path, ollamas: None, api: Api, service: Service) -> None:
+    node = cluster.nodes[0]
     cluster.setup("apply", "--only", "2,4,6", folder=folder)
-    service = f"https://{api.addresses[node]}:8080/api/v1/tokens"
-    more: Any = {"headers": {"Authorization": f"Bearer {api.token}"}, "verify": str(api.ca), "timeout": 10}
-    made = requests.post(service, json={"name": ANNA, "days": 1}, **more).json()
+    token = service.token(ANNA)
     url = f"https://{api.addresses[node]}:4000/v1"
 
     def calls() -> list[dict[str, Any]]:
@@ -222,10 +350,8 @@ def test_real_ollamas_serve_openais_own_client_and_may_die(cluster: Tools, folde
 
     def call() -> str:
         """Who has served it."""
-        body = {"model": "local", "messages": [{"role": "user", "content": "How are you?"}], "max_tokens": 5}
-        head = {"Authorization": f"Bearer {made['token']}"}
         before = len(calls())
-        answer = requests.post(f"{url}/chat/completions", json=body, headers=head, verify=str(api.ca), timeout=120)
+        answer = called(cluster, api, token, model="local", max_tokens=5)
         assert answer.status_code == 200, answer.text
         (row,) = wait_for("the call in the ledger", lambda: [row for row in calls()[before:] if row["state"] == "spent"], 10)
         assert row["tokens_in"] > 0 and row["tokens_out"] > 0
@@ -236,31 +362,28 @@ def test_real_ollamas_serve_openais_own_client_and_may_die(cluster: Tools, folde
         said = cluster.lab.exec(other, ["sh", "-c", "journalctl -u ollama -o cat | grep -c 'POST.*/api/chat' || true"]).stdout
         return int(said)
 
-    try:
-        wait_for("calls to both nodes' Ollamas", lambda: call() == "cluster" and all(map(asked, cluster.nodes[1:])), 120)
-        before = len(calls())
-        program = [str(gateway.python()), "-c", CLIENT, url, made["token"], str(api.ca)]
-        done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=300)
-        assert done.returncode == 0, done.stderr[-2000:]
-        seen = json.loads(done.stdout)
-        width = seen["vectors"][0]
-        assert width > 0 and seen == {**seen, "plain": 5, "stream": [5], "tools": 5, "vectors": [width, width]} and seen["pieces"] >= 2
-        wait_for("settled calls", lambda: [row["state"] for row in calls()[before:]] == ["spent"] * 4, 10)
-        counted = calls()[before:]
-        assert {(row["provider"], row["cost_nano"]) for row in counted} == {("cluster", 0)}
-        assert [row["tokens_out"] for row in counted] == [5, 5, 5, 0] and counted[3]["tokens_in"] == seen["vector_tokens"] > 0
+    wait_for("calls to both nodes' Ollamas", lambda: call() == "cluster" and all(map(asked, cluster.nodes[1:])), 120)
+    before = len(calls())
+    program = [str(gateway.python()), "-c", CLIENT, url, token, str(api.ca)]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    seen = json.loads(done.stdout)
+    width = seen["vectors"][0]
+    assert width > 0 and seen == {**seen, "plain": 5, "stream": [5], "tools": 5, "vectors": [width, width]} and seen["pieces"] >= 2
+    wait_for("settled calls", lambda: [row["state"] for row in calls()[before:]] == ["spent"] * 4, 10)
+    counted = calls()[before:]
+    assert {(row["provider"], row["cost_nano"]) for row in counted} == {("cluster", 0)}
+    assert [row["tokens_out"] for row in counted] == [5, 5, 5, 0] and counted[3]["tokens_in"] == seen["vector_tokens"] > 0
 
-        first, second = cluster.nodes[1:]
-        cluster.lab.exec(first, ["systemctl", "kill", "-s", "KILL", "ollama"])
-        cluster.lab.exec(first, ["systemctl", "stop", "ollama"])
-        had = asked(second)
-        # The very next ones, before the gateway can have been told.
-        assert {call() for _ in range(6)} <= {"cluster", "openai"} and asked(second) > had
-        wait_for("none but the second's", lambda: {call() for _ in range(3)} == {"cluster"}, 60)
-        cluster.lab.exec(second, ["systemctl", "stop", "ollama"])
-        assert call() == "openai", "where no Ollama answers, the cloud does"
-        for other in (first, second):
-            cluster.lab.exec(other, ["systemctl", "start", "ollama"])
-        wait_for("an Ollama again", lambda: call() == "cluster", 120)
-    finally:
-        requests.delete(f"{service}/{made['id']}", **more)
+    first, second = cluster.nodes[1:]
+    cluster.lab.exec(first, ["systemctl", "kill", "-s", "KILL", "ollama"])
+    cluster.lab.exec(first, ["systemctl", "stop", "ollama"])
+    had = asked(second)
+    # The very next ones, before the gateway can have been told.
+    assert {call() for _ in range(6)} <= {"cluster", "openai"} and asked(second) > had
+    wait_for("none but the second's", lambda: {call() for _ in range(3)} == {"cluster"}, 60)
+    cluster.lab.exec(second, ["systemctl", "stop", "ollama"])
+    assert call() == "openai", "where no Ollama answers, the cloud does"
+    for other in (first, second):
+        cluster.lab.exec(other, ["systemctl", "start", "ollama"])
+    wait_for("an Ollama again", lambda: call() == "cluster", 120)

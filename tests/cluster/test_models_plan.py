@@ -62,10 +62,10 @@ def bzzz(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tools]:
         lab.down()
 
 
-@pytest.mark.requirement("3.6.1", "3.6.2", part="plan")
+@pytest.mark.requirement("3.6.1", "3.6.2", "5.5.2")
 def test_models_are_planned_on_what_the_node_has_free(bzzz: Tools, tmp_path: Path) -> None:
     fits = {"name": "qwen3:8b", "size_mib": 100, "gpu": "required", "geometry": GEOMETRY}
-    folder = bzzz.declare(tmp_path / "fits", {"models_wanted": [fits, {"name": "held", "gpu": "never"}]})
+    folder = bzzz.declare(tmp_path / "fits", {"models_wanted": [fits, {"name": "held", "gpu": "never", "nodes": [NODE]}]})
     found = bzzz.document("models", "plan", folder=folder)
     held, placed = found["placed"]
     assert (held["model"], held["disk_bytes"], found["nodes"][NODE]["memory"]["cache_bytes"]) == ("held:latest", 0, 4 * 4096 * 2 * 32 * 2)
