@@ -30,6 +30,7 @@ from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
 from litellm.types.router import Deployment as LiteLLMDeployment
 
+from . import alerts
 from .budgets import NANO, nano, refusal
 from .ledger import Call, Ledger, Outcome, Warned, Writer
 from .measured import Measures
@@ -334,7 +335,13 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         outcome = self._outcome(opened, usage, "cached" if cached else "ok")
         self.measures.ended(opened.call, outcome, time.monotonic() - opened.started)
         # Nobody waits for it: a call that is not settled when the gateway dies stays held, and so is not lost.
-        self.writer.ask(lambda connection: self.ledger.settle(connection, opened.call, outcome), lasting=True).add_done_callback(_warn)
+        self.writer.ask(lambda connection: self.ledger.settle(connection, opened.call, outcome), lasting=True).add_done_callback(self._warn)
+
+    def _warn(self, done: Future[list[Warned]]) -> None:
+        if done.cancelled() or done.exception():
+            log.error("a call's cost could not be written; it stays reserved")
+        else:
+            alerts.tell(self.settings.alerts, done.result())
 
     def _lose(self, opened: _Open, status: str) -> Future[bool]:
         self._close(opened)
@@ -546,14 +553,6 @@ async def _answer(waiting: Future[T]) -> T:
 async def _written(waiting: Future[Any]) -> None:
     """A client that is told of a failure has what was held for it back, but does not wait for a database that is away."""
     await asyncio.wait([asyncio.wrap_future(waiting)], timeout=WRITTEN_SECONDS)
-
-
-def _warn(done: Future[list[Warned]]) -> None:
-    if done.cancelled() or done.exception():
-        log.error("a call's cost could not be written; it stays reserved")
-        return
-    for each in done.result():
-        log.warning("%s has spent %s percent of its limit for this %s", each.limit.scope, each.percent, each.limit.period)
 
 
 accounting = Accounting(read())

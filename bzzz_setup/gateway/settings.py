@@ -54,6 +54,14 @@ class Shared:
 
 
 @dataclasses.dataclass(frozen=True)
+class Alerts:
+    """The file of ``alerts``, and the group that may read it."""
+
+    file: str
+    group: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """``default_model``: of calls that name none. ``tasks``: the model of each task's name.
 
@@ -73,6 +81,7 @@ class Settings:
     in_turn: bool = False
     call_seconds: float = 3600
     metrics: Metrics | None = None
+    alerts: Alerts | None = None
     shared: Shared | None = None
 
 
@@ -86,6 +95,7 @@ _MAPPINGS = {
     "tokens": ("file", "node", "ca"),
     "openai": ("organization", "project", "projects"),
     "metrics": ("address", "port", "certificate", "key", "client_ca"),
+    "alerts": ("file", "group"),
     "shared": ("url", "ca", "token_file", "models"),
 }
 _NAMES = ("tasks", "members")
@@ -137,6 +147,9 @@ def parse(document: Any) -> Settings:
         problems.append(Problem("metrics.port", "this is no port", "write 1 to 65535"))
     if metrics and 0 < sum(bool(metrics.get(name)) for name in ("certificate", "key", "client_ca")) < 3:
         problems.append(Problem("metrics", "this is half a TLS", "write certificate, key and client_ca, or none of them"))
+    alerts = part["alerts"]
+    if alerts and not (alerts.get("file") and alerts.get("group")):
+        problems.append(Problem("alerts", "nobody could read them", "write file and group"))
     shared = part["shared"]
     models = shared.get("models") if shared else []
     if shared and not (isinstance(models, list) and all(isinstance(each, dict) and each.get("name") for each in models)):
@@ -166,6 +179,7 @@ def parse(document: Any) -> Settings:
         in_turn=bool(document.get("in_turn")),
         openai=OpenAI(str(openai.get("organization") or ""), str(openai.get("project") or ""), openai.get("projects") or {}),
         metrics=Metrics(**{name: value for name, value in metrics.items() if value}) if metrics else None,
+        alerts=Alerts(str(alerts["file"]), str(alerts["group"])) if alerts else None,
         shared=Shared(shared["url"], shared.get("ca"), shared["token_file"], tuple(models)) if shared and models else None,
         **number,
     )

@@ -15,7 +15,8 @@ PASS, WARN, FAIL = "pass", "warn", "fail"
 class Check:
     """One thing that health depends on.
 
-    ready: whether failing it makes the node unfit for work; done: whether it has been looked at yet.
+    ready: whether failing it makes the node unfit for work; done: whether it has been looked at yet; public: whether it is told to
+    whom nobody knows.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Check:
     message: str
     ready: bool = True
     done: bool = True
+    public: bool = True
 
 
 def worst(statuses: Iterable[str]) -> str:

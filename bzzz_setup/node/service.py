@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # See plugins/module_utils/node/gpu_watch.py.
 LOST_GPUS = Path("/run/bzzz-ollama/lost")
+# See bzzz_setup/gateway/alerts.py.
+REACHED = Path("/run/bzzz-gateway/reached")
 
 
 class Service:
@@ -109,7 +112,7 @@ class Service:
             detection = Check("detection", WARN, f"findings of detection: {problems}, see /api/v1/node", ready=False)
         else:
             detection = Check("detection", PASS, "no findings", ready=False)
-        return [storage, detection, *_gpus(), *(each.check() for each in self.outside)]
+        return [storage, detection, *_gpus(), *_budgets(), *(each.check() for each in self.outside)]
 
     def checks(self) -> list[Check]:
         if self.membership is None:
@@ -141,9 +144,9 @@ class Service:
             "capabilities": self.detector.summary,
         }
 
-    def health(self) -> dict[str, Any]:
-        """``status`` is the worst of the checks'."""
-        checks = self.checks()
+    def health(self, known: bool = False) -> dict[str, Any]:
+        """``status`` is the worst of the checks'. known: whether who asks has signed in."""
+        checks = [check for check in self.checks() if known or check.public]
         return {
             "status": worst(check.status for check in checks),
             "checks": [{"name": check.name, "status": check.status, "message": check.message} for check in checks],
@@ -161,7 +164,7 @@ class Service:
             "primary": self.membership is not None and self.membership.term is not None,
             "term": self.membership.term if self.membership else None,
             "uptime_seconds": round(self.uptime_seconds, 1),
-            "health": self.health(),
+            "health": self.health(known=True),
             "facts": self.detector.facts,
         }
 
@@ -194,3 +197,14 @@ def _gpus() -> list[Check]:
     except OSError:
         return []
     return [Check("gpus", WARN, "; ".join(lost), ready=False) if lost else Check("gpus", PASS, "all GPUs are well", ready=False)]
+
+
+def _budgets() -> list[Check]:
+    """The thresholds that were reached in the current days and months, as the gateway on this node tells them."""
+    try:
+        lines = [json.loads(line) for line in REACHED.read_text(encoding="utf-8").splitlines()]
+        return [Check(each["name"], WARN, each["message"], ready=False, public=False) for each in lines if each["until"] > time.time()]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [Check("budgets", WARN, f"{REACHED} cannot be read: {error}", ready=False)]

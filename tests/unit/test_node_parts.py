@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import grp
 import hashlib
 import html.parser
 import json
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.requests import Request
 
+from bzzz_setup.gateway import alerts
+from bzzz_setup.gateway.budgets import NANO, Limit, Period, Scope
+from bzzz_setup.gateway.ledger import Warned
+from bzzz_setup.gateway.settings import Alerts
 from bzzz_setup.node import capabilities, checks, config, page, systemd
 from bzzz_setup.node.auth.gate import COOKIE, Gate
 from bzzz_setup.node.events import Journal, Seen, changes
@@ -370,3 +376,42 @@ def test_a_gpu_that_is_lost_is_an_alert(right: dict[str, Any], tmp_path: Path, m
     ]
     assert "GPU-a" in worse.own["gpus"].message
     assert [event for _, event, _, _ in changes(worse, well)] == ["ended"]
+
+
+@pytest.mark.requirement("4.1.4", part="an alert of the node service")
+def test_a_budgets_threshold_is_one_alert_and_told_to_nobody_unknown(
+    right: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the file that the gateway writes."""
+    file = tmp_path / "reached"
+    monkeypatch.setattr("bzzz_setup.node.service.REACHED", file)
+    service, where = Service(config.parse(right, {}), "1.0"), Alerts(str(file), grp.getgrgid(os.getgid()).gr_name)
+    now = datetime.now(UTC)
+
+    def reached(user: str, percent: int, until: datetime) -> Warned:
+        return Warned(Limit(Scope("user", user), "day", 10 * NANO), percent, 8_040_000_000, Period("day", now, until))
+
+    def alerted() -> list[tuple[str, str]]:
+        seen.append(Seen("node1", None, None, None, None, {check.name: check for check in service.local_checks()}))
+        return [(event, data["message"]) for _, event, _, data in changes(*seen[-2:])]
+
+    seen = [Seen("node1", None, None, None, None, {check.name: check for check in service.local_checks()})]
+    alerts.tell(where, [])
+    assert not file.exists() and alerted() == []
+    alerts.tell(where, [reached("anna", 50, now + timedelta(hours=1)), reached("anna", 80, now + timedelta(hours=1))])
+    assert file.stat().st_mode & 0o777 == 0o640
+    told = "user anna has spent 8.04 USD of 10.00 USD for this day: "
+    assert alerted() == [("began", f"{told}50 % is reached"), ("began", f"{told}80 % is reached")]
+    assert alerted() == []
+    alerts.tell(where, [reached("bert", 50, now + timedelta(seconds=-1))])
+    assert alerted() == [] and "anna" not in json.dumps(service.health()) and "anna" in json.dumps(service.health(known=True))
+    alerts.tell(where, [reached("carla", 50, now + timedelta(hours=1))])
+    assert [message.partition(" has")[0] for _, message in alerted()] == ["user carla"]
+    assert [json.loads(line)["name"] for line in file.read_text().splitlines()][-1] == "budget user carla day 50"
+    assert "bert" not in file.read_text(), "what is over is forgotten"
+    monkeypatch.setattr(alerts, "KEPT", 2)
+    alerts.tell(where, [reached("dora", 50, now + timedelta(hours=1))])
+    assert len(file.read_text().splitlines()) == 2
+    file.write_text("not JSON\n")
+    assert ["cannot be read" in message for _, message in alerted()] == [True]
+    alerts.tell(Alerts(str(tmp_path / "none/reached"), "nogroup"), [reached("anna", 50, now)])  # calls go on
