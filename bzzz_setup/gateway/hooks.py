@@ -89,7 +89,8 @@ WRITTEN_SECONDS = 3
 class Deployment:
     """Where calls go. ``provider``: as LiteLLM speaks to it; ``endpoint``: the name of one that is not the provider's own.
 
-    ``price``: nano-USD a token: in, in from the provider's cache, out; None where LiteLLM has to work it out.
+    ``price``: nano-USD a token: in, in from the provider's cache, out; None where LiteLLM has to work it out. ``most``: the tokens that
+    it can answer with; ``declared``: those that it is to answer with at most, where a call does not say.
     """
 
     model: str = ""
@@ -97,6 +98,7 @@ class Deployment:
     endpoint: str = ""
     price: tuple[Decimal, Decimal, Decimal] | None = None
     most: int | None = None
+    declared: int | None = None
 
     @property
     def whose(self) -> str:
@@ -398,7 +400,11 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         for name in [model, *_fallbacks(llm_router, model)]:
             for each in (llm_router.get_model_list(model_name=name) or []) if llm_router else []:
                 params, info = each.get("litellm_params") or {}, each.get("model_info") or {}
-                found[str(info.get("id"))] = _deployment(str(params.get("model") or ""), {**params, **info})
+                made = _deployment(str(params.get("model") or ""), {**params, **info})
+                if name == model:  # a fallback's parameters are not for the calls that it has no part in
+                    declared = params.get("max_completion_tokens") or params.get("max_tokens")
+                    made = dataclasses.replace(made, declared=declared if isinstance(declared, int) else None)
+                found[str(info.get("id"))] = made
         if len(self._known) > 1000:
             self._known.clear()
         self._known[model] = (time.monotonic() + 10, found)
@@ -406,7 +412,8 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
 
     def _most(self, model: str) -> int:
         """What a call is given that states no most of its own: without one, what it may cost would have no bound."""
-        return min([self.settings.max_tokens, *(each.most for each in self._deployments(model).values() if each.most)])
+        known = self._deployments(model).values()
+        return min([self.settings.max_tokens, *(most for each in known for most in (each.most, each.declared) if most)])
 
     def _estimate(self, model: str, data: dict[str, Any], chat: bool, exact: bool) -> int:
         """The most that the call can cost, at its dearest deployment."""
