@@ -171,7 +171,7 @@ def test_the_key_is_tried_as_it_is_typed(page: Any, standin: StandIn) -> None:
     gateway.get_by_role("button", name="more settings").click()
     gateway.get_by_label("Default model").fill("gpt-4o-mini")
     test.click()
-    openai.get_by_text("takes the key, which has 3 models; gpt-4o-mini may be called.").wait_for()
+    openai.get_by_text("takes the key, which has 4 models; gpt-4o-mini may be called.").wait_for()
     assert KEY not in page.content()
 
 
@@ -197,7 +197,7 @@ def test_endpoints_are_tried_as_they_are_typed(page: Any, standin: StandIn) -> N
     gateway.get_by_role("alert").filter(has_text="box: http://gpu9.example.com/v1: it wants a key, and there is none").wait_for()
     gateway.get_by_label("Endpoint keys").fill(f"box={KEY}")
     test.click()
-    gateway.get_by_role("alert").filter(has_text="box: http://gpu9.example.com/v1 takes the key, which has 3 models.").wait_for()
+    gateway.get_by_role("alert").filter(has_text="box: http://gpu9.example.com/v1 takes the key, which has 4 models.").wait_for()
     assert KEY not in page.content()
 
 

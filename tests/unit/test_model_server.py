@@ -54,7 +54,7 @@ def key_file(folder: Path, url: str, key: str, root: str = "v1") -> str:
 @pytest.mark.parametrize(
     ("mode", "status", "seen", "remedy"),
     [
-        ("fine", "pass", "takes the key, which has 3 models; gpt-4o-mini may be called", ""),
+        ("fine", "pass", "takes the key, which has 4 models; gpt-4o-mini may be called", ""),
         ("no_quota", "fail", "there is no quota", "add credit"),
         ("rate_limit", "warn", "called too often", "try again in a minute"),
         ("error", "warn", "in trouble itself (500 server_error)", "status.openai.com"),
@@ -132,7 +132,7 @@ def test_the_admin_host_asks_before_anything_is_applied(openai: StandIn, tmp_pat
     options["openai_projects"] = {"search": "proj_1"}
     folder = declared(tmp_path / "inventory", options, {"openai_api_key": KEY})
     before = len(openai.answers)
-    assert trying.out(folder, "openai").endswith("takes the key, which has 3 models; gpt-4o-mini may be called.")
+    assert trying.out(folder, "openai").endswith("takes the key, which has 4 models; gpt-4o-mini may be called.")
     (called,) = openai.answers[before:]
     assert called["project"] == "proj_1" and called["output_tokens"] == 1
     done = CliRunner().invoke(cli.app, ["try", "openai", "-i", str(folder)])
@@ -142,7 +142,7 @@ def test_the_admin_host_asks_before_anything_is_applied(openai: StandIn, tmp_pat
     (problem,) = json.loads(done.stdout)["problems"]
     assert done.exit_code == 3 and problem["option"] == "openai_api_key" and "no quota" in problem["message"]
     declared(folder, {**options, "openai_test_call": False}, {"openai_api_key": KEY})
-    assert trying.out(folder, "openai").endswith("which has 3 models."), "without a call no quota shows"
+    assert trying.out(folder, "openai").endswith("which has 4 models."), "without a call no quota shows"
     declared(folder, options, {})
     with pytest.raises(Refusal, match="There is no key"):
         trying.out(folder, "openai")
