@@ -79,7 +79,7 @@ def test_the_page_follows_the_cluster(browser: Any, nodes: dict[str, Node]) -> N
         try:
             page.get_by_role("heading", name="node3").wait_for(state="detached", timeout=10_000)
             # The event may come a moment after the membership.
-            page.wait_for_function("document.getElementById('announce').innerText.includes('node3')", timeout=10_000)
+            page.locator("#announce").filter(has_text="node3").wait_for(state="attached", timeout=10_000)
         finally:
             nodes["node3"].start()
         page.get_by_role("heading", name="node3").wait_for(timeout=20_000)

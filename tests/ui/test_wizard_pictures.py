@@ -94,7 +94,7 @@ def test_what_was_seen_can_be_looked_at_and_chosen(browser: Any, tmp_path: Path)
         page.get_by_role("region", name="Ports").get_by_role("row", name="9090 tcp free service_port all machines").wait_for()
         page.get_by_role("link", name="coordination_peer_port").click()
         screen.heading("Step 7 of 8")
-        page.wait_for_function("document.activeElement.id == 'root_coordination_peer_port'")
+        page.wait_for_function("() => document.activeElement.id == 'root_coordination_peer_port'")
 
         page.get_by_role("link", name="5. Resources").click()
         gpus = page.get_by_role("region", name="GPUs and their memory")
