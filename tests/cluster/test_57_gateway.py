@@ -31,7 +31,7 @@ from bzzz_setup.lab import CHECKOUT
 KEY = "sk-stand-in-0123456789abcdef"
 # Of different limits: by day, of a project by day, by month, of a project by month, and of a share of all.
 ANNA, BERTA, CARLA, DORA, EVI = "lab-anna", "lab-berta", "lab-carla", "lab-dora", "lab-evi"
-FREE, GUS = "lab-fay", f"lab-gus-{os.getpid()}"  # without one, and one of less than two calls
+FREE, GUS, HAL = "lab-fay", f"lab-gus-{os.getpid()}", "lab-hal"  # none, less than two calls, and a project's share
 # Asks the stand-in for what it has answered, by its own count; or sets its mode.
 ASK = """
 import sys, urllib.request
@@ -78,7 +78,7 @@ OPTIONS: dict[str, Any] = {
     "gateway_endpoints": [{"name": "nowhere", "url": "http://127.0.0.1:9/v1"}],
     "gateway_fallbacks": {"away": ["gpt-4o-mini"], "local": ["gpt-4o-mini"]},
     "gateway_tasks": {"coding": "gpt-4o-mini"},
-    "gateway_members": {ANNA: ["search"], BERTA: ["tight"], DORA: ["long"]},
+    "gateway_members": {ANNA: ["search"], BERTA: ["tight"], DORA: ["long"], HAL: ["shared"]},
     "openai_base_url": "http://127.0.0.1:4999/v1",
     "openai_organization": "org-lab",
     "openai_projects": {"search": "proj_lab"},
@@ -91,7 +91,7 @@ LITTLE = "0.000001"
 LIMITS: dict[str, Any] = {
     "cost_users": {ANNA: {"day_usd": LITTLE}, CARLA: {"month_usd": LITTLE}, GUS: {"day_usd": "0.000024"}},
     "cost_projects": {"tight": {"day_usd": LITTLE}, "long": {"month_usd": LITTLE}},
-    "cost_all": {"day_usd": "0.05", "month_usd": "0.03", "user_shares": {EVI: 10}},
+    "cost_all": {"day_usd": "0.05", "month_usd": "0.03", "user_shares": {EVI: 10}, "project_shares": {"shared": 5}},
     "cost_warn_percent": [50, 100],
 }
 
@@ -196,7 +196,7 @@ def stand_in(cluster: Tools, mode: str = "", seconds: float = 0) -> list[dict[st
     return answers
 
 
-@pytest.mark.requirement("3.1.1")
+@pytest.mark.requirement("3.1.1", part="from the vault to one file of the gateway's node")
 @pytest.mark.requirement("3.1.3")
 @pytest.mark.requirement("3.1.4", part="in Prometheus' words, by the role")
 @pytest.mark.requirement("3.2.1")
@@ -289,7 +289,7 @@ def test_a_wrong_key_no_quota_and_no_way_are_told_apart(cluster: Tools, folder: 
 @pytest.mark.requirement("4.1.1")
 @pytest.mark.requirement("4.1.2")
 @pytest.mark.requirement("4.1.3")
-@pytest.mark.requirement("4.1.4", part="an alert on every coordinator")
+@pytest.mark.requirement("4.1.4", part="a check of the gateway's node, told by another coordinator")
 @pytest.mark.requirement("4.2.1")
 def test_what_is_over_a_limit_is_refused_until_it_is_reset(
     cluster: Tools, folder: Path, tmp_path: Path, api: Api, service: Service
@@ -311,8 +311,9 @@ def test_what_is_over_a_limit_is_refused_until_it_is_reset(
         (BERTA, 20, "daily limit of project tight"),
         (CARLA, 20, f"monthly limit of user {CARLA}"),
         (DORA, 20, "monthly limit of project long"),
-        # By what it may cost: a share of 10 %, all's month, all's day.
+        # By what it may cost: shares of 10 and 5 %, all's month, all's day.
         (EVI, 6_000, f"monthly limit of user {EVI}"),
+        (HAL, 3_000, "monthly limit of project shared"),
         (FREE, 60_000, "monthly limit of the whole cluster"),
         (FREE, 90_000, "daily limit of the whole cluster"),
     ):
@@ -321,9 +322,9 @@ def test_what_is_over_a_limit_is_refused_until_it_is_reset(
         over = called(cluster, api, token, model="gpt-4o-mini", max_tokens=tokens)
         assert over.status_code == 429 and over.json()["error"]["type"] == "budget_exceeded", over.text
         assert f"The {whose} is" in over.text and "(Europe/Berlin)" in over.text and int(over.headers["retry-after"]) > 0, over.text
-        if user in (EVI, FREE):
+        if user in (EVI, HAL, FREE):
             assert called(cluster, api, token, model="gpt-4o-mini").status_code == 200
-    assert len(stand_in(cluster)) == before + 3, "what is refused does not leave"
+    assert len(stand_in(cluster)) == before + 4, "what is refused does not leave"
 
     token, node = service.token(GUS), cluster.nodes[0]
     wait_for("the token", lambda: called(cluster, api, token, max_tokens=10**7).status_code != 401, 30)

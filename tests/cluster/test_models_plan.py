@@ -62,7 +62,8 @@ def bzzz(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tools]:
         lab.down()
 
 
-@pytest.mark.requirement("3.6.1", "3.6.2", "5.5.2")
+@pytest.mark.requirement("3.6.1", part="plan")
+@pytest.mark.requirement("3.6.2", "5.5.2")
 def test_models_are_planned_on_what_the_node_has_free(bzzz: Tools, tmp_path: Path) -> None:
     fits = {"name": "qwen3:8b", "size_mib": 100, "gpu": "required", "geometry": GEOMETRY}
     folder = bzzz.declare(tmp_path / "fits", {"models_wanted": [fits, {"name": "held", "gpu": "never", "nodes": [NODE]}]})
