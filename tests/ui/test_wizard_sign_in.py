@@ -20,6 +20,25 @@ from bzzz_setup import init
 from bzzz_setup.declaration import Declaration
 
 
+def _tries_the_directory(page: Any, directory: Directory) -> None:
+    """Step 6's button, with what is declared, with a wrong base as it is typed, and with the right one again."""
+    page.get_by_role("link", name="6. Services").click()
+    card = page.locator("section[aria-labelledby=role-auth]")
+    test = card.get_by_role("button", name="Test LDAP")
+    right = card.get_by_text(f"{', '.join(directory.urls)} answers.")
+    test.click()
+    right.wait_for()
+    card.get_by_role("button", name="more settings").click()
+    base = card.get_by_label("LDAP user base")
+    base.fill("ou=nobody,dc=example,dc=org")
+    test.click()
+    card.get_by_role("alert").filter(has_text="user_base").first.wait_for()
+    base.fill(f"ou=people,{BASE}")
+    test.click()
+    right.wait_for()
+    page.get_by_role("link", name="1. Detection").click()
+
+
 @pytest.mark.requirement("2.4.2", part="at the wizard's sign-in, in a browser")
 @pytest.mark.requirement("2.4.3", part="at the wizard's sign-in, in a browser")
 def test_people_sign_in_to_the_wizard(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +89,7 @@ def test_people_sign_in_to_the_wizard(browser: Any, tmp_path: Path, monkeypatch:
         assert page.url == home
         page.get_by_text("anna@example.com", exact=True).wait_for()
         page.get_by_role("link", name="People").wait_for()  # as an administrator sees it
+        _tries_the_directory(page, directory)
         page.get_by_role("button", name="Sign out").click()
         screen.heading("Sign in")
         assert page.get_by_role("alert").count() == 0
