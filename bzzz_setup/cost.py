@@ -8,13 +8,12 @@ import enum
 import json
 import tempfile
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from ansible_collections.bzzz.cluster.plugins.module_utils import forecast as forecasts
-from ansible_collections.bzzz.cluster.plugins.module_utils.forecast import NANO, told, usd
+from ansible_collections.bzzz.cluster.plugins.module_utils.forecast import NANO, amount, told, usd
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -325,9 +324,3 @@ def show_forecast(out: Console, found: dict[str, Any]) -> None:
         out.print(line, highlight=False)
     if found["idle"]:
         out.print(f"[dim]No use is expected of {escape(', '.join(found['idle']))}.[/]", highlight=False)
-
-
-def amount(nano: int) -> str:
-    """Dollars, with more digits where there are few."""
-    exact = Decimal(nano) / NANO
-    return f"{exact:,.2f}" if nano == 0 or abs(exact) >= Decimal("0.1") else f"{exact:.6f}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -129,9 +130,15 @@ def told(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def amount(nano: int) -> str:
+    """Dollars as people read them: cents, and of less than ten the first two digits."""
+    value = Decimal(nano) / NANO
+    digits = min(9, max(2, 1 - value.adjusted())) if value else 2
+    return re.sub(r"(\.\d\d+?)0+$", r"\1", f"{value:,.{digits}f}")
+
+
 def usd(nano: int) -> str:
-    """As people read it."""
-    return f"{Decimal(nano) / NANO:.2f} USD"
+    return f"{amount(nano)} USD"
 
 
 def monthly(budget: Mapping[str, Any]) -> Optional[int]:

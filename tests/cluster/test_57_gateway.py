@@ -7,13 +7,16 @@ OpenAI's servers are stood in for, by a program on the node.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import gateway
 import leaks
@@ -22,6 +25,7 @@ import pytest
 import requests
 from conftest import Tools
 from rest import Api, wait_for
+from wizard import PASSWORD, Server, chromium, own_home
 
 from bzzz_setup import release
 from bzzz_setup.declaration import VAULT, dump, write
@@ -262,6 +266,48 @@ def test_the_gateway_answers_and_counts(cluster: Tools, folder: Path, tmp_path: 
     assert kept == {"/etc/bzzz/gateway/litellm.yaml", "/opt/openai_standin.py"}
     service.revoke()
     wait_for("revocation", lambda: called(cluster, api, token).status_code == 401, 15)
+
+
+@pytest.mark.requirement("3.1.4", "4.3.2", "4.3.3")
+def test_what_was_spent_is_drawn_in_a_browser(cluster: Tools, folder: Path, tmp_path: Path) -> None:
+    """From the gateway's node to the page: by model and task, over a range with and without calls."""
+    counted = rows(cluster, cluster.nodes[0])
+    assert len({row["model"] for row in counted}) > 1 and {row["task"] for row in counted} >= {"", "coding"}
+    server = Server(folder, own_home(tmp_path))
+    with contextlib.ExitStack() as stack:
+        server.start()
+        stack.callback(server.stop)
+        page = stack.enter_context(chromium()).new_page()
+        page.set_default_timeout(30_000)
+        page.goto(server.link)
+        page.get_by_label("User").fill("anna")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Make the account").click()
+        page.get_by_role("link", name="Cost").click()
+        for what in ("model", "task", "project", "user"):
+            page.get_by_label("By", exact=True).select_option(what)
+            table = page.get_by_role("region", name=f"By {what}").get_by_role("row")
+            table.nth(1).wait_for()
+            shown = {cells[0]: cells[1:] for cells in (text.split() for text in table.all_inner_texts()[1:])}
+            expected: dict[str, list[dict[str, Any]]] = {}
+            for row in counted:
+                expected.setdefault(row[what] or "(none)", []).append(row)
+            assert shown.keys() == expected.keys()
+            for name, mine in expected.items():
+                spent, tokens = (sum(row[key] or 0 for row in mine) for key in ("cost_nano", "tokens_out"))
+                tokens += sum(row["tokens_in"] or 0 for row in mine)
+                usd, _, calls, all_tokens, latency, _ = shown[name]
+                assert (float(usd), int(calls), int(all_tokens)) == (pytest.approx(spent / 1e9, rel=0.06), len(mine), tokens), name
+                assert float(latency) == pytest.approx(sum(row["latency_ms"] for row in mine) / len(mine) / 1000, abs=0.011), name
+        page.get_by_label("Range").select_option("7")
+        chart = page.get_by_role("region", name="By day")
+        chart.get_by_text("As a table").click()
+        days = chart.get_by_role("row").all_inner_texts()
+        assert float(days[-1].split()[-2]) == pytest.approx(sum(row["cost_nano"] for row in counted) / 1e9, rel=0.06), days
+    today = datetime.now(ZoneInfo(OPTIONS["cost_time_zone"])).date()
+    for since, until, calls in ((today, today + timedelta(1), len(counted)), (today - timedelta(9), today, 0)):
+        told = cluster.document("cost", "report", "--since", str(since), "--until", str(until), folder=folder)
+        assert told["calls"] == calls
 
 
 @pytest.mark.requirement("3.1.2")

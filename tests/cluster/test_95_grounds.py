@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ from typing import Any
 
 import pytest
 from conftest import KEPT
+from rest import wait_for
+from wizard import PASSWORD, Screen, chromium
 
-from bzzz_setup.lab import CHECKOUT, USER, Lab
+from bzzz_setup.lab import CHECKOUT, USER, Lab, Node
 from bzzz_setup.machine import prepare
 
 # Minutes each, on machines of their own.
@@ -27,15 +30,36 @@ TRUSTED = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 
 @dataclass
 class Admin:
-    """The first node of a lab, with a checkout; the second is a machine to set up."""
+    """A node of a lab, with a checkout; ``OTHER`` is a machine to set up."""
 
     lab: Lab
+    node: Node
+    other: Node
     environment: dict[str, str]
 
+    @classmethod
+    def made(cls, lab: Lab, node: Node, other: Node) -> Admin:
+        """The key to the lab's nodes is in it, and what this machine gets at packages with."""
+        files = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, check=True).stdout
+        packed = subprocess.run(["tar", "-c", "--null", "-T", "-"], cwd=CHECKOUT, input=files, capture_output=True, check=True).stdout
+        lab.exec(node.name, ["mkdir", "/root/bzzz"])
+        subprocess.run(["docker", "exec", "-i", lab.container(node.name), "tar", "-x", "-C", "/root/bzzz"], input=packed, check=True)
+        admin = cls(lab, node, other, {name: os.environ[name] for name in PASSED if name in os.environ})
+        admin.put("/root/key", lab.key)
+        bundle = next((os.environ[name] for name in TRUSTED if Path(os.environ.get(name, "")).is_file()), None)
+        if bundle:
+            admin.put("/root/ca.crt", Path(bundle))
+            admin.environment |= dict.fromkeys(TRUSTED, "/root/ca.crt")
+        if (npmrc := Path.home() / ".npmrc").is_file():
+            admin.put("/root/.npmrc", npmrc)
+        return admin
+
+    def put(self, path: str, source: Path) -> None:
+        self.lab.exec(self.node.name, ["sh", "-c", 'umask 077; cat >"$0"', path], stdin=source.read_text())
+
     def run(self, line: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
-        node, other = self.lab.nodes
-        settings = [word for name, value in {**self.environment, "OTHER": other.address}.items() for word in ("-e", f"{name}={value}")]
-        argv = ["docker", "exec", "-w", "/root/bzzz", *settings, self.lab.container(node.name), "sh", "-ec", line]
+        settings = [word for name, value in {**self.environment, "OTHER": self.other.address}.items() for word in ("-e", f"{name}={value}")]
+        argv = ["docker", "exec", "-w", "/root/bzzz", *settings, self.lab.container(self.node.name), "sh", "-ec", line]
         done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=900, check=False)
         assert code is None or done.returncode == code, f"{line}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
@@ -51,18 +75,8 @@ def admin() -> Iterator[Admin]:
     try:
         prepare(print)
         lab.down()
-        node, _other = lab.up(2, system="trixie")
-        files = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, check=True).stdout
-        packed = subprocess.run(["tar", "-c", "--null", "-T", "-"], cwd=CHECKOUT, input=files, capture_output=True, check=True).stdout
-        lab.exec(node.name, ["mkdir", "/root/bzzz"])
-        subprocess.run(["docker", "exec", "-i", lab.container(node.name), "tar", "-x", "-C", "/root/bzzz"], input=packed, check=True)
-        lab.exec(node.name, ["sh", "-c", "umask 077; cat >/root/key"], stdin=lab.key.read_text())
-        environment = {name: os.environ[name] for name in PASSED if name in os.environ}
-        bundle = next((os.environ[name] for name in TRUSTED if Path(os.environ.get(name, "")).is_file()), None)
-        if bundle:
-            lab.exec(node.name, ["sh", "-c", "cat >/root/ca.crt"], stdin=Path(bundle).read_text())
-            environment |= dict.fromkeys(TRUSTED, "/root/ca.crt")
-        yield Admin(lab, environment)
+        node, other, _third = lab.up(3, system="trixie")
+        yield Admin.made(lab, node, other)
     finally:
         lab.down()
 
@@ -85,3 +99,44 @@ def test_it_sets_another_machine_up(admin: Admin) -> None:
     first = admin.document("./bzzz --json apply -i /root/other")
     assert {check["status"] for check in first["checks"]} <= {"pass", "skip"} and first["changes"] and first["messages"] == []
     assert admin.document("./bzzz --json apply -i /root/other")["changes"] == []
+
+
+@pytest.mark.requirement("T1", "F1", "F2", "F3", "F5", "F6", "F7", part="run by a coordinator under /setup: its cluster grows by a machine")
+def test_the_wizard_of_a_coordinator_sets_up_another_machine(admin: Admin) -> None:
+    """The one that was set up above is given a checkout and its inventory folder; all else is done in a browser, by its own address."""
+    coordinator = Admin.made(admin.lab, admin.other, admin.lab.nodes[2])
+    packed = admin.run("tar -c -C /root other | base64").stdout
+    admin.lab.exec(coordinator.node.name, ["sh", "-c", "base64 -d | tar -x -C /root"], stdin=packed)
+    settings = " ".join(f"-E {name}" for name in coordinator.environment)
+    # As docs/wizard.md tells it.
+    coordinator.run(f"systemd-run --unit bzzz-setup-web -E HOME=/root {settings} /root/bzzz/bzzz web --coordinator -i /root/other")
+
+    def link() -> str:
+        said = re.findall(r"https://\S+#claim=\S+", coordinator.run("journalctl -u bzzz-setup-web -o cat").stdout)
+        return said[-1] if said else ""
+
+    address = re.sub("//[^:/]+", f"//{coordinator.node.address}", wait_for("the wizard's link", link, 400))
+    with chromium() as browser:
+        page = browser.new_page(ignore_https_errors=True, viewport={"width": 1400, "height": 900})
+        page.set_default_timeout(60_000)
+        screen = Screen(page)
+        page.goto(address)
+        screen.heading("Make the first account")
+        page.get_by_label("User").fill("anna")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Make the account").click()
+        screen.heading("Step 1 of 8")
+        page.get_by_role("textbox", name="Machines").fill(coordinator.other.address)
+        page.get_by_role("button", name="Find them").click()
+        page.get_by_role("button", name="It is; take this machine").click()
+        page.get_by_role("row", name=re.compile(rf"{re.escape(coordinator.other.address)} 22 workers")).wait_for()
+        page.get_by_role("link", name="Review and apply").click()
+        page.get_by_role("button", name="Apply", exact=True).click()
+        screen.heading("Apply ·", 120)
+        screen.ended(600)
+        page.get_by_role("button", name="See the cluster").click()
+        screen.heading("Cluster")
+        page.screenshot(path="/tmp/coordinator.png", full_page=True)
+    again = coordinator.document("./bzzz --json apply -i /root/other")
+    assert again["changes"] == [] and len(again["nodes"]) == 2
+    assert {check["status"] for check in again["checks"]} <= {"pass", "skip"}

@@ -77,7 +77,12 @@ def test_a_month_is_forecast_by_prices_use_machines_and_limits() -> None:
     assert found["nano"] == found["calls_nano"] + found["machines"][0]["nano"] and found["limit_nano"] == 31 * NANO
     told = " ".join(forecast.told(found))
     assert "percent of that use: the calls beyond are refused" in told and "price of odd is not known" in told
-    assert "A month would cost about" in told and f"{Decimal(found['nano']) / NANO:.2f} USD" in told
+    assert "A month would cost about" in told and f"{Decimal(found['nano']) / NANO:,.2f} USD" in told
+
+
+def test_small_sums_are_told_by_their_first_digits() -> None:
+    told = [forecast.usd(nano) for nano in (0, 1_234_560_000, 50_000_000, 12_300, 4_900, -4, 99_999_999)]
+    assert told == [f"{usd} USD" for usd in ("0.00", "1.23", "0.05", "0.000012", "0.0000049", "-0.000000004", "0.10")], "as the wizard does"
 
 
 @given(
@@ -194,8 +199,8 @@ def test_the_ledger_answers_for_days_of_its_zone(ledger: Ledger, monkeypatch: py
     monkeypatch.setattr(cost, "_asked", here)
     monkeypatch.setenv("COLUMNS", "160")
     shown = CliRunner().invoke(cli.app, ["cost", "report", "--by", "user,task", "--per", "day"]).output
-    assert "anna" in shown and "2026-11-01 00:00" in shown and "0.002000" in shown and "user anna" in shown
-    assert "0.01 USD for 3 calls, and up to 0.01 USD for calls of unknown outcome" in shown
+    assert "anna" in shown and "2026-11-01 00:00" in shown and "0.002" in shown and "user anna" in shown
+    assert "0.006 USD for 3 calls, and up to 0.008 USD for calls of unknown outcome" in shown
     assert CliRunner().invoke(cli.app, ["cost", "report", "--by", "colour"]).exit_code == 2
     assert CliRunner().invoke(cli.app, ["cost", "report", "--since", "yesterday"]).exit_code == 2
     assert CliRunner().invoke(cli.app, ["cost", "report", "--since", "2026-11-02", "--until", "2026-11-01"]).exit_code == 2
@@ -390,5 +395,5 @@ def test_a_report_tells_what_other_models_would_cost(
         connection.exec_driver_sql("update calls set cost_nano = 1000000000 where id = 'b'")
     shown = CliRunner().invoke(cli.app, ["cost", "report", "-i", str(folder)]).output
     # "mixed" is no cheaper for what goes to its paid entry: 60 + 40 in at 1 USD, 10 out at 2 USD a million.
-    assert "coding on good has cost 1.00 USD; the same tokens on mixed cost 0.000120 USD." in " ".join(shown.split()), shown
+    assert "coding on good has cost 1.00 USD; the same tokens on mixed cost 0.00012 USD." in " ".join(shown.split()), shown
     assert "odd" not in shown and shown.count("the same tokens") == 1

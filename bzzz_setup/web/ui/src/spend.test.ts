@@ -26,5 +26,5 @@ test("totals weigh the latency by calls", () => {
 });
 
 test("money", () => {
-  expect([usd(0), usd(1_234_560_000), usd(12_300), usd(99_999_999)]).toEqual(["0.00 USD", "1.23 USD", "0.00001 USD", "0.10000 USD"]);
+  expect([0, 1_234_560_000, 50_000_000, 12_300, 4_900, -4, 99_999_999].map(usd)).toEqual(["0.00 USD", "1.23 USD", "0.05 USD", "0.000012 USD", "0.0000049 USD", "-0.000000004 USD", "0.10 USD"]);
 });

@@ -1,9 +1,11 @@
 import type { Spend } from "./api";
 
-/** Nano-USD as people write money: cents, or what a single call costs. */
+/** Nano-USD as people write money: cents, and of less than ten the first two digits. As module_utils/forecast.py does. */
 export function usd(nano: number): string {
   const value = nano / 1e9;
-  return `${value.toFixed(value !== 0 && Math.abs(value) < 0.1 ? 5 : 2)} USD`;
+  const first = value === 0 ? 0 : Math.floor(Math.log10(Math.abs(value)));
+  const text = value.toFixed(Math.min(9, Math.max(2, 1 - first)));
+  return `${text.replace(/(\.\d\d+?)0+$/, "$1")} USD`;
 }
 
 export interface Column {

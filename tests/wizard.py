@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -11,9 +12,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from bzzz_setup import machine
+from bzzz_setup.events import Refusal
 
 PASSWORD = "correct horse battery"
 
@@ -59,6 +66,23 @@ class Server:
         assert self.process
         self.process.terminate()
         self.process.wait(20)
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Any]:
+    """A real browser. Where none can be had, the test is skipped with the reason; in CI that is a failure."""
+    try:
+        program = machine.browser(print)
+        from playwright.sync_api import sync_playwright
+    except (Refusal, ModuleNotFoundError) as missing:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(f"no browser to test with: {missing}")
+    with sync_playwright() as playwright:
+        # Chromium's own sandbox needs what containers and root have not; the pages are ours.
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        started.close()
 
 
 def own_home(base: Path) -> Path:
