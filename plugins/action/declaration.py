@@ -17,12 +17,14 @@ from ansible_collections.bzzz.cluster.plugins.module_utils.cluster import Cluste
 from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import Declared, declare, load_specs, options_of, unknown
 from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem, errors, merged, problem, readable
 from ansible_collections.bzzz.cluster.plugins.module_utils.rules import auth, downloads, ssh, tls
+from ansible_collections.bzzz.cluster.plugins.plugin_utils import once
 from ansible_collections.bzzz.cluster.plugins.plugin_utils.run import run_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 GROUP = "bzzz"
+once.keep()  # Ansible loads this before it has any variables of the nodes
 
 
 class ActionModule(ActionBase):

@@ -9,6 +9,9 @@ host when nothing is to be changed.
 - Variables that are templates are worked out once a task, not for each template that names them: `settle`.
 - A process that ends with its task does not collect garbage, which would copy the memory that it shares with the first.
 
+Beside that, each node gets variables of its own: ansible-core 2.21 gives all nodes the same ones where a task with `run_once` sets the
+first, and what is found out about one node is then taken for all (https://github.com/ansible/ansible/issues/87148).
+
 Where Ansible has moved what this needs, or does it itself, nothing is done.
 """
 
@@ -57,6 +60,8 @@ def keep() -> None:
         _names()
     with contextlib.suppress(ImportError, AttributeError):
         _variables()
+    with contextlib.suppress(ImportError, AttributeError):
+        _own()
     gc.freeze()
     os.register_at_fork(after_in_child=gc.disable)
     if getattr(constants, "DEFAULT_INTERNAL_POLL_INTERVAL", None) == ANSIBLES_POLL:
@@ -124,6 +129,16 @@ def _variables() -> None:
         return iter([lazy]) if lazy is not None and variables is mapping else layers(mapping)
 
     internal._flatten_and_lazify_vars = with_settled
+
+
+def _own() -> None:
+    from ansible.vars.manager import VariableManager  # noqa: PLC0415 - may be elsewhere
+
+    def copied(given: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda self, host, facts: given(self, host, facts.copy() if isinstance(facts, dict) else facts)
+
+    for name in ("set_host_facts", "set_nonpersistent_facts"):
+        setattr(VariableManager, name, copied(getattr(VariableManager, name)))
 
 
 # id -> (variables, the same as Ansible works them out, each at first need)

@@ -122,3 +122,30 @@ def test_what_is_settled_for_a_tasks_arguments_ends_with_them() -> None:
     """Loops put each item into variables that may be the same."""
     done = subprocess.run([sys.executable, "-c", ARGUMENTS], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines() == ["first first 0", "second second 0", "third"], done.stderr
+
+
+OWN = r"""
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.vars.manager import VariableManager
+from ansible_collections.bzzz.cluster.plugins.action import declaration
+loader = DataLoader()
+inventory = InventoryManager(loader, sources=["one,two,"])
+manager = VariableManager(loader, inventory)
+# As ansible-core 2.21 does for a task with run_once.
+of_all, registered = {"of_all": 1}, {"said": 1}
+for host in ("one", "two"):
+    manager.set_host_facts(host, of_all)
+    manager.set_nonpersistent_facts(host, registered)
+manager.set_host_facts("one", {"called": "one"})
+manager.set_host_facts("two", {"called": "two"})
+manager.set_nonpersistent_facts("one", {"mine": "one"})
+for host in ("one", "two"):
+    seen = manager.get_vars(host=inventory.get_host(host), include_hostvars=False)
+    print(seen["ansible_facts"], seen["said"], seen.get("mine"))
+"""
+
+
+def test_each_node_has_variables_of_its_own() -> None:
+    done = subprocess.run([sys.executable, "-c", OWN], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == ["{'of_all': 1, 'called': 'one'} 1 one", "{'of_all': 1, 'called': 'two'} 1 None"], done.stderr
