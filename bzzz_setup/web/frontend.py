@@ -50,6 +50,10 @@ def built(part: Part) -> Path:
         if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
             return DIST
         environment = os.environ | {"PATH": path_with_npm(part)}
+        # Node.js has authorities of its own and heeds no other name; others here heed these.
+        bundle = next((os.environ[name] for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT") if os.environ.get(name)), None)
+        if bundle:
+            environment.setdefault("NODE_EXTRA_CA_CERTS", bundle)
         if not (UI / "node_modules/.package-lock.json").is_file() or _stale():
             with part("fetching what the wizard's page is built from (npm)"):
                 _run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], environment)
