@@ -15,6 +15,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ from bzzz_setup.gateway.budgets import load
 from bzzz_setup.gateway.ledger import Ledger
 from bzzz_setup.lab import CHECKOUT
 
+# What Python asks for the time is as far ahead as a file says, at every question; LiteLLM and the hooks are loaded after it.
+CLOCK = """
+import time
+time.time = lambda real=time.time: real() + float(open({file!r}).read())
+"""
 PLACE = CHECKOUT / ".cache/litellm"
 MODELS = {"cheap": "openai/gpt-4o-mini", "good": "openai/gpt-4o", "vectors": "openai/text-embedding-3-small"}
 
@@ -60,10 +66,14 @@ def token(user: str) -> str:
 class StandIn:
     """OpenAI's servers, as far as they are stood in for."""
 
-    def __init__(self) -> None:
-        self.port = free_ports(1)[0]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.process = subprocess.Popen([sys.executable, str(CHECKOUT / "tests/openai_standin.py"), str(self.port)])
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        self.port, self.address = free_ports(1)[0], address
+        self.url = f"http://{address}:{self.port}"
+        self.start()
+
+    def start(self) -> None:
+        """It has answered nothing yet then."""
+        self.process = subprocess.Popen([sys.executable, str(CHECKOUT / "tests/openai_standin.py"), str(self.port), self.address])
         wait_for(lambda: _answers(f"{self.url}/stand-in"), 20, "the stand-in answers")
 
     def mode(self, mode: str = "fine", seconds: float = 0) -> None:
@@ -87,7 +97,7 @@ class StandIn:
 
 
 class Gateway:
-    """``settings`` are of the gateway's file; plain: LiteLLM without the hooks, to compare."""
+    """``settings`` are of the gateway's file; plain: LiteLLM without the hooks, to compare; clocked: ``at`` sets its clock."""
 
     def __init__(
         self,
@@ -96,9 +106,10 @@ class Gateway:
         settings: dict[str, Any] | None = None,
         users: Iterable[str] = ("anna", "bert"),
         plain: bool = False,
+        clocked: bool = False,
     ) -> None:
         folder.mkdir(exist_ok=True)
-        self.folder, self.plain = folder, plain
+        self.folder, self.plain, self.clocked = folder, plain, clocked
         self.port, self.metrics = free_ports(2)
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "gateway.log"
@@ -145,7 +156,7 @@ class Gateway:
         command = [
             str(python()),
             "-c",
-            "import litellm; litellm.run_server()",
+            (CLOCK.format(file=str(self.folder / "clock")) if self.clocked else "") + "import litellm; litellm.run_server()",
             "--config",
             str(self.folder / "litellm.yaml"),
             "--host",
@@ -165,6 +176,11 @@ class Gateway:
         except BaseException:
             print(self.log.read_text()[-4000:])
             raise
+
+    def at(self, moment: datetime) -> None:
+        new = self.folder / "clock.new"
+        new.write_text(str(moment.timestamp() - time.time()))
+        new.replace(self.folder / "clock")
 
     def kill(self) -> None:
         """As a power cut to the process."""

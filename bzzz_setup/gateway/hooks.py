@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import Future
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
@@ -548,7 +548,7 @@ def _error(status: int, kind: str, message: str, again: datetime | None = None) 
     """As OpenAI's clients read it. They are not to try again what will be refused again."""
     headers = {"x-should-retry": "true" if status == 503 else "false"}
     if again:
-        headers["retry-after"] = str(max(1, int((again - datetime.now(UTC)).total_seconds())))
+        headers["retry-after"] = str(max(1, int(again.timestamp() - time.time())))
     return ProxyException(message=message, type=kind, param=None, code=status, headers=headers)
 
 

@@ -15,9 +15,11 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import requests
@@ -266,6 +268,48 @@ def test_who_hangs_up_is_charged_and_nothing_stays_open(gateway: Gateway, upstre
     )
     assert states[0] == UNKNOWN and states[1] in (SPENT, UNKNOWN)
     same(gateway, upstream)
+
+
+@pytest.mark.requirement("4.2.2")
+def test_limits_are_fresh_at_the_turn_of_days_and_months(upstream: StandIn, tmp_path: Path) -> None:
+    """The gateway's clock is set forward while it runs: days of 25 and of 23 hours, and the end of a month, all Berlin's."""
+    berlin = ZoneInfo("Europe/Berlin")
+    budgets = {"users": {"poor": {"day_usd": "0.0001"}, "capped": {"month_usd": "0.0001"}}}
+    gateway = Gateway(tmp_path / "gateway", upstream, {"time_zone": "Europe/Berlin", "budgets": budgets}, USERS, clocked=True)
+
+    def spend(user: str) -> requests.Response:
+        """Call until a call is refused, which not the first one is."""
+        assert gateway.chat(user).ok
+        for _ in range(20):
+            answer = gateway.chat(user)
+            if not answer.ok:
+                break
+        assert answer.status_code == 429, answer.text
+        return answer
+
+    def refused_until(user: str, start: datetime, turn: datetime) -> None:
+        gateway.at(start)
+        answer = spend(user)
+        assert f"{turn:%Y-%m-%d} 00:00:00" in answer.text, answer.text
+        assert turn.timestamp() - start.timestamp() - 60 < int(answer.headers["retry-after"]) <= turn.timestamp() - start.timestamp()
+        gateway.at(turn - timedelta(seconds=30))
+        assert gateway.chat(user).status_code == 429
+        gateway.at(turn + timedelta(seconds=1))
+        assert gateway.chat(user).ok
+
+    gateway.at(datetime(2026, 10, 25, 0, 10, tzinfo=berlin))
+    gateway.start()
+    try:
+        for start, turn, hours in (
+            (datetime(2026, 10, 25, 0, 10, tzinfo=berlin), datetime(2026, 10, 26, tzinfo=berlin), 25),
+            (datetime(2027, 3, 28, 0, 10, tzinfo=berlin), datetime(2027, 3, 29, tzinfo=berlin), 23),
+        ):
+            assert round((turn.timestamp() - start.timestamp()) / 3600) == hours
+            refused_until("poor", start, turn)
+        refused_until("capped", datetime(2027, 3, 29, 12, tzinfo=berlin), datetime(2027, 4, 1, tzinfo=berlin))
+        assert gateway.ledger().check() == []
+    finally:
+        gateway.kill()
 
 
 @pytest.mark.requirement("4.1.3", part="gateway")
