@@ -1,6 +1,7 @@
 # Copyright (c) 2026 BZZZ cluster setup maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A stand-in for OpenAI's servers: ``python openai_standin.py PORT``. It makes up its answers, and keeps count of what it answered.
+"""A stand-in for OpenAI's servers: ``python openai_standin.py PORT [ADDRESS [CERTIFICATE KEY]]``. It makes up its
+answers, and counts them.
 
 Served as OpenAI describes it: chat completions (plain, streamed, tools), embeddings, models, the organization's costs and usage. Beside
 it: ``GET /stand-in`` tells every answer, ``PUT /stand-in`` sets ``{"mode": …, "seconds": …}`` with a mode of ``MODES`` and how long an
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socketserver
+import ssl
 import sys
 import threading
 import time
@@ -229,7 +231,12 @@ class Server(ThreadingHTTPServer):
 
 def main() -> None:
     socketserver.TCPServer.allow_reuse_address = True
-    with Server(("127.0.0.1", int(sys.argv[1])), Handler) as server, contextlib.suppress(KeyboardInterrupt):
+    port, address, *pair = sys.argv[1:] if sys.argv[2:] else (sys.argv[1], "127.0.0.1")
+    with Server((address, int(port)), Handler) as server, contextlib.suppress(KeyboardInterrupt):
+        if pair:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*pair)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         server.serve_forever()
 
 

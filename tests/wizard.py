@@ -89,6 +89,10 @@ def own_home(base: Path) -> Path:
     """A home directory, from which this machine gets at packages as it does."""
     home = base / "home"
     home.mkdir(exist_ok=True)
+    return with_npm(home)
+
+
+def with_npm(home: Path) -> Path:
     if (npmrc := Path.home() / ".npmrc").is_file():
         shutil.copy(npmrc, home)
     return home

@@ -47,12 +47,12 @@ class Tools:
     def environment(self, **more: str) -> dict[str, str]:
         return {**os.environ, "HOME": str(self.home), "PATH": f"{BIN}:{os.environ['PATH']}", "COLUMNS": "120", **more}
 
-    def setup(self, *arguments: str, code: int | None = 0, folder: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
-        """`bzzz-setup -i FOLDER …`; fails the test when the exit code is another than `code` (None: any)."""
+    def setup(
+        self, *arguments: str, code: int | None = 0, folder: Path | None = None, given: str = "", **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        """`bzzz-setup -i FOLDER …`; fails the test when the exit code is another than `code` (None: any). given: its standard input."""
         argv = ["bzzz-setup", "-i", str(folder or self.folder), *arguments]
-        done = subprocess.run(
-            argv, env=self.environment(**more), capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=900, check=False
-        )
+        done = subprocess.run(argv, env=self.environment(**more), capture_output=True, text=True, input=given, timeout=900, check=False)
         assert code is None or done.returncode == code, f"{' '.join(argv)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 

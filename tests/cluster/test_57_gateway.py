@@ -2,18 +2,20 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The AI gateway on a real coordinator, with LiteLLM from its release; by --all with the other nodes' real Ollamas behind it.
 
-OpenAI's servers are stood in for, by a program on the node.
+OpenAI's servers are stood in for, by a program on this host, which nodes reach by the lab's network.
 """
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -21,28 +23,21 @@ from zoneinfo import ZoneInfo
 import gateway
 import leaks
 import ollama
+import openai_standin
 import pytest
 import requests
 from conftest import Tools
+from gateway import StandIn
+from openai_standin import KEY
 from rest import Api, wait_for
-from wizard import PASSWORD, Server, chromium, own_home
+from wizard import PASSWORD, Server, chromium, with_npm
 
 from bzzz_setup import release
-from bzzz_setup.declaration import VAULT, dump, write
-from bzzz_setup.lab import CHECKOUT
+from bzzz_setup.declaration import VAULT
 
-# The stand-in's; a key of its own would be refused there.
-KEY = "sk-stand-in-0123456789abcdef"
 # Of different limits: by day, of a project by day, by month, of a project by month, and of a share of all.
 ANNA, BERTA, CARLA, DORA, EVI = "lab-anna", "lab-berta", "lab-carla", "lab-dora", "lab-evi"
 FREE, GUS, HAL = "lab-fay", f"lab-gus-{os.getpid()}", "lab-hal"  # none, less than two calls, and a project's share
-# Asks the stand-in for what it has answered, by its own count; or sets its mode.
-ASK = """
-import sys, urllib.request
-body = sys.argv[1].encode() if sys.argv[1:] else None
-request = urllib.request.Request("http://127.0.0.1:4999/stand-in", body, method="PUT" if body else "GET")
-print(urllib.request.urlopen(request).read().decode())
-"""
 # With it the tiny model is one that takes tools; their description would be more than it can hold.
 TEMPLATE = "{{ if .Tools }}t{{ end }}{{ range .Messages }}{{ .Content }}{{ end }}"
 # OpenAI's own client.
@@ -69,6 +64,16 @@ context = ssl.create_default_context(cafile="/etc/bzzz/tls/ca.crt")
 context.load_cert_chain("/etc/bzzz/tls/node.crt", "/etc/bzzz/tls/node.key")
 print(urllib.request.urlopen(f"https://{sys.argv[1]}:4001/metrics", context=context).read().decode())
 """
+# Servers of models with TLS, on the gateway's node: by a certificate of the cluster's authority, and by one of nobody's.
+BOXES = {"box": 4998, "forged": 4999}
+ENDPOINT_KEYS = f"nowhere=sk-of-nowhere-0123456789,box={KEY},forged={KEY}"
+BOX = """
+set -e
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /run/forged.key -out /run/forged.crt \\
+    -subj /CN=forged -addext "subjectAltName=IP:$0" 2>/dev/null
+systemd-run --unit=box python3 /opt/openai_standin.py 4998 $0 /etc/bzzz/tls/node.crt /etc/bzzz/tls/node.key
+systemd-run --unit=forged python3 /opt/openai_standin.py 4999 $0 /run/forged.crt /run/forged.key
+"""
 OPTIONS: dict[str, Any] = {
     "gateway_enabled": True,
     "gateway_release_index": "releases/index.json",
@@ -78,12 +83,12 @@ OPTIONS: dict[str, Any] = {
         {"name": "brief", "model": "gpt-4o-mini", "parameters": {"max_tokens": 5, "temperature": 0.25}},
         {"name": "hasty", "model": "gpt-4o-mini", "parameters": {"timeout": 1}},
         {"name": "local", "model": "tiny", "endpoint": "cluster"},
+        {"name": "boxed", "model": "gpt-4o-mini", "endpoint": "box"},
+        {"name": "faked", "model": "gpt-4o-mini", "endpoint": "forged"},
     ],
-    "gateway_endpoints": [{"name": "nowhere", "url": "http://127.0.0.1:9/v1"}],
     "gateway_fallbacks": {"away": ["gpt-4o-mini"], "local": ["gpt-4o-mini"]},
     "gateway_tasks": {"coding": "gpt-4o-mini"},
     "gateway_members": {ANNA: ["search"], BERTA: ["tight"], DORA: ["long"], HAL: ["shared"]},
-    "openai_base_url": "http://127.0.0.1:4999/v1",
     "openai_organization": "org-lab",
     "openai_projects": {"search": "proj_lab"},
     "cost_time_zone": "Europe/Berlin",
@@ -100,28 +105,54 @@ LIMITS: dict[str, Any] = {
 }
 
 
-def begin(cluster: Tools) -> None:
-    """Have the stand-in for OpenAI run anew."""
-    again = "systemctl stop openai-standin 2>/dev/null; systemd-run --unit=openai-standin python3 /opt/openai_standin.py 4999"
-    cluster.lab.exec(cluster.nodes[0], ["sh", "-c", again])
-    wait_for("the stand-in", lambda: cluster.lab.exec(cluster.nodes[0], ["python3", "-c", ASK], check=False).returncode == 0, 20)
+def wanted(cluster: Tools, openai: StandIn, **more: Any) -> dict[str, Any]:
+    urls = {
+        "nowhere": "http://127.0.0.1:9/v1",
+        **{name: f"https://{cluster.lab.nodes[0].address}:{port}/v1" for name, port in BOXES.items()},
+    }
+    endpoints = [{"name": name, "url": url} for name, url in urls.items()]
+    return {**OPTIONS, "openai_base_url": f"{openai.url}/v1", "gateway_endpoints": endpoints, **more}
 
 
 @pytest.fixture(scope="module")
-def folder(cluster: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def openai(cluster: Tools) -> Iterator[StandIn]:
+    subnet = cluster.lab.subnet
+    assert subnet
+    standin = StandIn(str(subnet[1]))
+    yield standin
+    standin.stop()
+
+
+@pytest.fixture(scope="module")
+def folder(cluster: Tools, openai: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An inventory folder with the gateway on; the release is made once a checkout, which takes minutes."""
     node = cluster.nodes[0]
     python = cluster.lab.exec(node, ["python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).stdout.strip()
     made = release.build(python=python, product=release.GATEWAY_PRODUCT)
-    folder = cluster.declare(tmp_path_factory.mktemp("gateway") / "inventory", OPTIONS)
+    base = tmp_path_factory.mktemp("gateway")
+    folder = base / "inventory"
+    declared = cluster.declare(base / "declared", wanted(cluster, openai))
+    shutil.copytree(made.parent, declared / "releases")
+    file = cluster.document("export", "yaml", "-o", str(base / "exported"), folder=declared)["file"]
+    # As an operator enters keys where there is no terminal: a line each, which goes into an encrypted file.
+    secrets = [
+        ("openai_api_key", KEY),
+        ("openai_admin_key", KEY),
+        ("gateway_endpoint_keys", f"nowhere=sk-of-nowhere-0123456789,box={KEY},forged={KEY}"),
+    ]
+    with leaks.Watch({"key": KEY}, cluster.home, folder) as watch:
+        said = cluster.setup(
+            "import", file, *(f"--secret={name}" for name, _ in secrets), folder=folder, given="".join(f"{text}\n" for _, text in secrets)
+        )
+    assert KEY not in said.stdout + said.stderr and not watch.found and any("import" in program for program in watch.programs)
+    assert (folder / VAULT).read_text().startswith("$ANSIBLE_VAULT;")
     shutil.copytree(made.parent, folder / "releases")
-    write(folder / VAULT, dump({"openai_api_key": KEY, "gateway_endpoint_keys": "nowhere=sk-of-nowhere-0123456789"}), 0o600)
-    cluster.lab.exec(node, ["tee", "/opt/openai_standin.py"], stdin=(CHECKOUT / "tests/openai_standin.py").read_text())
-    cluster.lab.exec(node, ["chmod", "600", "/opt/openai_standin.py"])  # it knows the key
-    begin(cluster)
+    cluster.lab.exec(node, ["sh", "-c", "umask 077; cat >/opt/openai_standin.py"], stdin=Path(openai_standin.__file__).read_text())
+    cluster.lab.exec(node, ["sh", "-c", BOX, cluster.lab.nodes[0].address])
     yield folder
-    cluster.lab.exec(node, ["sh", "-c", "systemctl stop openai-standin; rm /opt/openai_standin.py"])
+    cluster.lab.exec(node, ["sh", "-c", "systemctl stop box forged; rm /opt/openai_standin.py"])
     cluster.setup("apply", "--only", "2,4,6")
+    cluster.lab.exec(node, ["sh", "-c", "rm -f /var/lib/bzzz-gateway/ledger.sqlite*"])
 
 
 @pytest.fixture
@@ -192,31 +223,24 @@ def called(cluster: Tools, api: Api, token: str, **body: Any) -> requests.Respon
     return requests.post(url, json=body, headers={"Authorization": f"Bearer {token}"}, verify=str(api.ca), timeout=60)
 
 
-def stand_in(cluster: Tools, mode: str = "", seconds: float = 0) -> list[dict[str, Any]]:
-    """What it has answered; or its mode is set."""
-    more = [json.dumps({"mode": mode, "seconds": seconds})] if mode else []
-    told = json.loads(cluster.lab.exec(cluster.nodes[0], ["python3", "-c", ASK, *more]).stdout)
-    answers: list[dict[str, Any]] = told.get("answers", [])
-    return answers
-
-
-@pytest.mark.requirement("3.1.1", part="from the vault to one file of the gateway's node")
+@pytest.mark.requirement("3.1.1")
 @pytest.mark.requirement("3.1.3")
 @pytest.mark.requirement("3.1.4", part="in Prometheus' words, by the role")
 @pytest.mark.requirement("3.2.1")
 @pytest.mark.requirement("3.2.2")
 @pytest.mark.requirement("3.2.3")
 @pytest.mark.requirement("3.2.4", part="by the role: an endpoint that is down")
-@pytest.mark.requirement("3.4.2", part="by the role: URL and key")
+@pytest.mark.requirement("3.4.2")
 @pytest.mark.requirement("4.2.3")
 @pytest.mark.requirement("4.3.1")
 @pytest.mark.requirement("4.3.2", part="from the ledger on the gateway's node")
-def test_the_gateway_answers_and_counts(cluster: Tools, folder: Path, tmp_path: Path, api: Api, service: Service) -> None:
+def test_the_gateway_answers_and_counts(cluster: Tools, openai: StandIn, folder: Path, tmp_path: Path, api: Api, service: Service) -> None:
     node, home = cluster.nodes[0], cluster.home
-    with leaks.Watch({"key": KEY}, home) as watch:
+    with leaks.Watch({"key": KEY}, home, folder / "group_vars") as watch:
         done = cluster.document("apply", "--only", "2,4,6", folder=folder)
     status = {check["id"]: check["status"] for check in done["checks"]}
     assert status.pop("gateway-endpoint-nowhere") == "warn", "nothing listens there"
+    assert status.pop("gateway-endpoint-forged") == "warn", "nobody vouches for it"
     assert set(status.values()) <= {"pass", "skip"}
     assert {"gateway-unit", "gateway-token", "gateway-key", "gateway-metrics", "openai-key"} <= set(status)
     assert KEY not in json.dumps(done) and not watch.found
@@ -225,7 +249,7 @@ def test_the_gateway_answers_and_counts(cluster: Tools, folder: Path, tmp_path: 
     token = service.token(ANNA)
     wait_for("the token", lambda: called(cluster, api, token).status_code != 401, 30)
     assert called(cluster, api, "bzzz_wrong").status_code == 401
-    before, answered = len(rows(cluster, node)), len(stand_in(cluster))
+    before, answered = len(rows(cluster, node)), len(openai.answers)
     for body in ({}, {"model": "coding"}, {"model": "away"}, {"model": "brief", "max_tokens": None}):
         answer = called(cluster, api, token, **body)
         assert answer.status_code == 200, answer.text
@@ -234,14 +258,20 @@ def test_the_gateway_answers_and_counts(cluster: Tools, folder: Path, tmp_path: 
     assert {(row["user"], row["project"]) for row in counted} == {(ANNA, "search")}
     assert [row["task"] for row in counted] == ["", "coding", "", ""] and all(row["cost_nano"] > 0 for row in counted)
     assert max(row["settled_ms"] - row["at_ms"] - row["latency_ms"] for row in counted) < 1000, "seen within a second"
-    seen = stand_in(cluster)[answered:]
+    seen = openai.answers[answered:]
     assert {(each["organization"], each["project"]) for each in seen} == {("org-lab", "proj_lab")}
     assert [each["model"] for each in seen] == ["gpt-5", *["gpt-4o-mini"] * 3], "the default model, a task's, and a fallback"
     assert (seen[3]["temperature"], seen[3]["output_tokens"]) == (0.25, 5) and seen[1]["temperature"] is None
     assert [each["nano"] for each in seen] == [row["cost_nano"] for row in counted]
-    stand_in(cluster, "fine", 4)
+    # With TLS and a key, there where the authority vouches for it alone; what cannot be trusted is not called.
+    boxed = called(cluster, api, token, model="boxed")
+    assert boxed.status_code == 200 and boxed.json()["usage"]["completion_tokens"] == 20, boxed.text
+    faked = called(cluster, api, token, model="faked")
+    assert faked.status_code >= 500, faked.text
+    assert openai.answers[answered:] == seen, "neither was asked of OpenAI"
+    openai.mode("fine", 4)
     slow = called(cluster, api, token, model="hasty")
-    stand_in(cluster, "fine")
+    openai.mode()
     assert slow.status_code in (408, 504) and slow.elapsed.total_seconds() < 4, slow.text
 
     # What Prometheus reads, and what is told on the admin host.
@@ -269,16 +299,16 @@ def test_the_gateway_answers_and_counts(cluster: Tools, folder: Path, tmp_path: 
 
 
 @pytest.mark.requirement("3.1.4", "4.3.2", "4.3.3")
-def test_what_was_spent_is_drawn_in_a_browser(cluster: Tools, folder: Path, tmp_path: Path) -> None:
+def test_what_was_spent_is_drawn_in_a_browser(cluster: Tools, folder: Path) -> None:
     """From the gateway's node to the page: by model and task, over a range with and without calls."""
     counted = rows(cluster, cluster.nodes[0])
     assert len({row["model"] for row in counted}) > 1 and {row["task"] for row in counted} >= {"", "coding"}
-    server = Server(folder, own_home(tmp_path))
+    server = Server(folder, with_npm(cluster.home))  # where the vault's key is
     with contextlib.ExitStack() as stack:
         server.start()
         stack.callback(server.stop)
         page = stack.enter_context(chromium()).new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(90_000)
         page.goto(server.link)
         page.get_by_label("User").fill("anna")
         page.get_by_label("Password").fill(PASSWORD)
@@ -310,8 +340,20 @@ def test_what_was_spent_is_drawn_in_a_browser(cluster: Tools, folder: Path, tmp_
         assert told["calls"] == calls
 
 
+@pytest.mark.requirement("4.2.4", part="exports of a node's ledger; the bill of a day that is not over is not asked for")
+def test_calls_are_exported_to_the_nano_dollar(cluster: Tools, folder: Path, tmp_path: Path) -> None:
+    counted = sum(row["cost_nano"] for row in rows(cluster, cluster.nodes[0]))
+    for form, column in (("csv", "cost_usd"), ("focus", "BilledCost")):
+        cluster.setup("cost", "export", "--format", form, "-o", str(tmp_path / form), folder=folder)
+        with (tmp_path / form).open(newline="") as file:
+            assert sum(Decimal(line[column]) for line in csv.DictReader(file)) * 10**9 == counted > 0
+    tomorrow = datetime.now(UTC).date() + timedelta(1)
+    (problem,) = cluster.document("cost", "reconcile", "--until", str(tomorrow), folder=folder, code=2)["problems"]
+    assert problem["option"] == "until" and "is not over yet" in problem["message"] and problem["remedy"]
+
+
 @pytest.mark.requirement("3.1.2")
-def test_a_wrong_key_no_quota_and_no_way_are_told_apart(cluster: Tools, folder: Path) -> None:
+def test_a_wrong_key_no_quota_and_no_way_are_told_apart(cluster: Tools, openai: StandIn, folder: Path) -> None:
     def told() -> dict[str, Any]:
         checks = cluster.document("verify", "--limit", cluster.nodes[0], folder=folder, code=None)["checks"]
         found: dict[str, Any] = next(check for check in checks if check["id"] == "openai-key")
@@ -322,14 +364,14 @@ def test_a_wrong_key_no_quota_and_no_way_are_told_apart(cluster: Tools, folder: 
             ("wrong_key", "does not take the key (401 invalid_api_key)", "openai_api_key"),
             ("no_quota", "the key is good, but there is no quota", "add credit"),
         ):
-            stand_in(cluster, mode)
+            openai.mode(mode)
             check = told()
             assert check["status"] == "fail" and message in check["seen"] and remedy in check["remedy"], check
-        cluster.lab.exec(cluster.nodes[0], ["systemctl", "stop", "openai-standin"])
+        openai.stop()
         check = told()
         assert check["status"] == "fail" and "refuses the connection" in check["seen"], check
     finally:
-        begin(cluster)
+        openai.mode() if openai.process.poll() is None else openai.start()
 
 
 @pytest.mark.requirement("4.1.1")
@@ -338,20 +380,20 @@ def test_a_wrong_key_no_quota_and_no_way_are_told_apart(cluster: Tools, folder: 
 @pytest.mark.requirement("4.1.4", part="a check of the gateway's node, told by another coordinator")
 @pytest.mark.requirement("4.2.1")
 def test_what_is_over_a_limit_is_refused_until_it_is_reset(
-    cluster: Tools, folder: Path, tmp_path: Path, api: Api, service: Service
+    cluster: Tools, openai: StandIn, folder: Path, tmp_path: Path, api: Api, service: Service
 ) -> None:
-    uneven = cluster.declare(tmp_path / "uneven", {**OPTIONS, "cost_all": {"month_usd": 100, "user_shares": {ANNA: 60, EVI: 50}}})
+    uneven = cluster.declare(tmp_path / "uneven", wanted(cluster, openai, cost_all={"month_usd": 100, "user_shares": {ANNA: 60, EVI: 50}}))
     shutil.copytree(folder / "releases", uneven / "releases")
     shutil.copy(folder / VAULT, uneven / VAULT)
     wrong = cluster.document("check", folder=uneven, code=2)["problems"]
     wrong = [each for each in wrong if each["severity"] == "error"]
     assert [(each["option"], "110" in each["message"]) for each in wrong] == [("cost_all", True)], wrong
 
-    limited = cluster.declare(tmp_path / "limited", {**OPTIONS, **LIMITS})
+    limited = cluster.declare(tmp_path / "limited", wanted(cluster, openai, **LIMITS))
     shutil.copytree(folder / "releases", limited / "releases")
     shutil.copy(folder / VAULT, limited / VAULT)
     cluster.setup("apply", "--only", "4", folder=limited)
-    before = len(stand_in(cluster))
+    before = len(openai.answers)
     for user, tokens, whose in (
         (ANNA, 20, f"daily limit of user {ANNA}"),
         (BERTA, 20, "daily limit of project tight"),
@@ -370,7 +412,7 @@ def test_what_is_over_a_limit_is_refused_until_it_is_reset(
         assert f"The {whose} is" in over.text and "(Europe/Berlin)" in over.text and int(over.headers["retry-after"]) > 0, over.text
         if user in (EVI, HAL, FREE):
             assert called(cluster, api, token, model="gpt-4o-mini").status_code == 200
-    assert len(stand_in(cluster)) == before + 4, "what is refused does not leave"
+    assert len(openai.answers) == before + 4, "what is refused does not leave"
 
     token, node = service.token(GUS), cluster.nodes[0]
     wait_for("the token", lambda: called(cluster, api, token, max_tokens=10**7).status_code != 401, 30)
