@@ -431,7 +431,7 @@ def test_what_is_over_a_limit_is_refused_until_it_is_reset(
 
 @pytest.mark.slow
 @pytest.mark.requirement("3.4.1", "3.4.3", "3.4.4", part="real Ollamas of two nodes behind the gateway")
-@pytest.mark.requirement("3.2.4")
+@pytest.mark.requirement("3.2.4", "F4")
 def test_real_ollamas_serve_openais_own_client_and_may_die(cluster: Tools, folder: Path, ollamas: None, api: Api, service: Service) -> None:
     node = cluster.nodes[0]
     cluster.setup("apply", "--only", "2,4,6", folder=folder)

@@ -201,10 +201,9 @@ def test_pulled_once_and_copied(bzzz: Tools, tmp_path: Path) -> None:
     assert "bzzz-models-update.timer" in bzzz.lab.exec(SECOND, ["systemctl", "list-timers"]).stdout
 
 
-@pytest.mark.requirement("3.4.1", part="on the cluster's subnet, from a node, with a stand-in for Ollama")
-def test_an_ollama_of_nobody_is_found_on_the_subnet(bzzz: Tools, tmp_path: Path) -> None:
-    """It has an address of its own, which no node of the declaration has."""
-    folder = declared(bzzz, tmp_path / "alone", [], network_subnet=str(bzzz.lab.subnet))
+def found_on_the_subnet(bzzz: Tools, folder: Path, model: str) -> Path:
+    """Have the second node's Ollama, of a node that is not declared and with an address of its own, be found; returns the declaration."""
+    bzzz.declare(folder, {"network_egress": [], "network_subnet": str(bzzz.lab.subnet)})
     write(folder / HOSTS, dump(without(load((folder / HOSTS).read_text(encoding="utf-8")), SECOND)))
     (folder / f"host_vars/{SECOND}.yml").unlink(missing_ok=True)
     (address,) = (node.address for node in bzzz.lab.nodes if node.name == SECOND)
@@ -212,9 +211,15 @@ def test_an_ollama_of_nobody_is_found_on_the_subnet(bzzz: Tools, tmp_path: Path)
     try:
         found = bzzz.document("models", "list", "--discover", folder=folder)
         assert [one["endpoint"] for one in found["discovered"]] == [f"http://{address}:11434"], found
-        assert named(bzzz, "tiny") in found["discovered"][0]["models"] and found["looked_in"] == [str(bzzz.lab.subnet)]
+        assert model in found["discovered"][0]["models"] and found["looked_in"] == [str(bzzz.lab.subnet)]
     finally:
         bzzz.lab.exec(SECOND, ["systemctl", "stop", "open"])
+    return folder
+
+
+@pytest.mark.requirement("3.4.1", part="on the cluster's subnet, from a node, with a stand-in for Ollama")
+def test_an_ollama_of_nobody_is_found_on_the_subnet(bzzz: Tools, tmp_path: Path) -> None:
+    folder = found_on_the_subnet(bzzz, tmp_path / "alone", named(bzzz, "tiny"))
     wide = bzzz.document("models", "list", "--discover", "--subnet", "10.0.0.0/8", folder=folder, code=3)
     assert "16777216 addresses" in wide["failures"][0]["message"]
 
@@ -303,32 +308,55 @@ def test_with_firewall_and_certificates(bzzz: Tools, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.requirement("3.6.3", "3.6.5", "3.4.3", part="with a real Ollama")
+@pytest.mark.requirement("3.4.1", "3.4.3", "3.6.1", "3.6.3", "3.6.4", "3.6.5")
 def test_a_real_ollama(bzzz: Tools, tmp_path: Path) -> None:
+    """All of it with Ollama itself: refused with figures, planned, pulled once with progress, copied, updated, listed and removed."""
     try:
         program = ollama.binary().read_bytes()
     except ollama.Unbuildable as reason:
         pytest.skip(str(reason))
+    for node in (FIRST, SECOND):
+        bzzz.lab.exec(node, ["sh", "-c", f"systemctl stop 'bzzz-ollama@*'; rm -rf {STORE}/blobs/* {STORE}/manifests/*"])
     ollama.model(tmp_path)
-    real = ollama_store.model((tmp_path / "tiny.gguf").read_bytes(), "real")
-    registry(bzzz.lab, FIRST, {"real": real})
-    one = wanted(bzzz, "real", nodes=[FIRST, SECOND], digest=real.digest)
-    folder = declared(bzzz, tmp_path / "real", [one], program, models_prune=True)
-    report = bzzz.document("apply", "--only", "4", folder=folder)
-    whats = sorted(change["what"] for change in report["changes"] if change["kind"] == "model" and "tests/real" in change["name"])
-    assert len(whats) == 2 and whats[0].startswith("copied from bzzz-node") and whats[1].startswith("pulled"), report["changes"]
-    assert len({who for _digest, _start, who in asked(bzzz)}) == 1, "one node has asked the registry"
-    body = json.dumps({"model": named(bzzz, "real"), "prompt": "a", "stream": False})
-    url = "http://127.0.0.1:11434/api/generate"
+    weights = (tmp_path / "tiny.gguf").read_bytes()
+    real = ollama_store.model(weights + bytes((5 << 20) - len(weights)), "slow")  # more than is read by who plans
+    registry(bzzz.lab, FIRST, {"slow": real, "huge": MODELS["huge"]})
+
+    # Declared for nodes, and refused before anything is fetched: another digest, and what there is no room for.
+    wishes = [wanted(bzzz, "slow", nodes=[FIRST], digest="0" * 64), wanted(bzzz, "huge", nodes=[SECOND])]
+    folder = declared(bzzz, tmp_path / "refused", wishes, program)
+    said = {one["node"]: one["message"] for one in bzzz.document("apply", "--only", "4", folder=folder, code=3)["failures"]}
+    assert "0" * 64 in said[FIRST] and real.digest in said[FIRST], said
+    assert re.search(r"1048576\.0 GiB are needed .*, and \d+\.\d GiB are free in /var/lib/bzzz-ollama/models", said[SECOND]), said
+    assert asked(bzzz) == []
+
+    # Planned for both, by what the registry tells; pulled by one of them, with progress, and copied to the other.
+    one = wanted(bzzz, "slow", replicas=2, digest=real.digest, update="schedule")
+    folder = declared(bzzz, tmp_path / "real", [one], program)
+    assert {placed["node"] for placed in bzzz.document("models", "plan", folder=folder)["placed"]} == {FIRST, SECOND}
+    pulled = bzzz.setup("models", "pull", folder=folder).stdout
+    assert re.search(r"… bzzz-node\d: \S+tests/slow:latest \d+ % of \d\.\d MiB", pulled), pulled
+    assert len({who for _digest, _start, who in asked(bzzz)}) == 1 and pulled.count("copied from bzzz-node") == 1, pulled
+    assert bzzz.document("models", "pull", folder=folder)["models"] == []
+
+    found = bzzz.document("models", "list", folder=folder)["models"]
+    assert [(item["node"], item["digest"], item["loaded_bytes"]) for item in found] == [
+        (node, real.digest, None) for node in (FIRST, SECOND)
+    ]
+    body = json.dumps({"model": named(bzzz, "slow"), "prompt": "a", "stream": False})
     code = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], sys.stdin.buffer.read()).read().decode())"
     for node in (FIRST, SECOND):
-        said = json.loads(bzzz.lab.exec(node, ["python3", "-c", code, url], stdin=body).stdout)
-        assert said["done"] and said["eval_count"] > 0, said
-    assert bzzz.document("models", "pull", folder=folder)["models"] == []
-    found = bzzz.document("models", "list", folder=folder)["models"]
-    assert [(item["node"], item["digest"], item["loaded_bytes"] is not None) for item in found] == [
-        (node, real.digest, True) for node in (FIRST, SECOND)
-    ]
+        answer = json.loads(bzzz.lab.exec(node, ["python3", "-c", code, "http://127.0.0.1:11434/api/generate"], stdin=body).stdout)
+        assert answer["done"] and answer["eval_count"] > 0, answer
+    assert all(item["loaded_bytes"] for item in bzzz.document("models", "list", folder=folder)["models"])
+    updated = bzzz.lab.exec(SECOND, ["sh", "-c", "systemctl start bzzz-models-update && journalctl -u bzzz-models-update -o cat"]).stdout
+    assert f"{named(bzzz, 'slow')}: as it was, {real.digest}" in updated, updated
+
+    found_on_the_subnet(bzzz, tmp_path / "alone", named(bzzz, "slow"))
+
+    # Only by choice.
+    kept = bzzz.document("models", "pull", folder=declared(bzzz, tmp_path / "kept", [], program))
+    assert kept["models"] == []
     gone = bzzz.document("models", "pull", folder=declared(bzzz, tmp_path / "gone", [], program, models_prune=True))
     assert [one["what"].partition(",")[0] for one in gone["models"]] == ["removed", "removed"]
     assert bzzz.lab.exec(SECOND, ["sh", "-c", f"ls {STORE}/blobs"]).stdout == "", "Ollama has removed its blobs"

@@ -2,11 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The cluster's own Ollama on nodes: installed, changed, upgraded, put back, and in the place of another one.
 
-What is installed is a stand-in: a small program that answers as Ollama does, and can be broken. Of GPUs there is nvidia-smi's stand-in.
+What is installed is a stand-in: a small program that answers as Ollama does, and can be broken; test_ollama_real.py installs a real one.
+Of GPUs there is nvidia-smi's stand-in.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -59,9 +61,9 @@ WantedBy=multi-user.target
 """
 
 
-@pytest.fixture(scope="module")
-def bzzz(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tools]:
-    lab = Lab("install")
+@contextlib.contextmanager
+def two_nodes(name: str, home: Path) -> Iterator[Tools]:
+    lab = Lab(name)
     try:
         lab.down()  # what a killed run left
         lab.up(2)
@@ -70,14 +72,20 @@ def bzzz(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tools]:
             raise
         pytest.skip(str(reason))
     try:
-        yield Tools(lab, tmp_path_factory.mktemp("home"))
+        yield Tools(lab, home)
     finally:
         lab.down()
 
 
-def declared(bzzz: Tools, folder: Path, version: str, **options: Any) -> Path:
+@pytest.fixture(scope="module")
+def bzzz(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tools]:
+    with two_nodes("install", tmp_path_factory.mktemp("home")) as bzzz:
+        yield bzzz
+
+
+def declared(bzzz: Tools, folder: Path, version: str, program: bytes = b"", **options: Any) -> Path:
     """An inventory folder that wants this version, with its archive in it."""
-    program = STAND_IN.format(version=version).encode()
+    program = program or STAND_IN.format(version=version).encode()
     member = tarfile.TarInfo("bin/ollama")
     member.size, member.mode = len(program), 0o755
     packed = io.BytesIO()
@@ -108,6 +116,22 @@ def shell(bzzz: Tools, node: str, script: str) -> str:
     return bzzz.lab.exec(node, ["sh", "-c", script], check=False).stdout
 
 
+def gpus(bzzz: Tools) -> tuple[str, str]:
+    """Give the node nvidia-smi's stand-in, which tells what `tell` has left: at first two cards. Returns the text of one, and of two."""
+    one = CAPTURE.read_text(encoding="utf-8")
+    (card,) = re.findall(r"^ *<gpu id=.*?^ *</gpu>\n", one, re.DOTALL | re.MULTILINE)
+    other = card.replace("GPU-d37e67a5", "GPU-00000000").replace("00000000:00:1E.0", "00000000:01:1E.0")
+    two = one.replace(card, card + other).replace("<attached_gpus>1<", "<attached_gpus>2<")
+    tell(bzzz, two)
+    tool = "#!/bin/sh\ncase $1 in -q) cat /usr/local/share/gpus.xml;; esac\n"
+    bzzz.lab.exec(OWN, ["sh", "-c", "cat > /usr/local/bin/nvidia-smi; chmod 755 /usr/local/bin/nvidia-smi"], stdin=tool)
+    return one, two
+
+
+def tell(bzzz: Tools, cards: str) -> None:
+    bzzz.lab.exec(OWN, ["sh", "-c", "cat > /usr/local/share/gpus.xml"], stdin=cards)
+
+
 @pytest.mark.requirement("3.3.1", "3.3.4", "3.5.3", "3.5.4", part="with a stand-in for Ollama")
 def test_installed_changed_upgraded_and_put_back(bzzz: Tools, tmp_path: Path) -> None:
     first = declared(bzzz, tmp_path / "1", "1.0.0")
@@ -134,15 +158,34 @@ def test_installed_changed_upgraded_and_put_back(bzzz: Tools, tmp_path: Path) ->
     assert apply(bzzz, second, OWN)["failures"] == [] and ask(bzzz, OWN) == {"version": "1.1.0"}
 
 
+@pytest.mark.requirement("3.3.2")
+def test_parallama_is_asked_for_takes_over_and_is_put_back(bzzz: Tools, tmp_path: Path) -> None:
+    """Nobody has published it, so the archive is the stand-in's: that it is asked for and what the role does with it is what is tested."""
+    nothing = bzzz.declare(tmp_path / "0", {"ollama_manage": "install", "ollama_version": "1.0.0", "ollama_flavor": "parallama"})
+    problems = bzzz.document("check", folder=nothing, code=2)["problems"]
+    assert [(one["value"], one["remedy"]) for one in problems if one["option"] == "ollama_flavor"] == [
+        ("parallama", "Set ollama_archive_amd64 to your archive, and ollama_sha256_amd64.")
+    ], problems
+
+    def running() -> str:
+        return shell(bzzz, OWN, "readlink /opt/bzzz/ollama/current; cut -d/ -f6 /proc/$(systemctl show -P MainPID bzzz-ollama@0)/cmdline")
+
+    plain = declared(bzzz, tmp_path / "1", "1.1.0")
+    apply(bzzz, plain, OWN)
+    shell(bzzz, OWN, "install -D -o ollama /dev/null /var/lib/bzzz-ollama/models/mine")
+    apply(bzzz, declared(bzzz, tmp_path / "2", "1.1.1-broken", ollama_flavor="parallama"), OWN, code=3)
+    assert "/ollama-1.1.0-" in running() and ask(bzzz, OWN) == {"version": "1.1.0"}
+    forked = declared(bzzz, tmp_path / "3", "1.1.1", ollama_flavor="parallama")
+    apply(bzzz, forked, OWN)
+    assert "/parallama-1.1.1-" in running() and ask(bzzz, OWN) == {"version": "1.1.1"}
+    assert apply(bzzz, forked, OWN)["changes"] == []
+    apply(bzzz, plain, OWN)
+    assert "/ollama-1.1.0-" in running() and {"name": "mine"} in ask(bzzz, OWN, "/api/tags")["models"]
+
+
 @pytest.mark.requirement("3.4.5", "3.5.2", "3.5.5", part="with stand-ins for Ollama and nvidia-smi")
 def test_one_instance_per_gpu_and_one_that_fails(bzzz: Tools, tmp_path: Path) -> None:
-    capture = CAPTURE.read_text(encoding="utf-8")
-    (card,) = re.findall(r"^ *<gpu id=.*?^ *</gpu>\n", capture, re.DOTALL | re.MULTILINE)
-    other = card.replace("GPU-d37e67a5", "GPU-00000000").replace("00000000:00:1E.0", "00000000:01:1E.0")
-    two = capture.replace(card, card + other).replace("<attached_gpus>1<", "<attached_gpus>2<")
-    bzzz.lab.exec(OWN, ["sh", "-c", "cat > /usr/local/share/gpus.xml"], stdin=two)
-    tool = "#!/bin/sh\ncase $1 in -q) cat /usr/local/share/gpus.xml;; esac\n"
-    bzzz.lab.exec(OWN, ["sh", "-c", "cat > /usr/local/bin/nvidia-smi; chmod 755 /usr/local/bin/nvidia-smi"], stdin=tool)
+    one, two = gpus(bzzz)
     folder = declared(bzzz, tmp_path / "gpus", "1.1.0", ollama_instances="per_gpu", ollama_gpu_check_seconds=1)
     report = apply(bzzz, folder, OWN)
     assert {check["status"] for check in report["checks"]} <= {"pass", "skip"}
@@ -156,21 +199,21 @@ def test_one_instance_per_gpu_and_one_that_fails(bzzz: Tools, tmp_path: Path) ->
         return shell(bzzz, OWN, "systemctl is-active bzzz-ollama@0 bzzz-ollama@1; systemctl show -P MainPID bzzz-ollama@0")
 
     well = states()
-    bzzz.lab.exec(OWN, ["sh", "-c", "cat > /usr/local/share/gpus.xml"], stdin=capture)
+    tell(bzzz, one)
     wait_for("stop of its instance", lambda: states().split()[1] == "inactive", seconds=60)
     assert states().split()[2] == well.split()[2], "the other instance goes on"
     assert "GPU-00000000" in shell(bzzz, OWN, "journalctl -p crit -u bzzz-ollama-gpus --no-pager")
     # The declaration counts what is there: the failed one is told by the check.
     told = bzzz.document("verify", "--limit", OWN, folder=folder, code=None)
-    (check,) = [one for one in told["checks"] if one["id"] == "ollama-gpus"]
+    (check,) = [check for check in told["checks"] if check["id"] == "ollama-gpus"]
     assert check["status"] == "fail" and "GPU-00000000" in check["seen"] and "dmesg" in check["remedy"], check
-    bzzz.lab.exec(OWN, ["sh", "-c", "cat > /usr/local/share/gpus.xml"], stdin=two)
+    tell(bzzz, two)
     wait_for("start of its instance", lambda: states() == well, seconds=60)
     assert apply(bzzz, folder, OWN)["changes"] == []
 
     # One instance that has all of them goes on with the rest.
     apply(bzzz, declared(bzzz, tmp_path / "one", "1.1.0", ollama_gpu_check_seconds=1), OWN)
-    bzzz.lab.exec(OWN, ["sh", "-c", "cat > /usr/local/share/gpus.xml"], stdin=capture)
+    tell(bzzz, one)
     visible = "tr '\\0' '\\n' </proc/$(systemctl show -P MainPID bzzz-ollama@0)/environ | grep VISIBLE"
     wait_for("restart with the rest", lambda: shell(bzzz, OWN, visible).startswith("CUDA_VISIBLE_DEVICES=GPU-d37e67a5"), seconds=60)
     assert ask(bzzz, OWN) == {"version": "1.1.0"}

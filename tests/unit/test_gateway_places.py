@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,27 @@ from gateway import Gateway, StandIn
 from node_cluster import Authority, wait_for
 from ollama_standin import TOKEN, service, serving
 
+from bzzz_setup.declaration import load
+from bzzz_setup.lab import CHECKOUT
+
 pytestmark = pytest.mark.slow
 
 
-def member(name: str, port: int, *models: str) -> dict[str, Any]:
-    return {"name": name, "address": "127.0.0.1", "port": port, "capabilities": {"ollama": {"models": list(models)}}}
+# How LiteLLM calls what is declared as gateway_balancing.
+STRATEGIES = load((CHECKOUT / "roles/gateway/vars/main.yml").read_text(encoding="utf-8"))["__gateway_strategies"]
+
+
+def member(name: str, port: int, *models: str, vram_gib: int = 0) -> dict[str, Any]:
+    gpus = [{"memory_total_mib": vram_gib << 10}] if vram_gib else []
+    return {"name": name, "address": "127.0.0.1", "port": port, "capabilities": {"ollama": {"models": list(models)}, "gpus": gpus}}
 
 
 class Nodes:
     """Two node services that share one view of the cluster, and a gateway."""
 
-    def __init__(self, folder: Path, upstream: StandIn, stack: ExitStack) -> None:
+    def __init__(
+        self, folder: Path, upstream: StandIn, stack: ExitStack, balancing: str = "round_robin", vram_gib: tuple[int, int] = (0, 0)
+    ):
         authority = Authority(folder)
         self.members: list[dict[str, Any]] = []
         self.ollamas = [ollama_standin.StandIn("tiny:latest") for _ in range(2)]
@@ -40,7 +51,7 @@ class Nodes:
             stack.enter_context(serving(service([each.url], self.members), certificate))
             for each, certificate in zip(self.ollamas, certificates, strict=True)
         ]
-        self.all = [member("n1", ports[0], "tiny:latest"), member("n2", ports[1], "tiny:latest")]
+        self.all = [member(f"n{place + 1}", ports[place], "tiny:latest", vram_gib=vram_gib[place]) for place in range(2)]
         self.members += self.all
         (folder / "token").write_text(TOKEN)
         shared = {
@@ -52,11 +63,22 @@ class Nodes:
                 {"name": "gone", "model": "huge"},
             ],
         }
-        self.gateway = Gateway(folder / "gateway", upstream, {"shared": shared, "in_turn": True})
+        self.gateway = Gateway(folder / "gateway", upstream, {"shared": shared, "in_turn": balancing == "round_robin"})
         config = json.loads((folder / "gateway/litellm.yaml").read_text())
-        config["router_settings"]["fallbacks"] = [{"local": ["cheap"]}]
+        config["router_settings"] |= {"fallbacks": [{"local": ["cheap"]}], "routing_strategy": STRATEGIES[balancing]}
         (folder / "gateway/litellm.yaml").write_text(json.dumps(config))
         self.ca = authority.ca
+
+    @contextmanager
+    def started(self) -> Iterator[Nodes]:
+        with pytest.MonkeyPatch.context() as patch:
+            # As the nodes' system trusts the cluster's authority.
+            patch.setenv("SSL_CERT_FILE", str(self.ca))
+            self.gateway.start()
+        try:
+            yield self
+        finally:
+            self.gateway.kill()
 
     def asked(self) -> list[int]:
         return [each.asked.count("POST /api/chat") for each in self.ollamas]
@@ -65,13 +87,8 @@ class Nodes:
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     upstream = StandIn()
-    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
-        found = Nodes(tmp_path_factory.mktemp("places"), upstream, stack)
-        # As the nodes' system trusts the cluster's authority.
-        patch.setenv("SSL_CERT_FILE", str(found.ca))
-        found.gateway.start()
+    with ExitStack() as stack, Nodes(tmp_path_factory.mktemp("places"), upstream, stack).started() as found:
         yield found
-        found.gateway.kill()
     upstream.stop()
 
 
@@ -129,3 +146,30 @@ def test_a_node_that_does_not_answer_is_no_end(nodes: Nodes) -> None:
     time.sleep(1)
     answers = [nodes.gateway.chat(model="local") for _ in range(8)]
     assert all(answer.status_code == 200 for answer in answers), [answer.text for answer in answers]
+
+
+@pytest.mark.requirement("3.4.4")
+def test_calls_are_balanced_as_declared(tmp_path: Path) -> None:
+    """In turn, by the VRAM of the nodes' GPUs, to who has the fewest calls, and to who answers fastest; one gateway each."""
+    calls, upstream = 60, StandIn()
+
+    def shared(balancing: str, seconds: float = 0.0, at_once: int = 1, vram_gib: tuple[int, int] = (0, 0)) -> list[int]:
+        """How many calls each node has had, of which the first takes so long for an answer."""
+        folder = tmp_path / balancing
+        folder.mkdir()
+        with ExitStack() as stack, Nodes(folder, upstream, stack, balancing, vram_gib).started() as nodes:
+            nodes.ollamas[0].seconds = seconds
+            with ThreadPoolExecutor(at_once) as pool:
+                assert {answer.status_code for answer in pool.map(lambda _: nodes.gateway.chat(model="local"), range(calls))} == {200}
+            return nodes.asked()
+
+    try:
+        assert shared("round_robin") == [calls // 2, calls // 2]
+        first, second = shared("weighted", vram_gib=(72, 8))  # by chance: 54 of 60, with a deviation of 2.3
+        assert first + second == calls and 40 <= first <= calls, (first, second)
+        first, second = shared("least_busy", seconds=0.5, at_once=6)
+        assert first + second == calls and second > 2 * first > 0, (first, second)
+        first, second = shared("latency", seconds=0.3)
+        assert first + second == calls and second > 4 * first > 0, (first, second)
+    finally:
+        upstream.stop()
