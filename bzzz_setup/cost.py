@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import itertools
 import json
 import tempfile
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +24,7 @@ from rich.table import Table
 from bzzz_setup import billing, cli, paths, run
 from bzzz_setup.declaration import Declaration, write
 from bzzz_setup.events import ExitCode, Refusal
+from bzzz_setup.portable import remembered_facts
 from bzzz_setup.report import Report, count
 from bzzz_setup.web.trying import options_of
 
@@ -28,6 +32,10 @@ PLAYBOOK = "bzzz.cluster.cost"
 DIMENSIONS = ("user", "project", "model", "task")
 # OpenAI's figures of a day may change for a while after it.
 LATE_HOURS = 6
+# Runs, of the latest ones, that may tell of a node's GPUs.
+LOOKED_INTO = 5
+# How `gateway_models` names the cluster's own nodes.
+CLUSTER = "cluster"
 # Of dollars a million tokens, nano-dollars a token.
 NANO_A_TOKEN = NANO // forecasts.MILLION
 
@@ -75,8 +83,11 @@ def report(
         names = [name.strip() for name in by.split(",") if name.strip()]
         if wrong := [name for name in names if name not in DIMENSIONS]:
             raise Refusal(f"nothing is counted by {wrong[0]}", f"Name some of {', '.join(DIMENSIONS)}.", option="by")
-        question = {"kind": "report", "by": names, "per": per.value, "prices": _declared_prices(call.inventory), **_range(since, until)}
+        options = _declared(call.inventory)
+        prices = _texts(forecasts.prices(options)) if options else {}
+        question = {"kind": "report", "by": names, "per": per.value, "prices": prices, **_range(since, until)}
         found = _asked(call.inventory, question, cli._passwords(ask_pass, ask_become_pass))
+        found["idle"] = _idle(paths.inventory(call.inventory), found["served"]) if options and _own(options) else []
         if call.as_json:
             cli._print_json(found)
         else:
@@ -197,13 +208,24 @@ def _days(since: str | None, until: str | None, now: datetime) -> tuple[datetime
     return first, end
 
 
-def _declared_prices(inventory: Path | None) -> dict[str, list[str]]:
-    """Of the models that calls can name; none where only Ansible can work the declaration out."""
-    try:
-        options, _ = options_of(Declaration.read(paths.inventory(inventory)), "openai", "gateway", "cost")
-    except Refusal:
-        return {}  # a report does not want for it
-    return _texts(forecasts.prices(options))
+def _declared(inventory: Path | None) -> dict[str, Any] | None:
+    """What is declared of models and their cost; None where only Ansible can work it out, and a report does not want for it."""
+    with contextlib.suppress(Refusal):
+        return dict(options_of(Declaration.read(paths.inventory(inventory)), "openai", "gateway", "cost")[0])
+    return None
+
+
+def _own(options: Mapping[str, Any]) -> bool:
+    """Whether calls may go to the cluster's own nodes."""
+    return any(model.get("endpoint") == CLUSTER for model in options["gateway"]["models"])
+
+
+def _idle(folder: Path, served: Mapping[str, int]) -> list[dict[str, str]]:
+    """`{node, gpus}` of the nodes that had GPUs when a run last looked at them, and have had no call."""
+    known = Report()
+    journals = itertools.islice(reversed(run.runs(Declaration.read(folder).cluster)), LOOKED_INTO)
+    known.facts, _ = remembered_facts(Report.of(run.events(journal)) for journal in journals)
+    return [{"node": node, "gpus": gpus} for node in sorted(known.facts) if (gpus := known.gpus(node)) and not served.get(node)]
 
 
 def _texts(prices: dict[str, forecasts.Price]) -> dict[str, list[str]]:
@@ -260,6 +282,8 @@ def show(out: Console, found: dict[str, Any], by: list[str]) -> None:
         out.print(
             f"[cyan]i[/] {escape(what)} has cost {costs[0]}; the same tokens on {escape(each['other'])} cost {costs[1]}.", highlight=False
         )
+    for each in found["idle"]:
+        out.print(f"[cyan]i[/] {escape(each['node'])} ({escape(each['gpus'])}) has had no call in this time.", highlight=False)
     month = found["month"]
     out.print(
         f"This month: {usd(month['spent_nano'])} so far, {usd(month['expected_nano'])} at its end at the pace of the last seven days.",

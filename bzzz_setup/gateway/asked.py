@@ -74,6 +74,7 @@ def answer(ledger: Ledger, question: Mapping[str, Any]) -> dict[str, Any]:
         "held_nano": sum(row["held_nano"] for row in found),
         "caching": reports.caching(rows),
         "recommendations": _advice(rows, _prices(question)),
+        "served": reports.served(rows),
         "month": reports.forecast(month, now, zone),
         "budgets": [
             {"scope": str(limit.scope), "period": limit.period, "limit_nano": limit.nano, "spent_nano": spent, "held_nano": held}

@@ -87,7 +87,8 @@ WRITTEN_SECONDS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Deployment:
-    """Where calls go. ``provider``: as LiteLLM speaks to it; ``endpoint``: the name of one that is not the provider's own.
+    """Where calls go. ``provider``: as LiteLLM speaks to it; ``endpoint``: the name of one that is not the provider's own; ``node``: which
+    of the cluster's own.
 
     ``price``: nano-USD a token: in, in from the provider's cache, out; None where LiteLLM has to work it out. ``most``: the tokens that
     it can answer with; ``declared``: those that it is to answer with at most, where a call does not say.
@@ -99,6 +100,12 @@ class Deployment:
     price: tuple[Decimal, Decimal, Decimal] | None = None
     most: int | None = None
     declared: int | None = None
+    node: str = ""
+
+    @property
+    def name(self) -> str:
+        """As the ledger has it."""
+        return f"{self.model}@{self.node}" if self.node else self.model
 
     @property
     def whose(self) -> str:
@@ -384,7 +391,7 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
             latency_ms=round((time.monotonic() - opened.started) * 1000),
             status=status,
             provider=to.whose,
-            deployment=to.model,
+            deployment=to.name,
             organization=opened.organization,
             openai_project=opened.openai_project,
         )
@@ -469,7 +476,7 @@ def _deployment(model: str, own: Mapping[str, Any]) -> Deployment:
         fresh, out = (Decimal(str(info.get(name) or 0)) for name in ("input_cost_per_token", "output_cost_per_token"))
         cached = info.get("cache_read_input_token_cost")
         price = fresh * NANO, (fresh if cached is None else Decimal(str(cached))) * NANO, out * NANO
-    return Deployment(model, provider, str(own.get("endpoint") or ""), price, int(most) if most else None)
+    return Deployment(model, provider, str(own.get("endpoint") or ""), price, int(most) if most else None, node=str(own.get("node") or ""))
 
 
 def _cost(deployment: Deployment, spent: int, out: int, cached: int) -> int:

@@ -49,7 +49,7 @@ def deployments(models: Iterable[Mapping[str, Any]], places: Iterable[Mapping[st
                     "max_retries": 0,
                     "weight": int(model.get("weight") or 1) * max(1, int(place.get("vram_mib") or 0) // MIB_PER_GIB),
                 },
-                "model_info": {"id": identifier, "endpoint": "cluster"},
+                "model_info": {"id": identifier, "endpoint": "cluster", "node": place["node"]},
             }
     return found
 

@@ -21,6 +21,8 @@ Row = Mapping[str, Any]
 Price = tuple[Decimal, Decimal, Decimal]
 DIMENSIONS = ("user", "project", "model", "task")
 HOUR = "hour"
+# Whose the cluster's own nodes are, among providers and endpoints.
+CLUSTER = "cluster"
 SUMMED = ("tokens_in", "tokens_out", "tokens_cached", "cost_nano", "latency_ms")
 
 
@@ -168,6 +170,16 @@ def caching(rows: Iterable[Row]) -> dict[str, int]:
         told["tokens_in"] += row["tokens_in"]
         told["tokens_cached"] += row["tokens_cached"]
     return told
+
+
+def served(rows: Iterable[Row]) -> dict[str, int]:
+    """How many calls each node of the cluster has had."""
+    found: dict[str, int] = {}
+    for row in rows:
+        _, told, node = row["deployment"].rpartition("@")
+        if row["provider"] == CLUSTER and told:
+            found[node] = found.get(node, 0) + 1
+    return found
 
 
 def forecast(rows: Iterable[Row], now: datetime, zone: ZoneInfo, days: int = 7) -> dict[str, int]:

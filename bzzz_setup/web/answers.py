@@ -210,6 +210,13 @@ class Advice(Answer):
     saved_nano: int
 
 
+class Idle(Answer):
+    """A node whose GPUs have had no call."""
+
+    node: str
+    gpus: str = Field(description="As a run has last seen them.")
+
+
 class Cost(Answer):
     gateway: str
     time_zone: str
@@ -225,6 +232,8 @@ class Cost(Answer):
     month: dict[str, Any] = Field(description="spent_nano so far, and expected_nano at its end at the pace of the last seven days.")
     budgets: list[Budget]
     recommendations: list[Advice]
+    served: dict[str, int] = Field(description="Calls that each node of the cluster has had.")
+    idle: list[Idle] = Field(description="None where no model is the cluster's own.")
 
 
 class Place(Answer):

@@ -191,7 +191,8 @@ class Draft:
                 "Set secrets with ansible-vault, by the key that the file was encrypted with.",
                 option=next(iter(wanted)),
             )
-        return encrypted(dump({name: value for name, value in {**before, **wanted}.items() if value is not None}), cluster)
+        new = {**before, **typed(wanted)}
+        return encrypted(dump({name: value for name, value in new.items() if value is not None}), cluster)
 
     @contextlib.contextmanager
     def folder(self) -> Iterator[Path]:

@@ -108,7 +108,12 @@ def test_what_was_seen_can_be_looked_at_and_chosen(browser: Any, tmp_path: Path)
         # What a ledger answers; asking it on its node is of other tests.
         question = {"kind": "report", "by": ["model"], "per": "day", "since": "2026-11-01", "prices": {"phi4": ["0", "0", "0"]}}
         spent = answer(spending.made(tmp_path), question)
-        page.route(re.compile("/api/v1/cost"), lambda route: route.fulfill(json={**spent, "by": "model", "per": "day"}))
+        page.route(
+            re.compile("/api/v1/cost"),
+            lambda route: route.fulfill(
+                json={**spent, "by": "model", "per": "day", "idle": [{"node": "n1", "gpus": "8 x NVIDIA A100 80 GiB"}]}
+            ),
+        )
         page.get_by_role("link", name="Cost").click()
         screen.heading("Cost")
         days = page.get_by_role("region", name="By day")
@@ -123,6 +128,7 @@ def test_what_was_seen_can_be_looked_at_and_chosen(browser: Any, tmp_path: Path)
         amount = sum(row["cost_nano"] for row in spent["rows"] if row["model"] == most) / 1e9
         by_model = page.get_by_role("region", name="By model").get_by_role("row").nth(1)
         assert by_model.inner_text().split() == [most, f"{amount:.2f}", "USD", "12", "14,400", "1.20", "s"]
+        page.get_by_role("region", name="What could be better").get_by_text("n1 (8 x NVIDIA A100 80 GiB) has had no call").wait_for()
         page.get_by_role("region", name="Budgets").get_by_role("row", name=re.compile("the whole cluster month 5.00 USD")).wait_for()
         clean()
         assert screen.complaints == []

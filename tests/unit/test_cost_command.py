@@ -28,13 +28,14 @@ from hypothesis import strategies as st
 from test_portable import front
 from typer.testing import CliRunner
 
-from bzzz_setup import cli, cost
+from bzzz_setup import cli, cost, run
 from bzzz_setup.declaration import Declaration
 from bzzz_setup.events import Refusal
 from bzzz_setup.gateway.asked import answer
 from bzzz_setup.gateway.budgets import load
 from bzzz_setup.gateway.ledger import Call, Ledger, Outcome
 from bzzz_setup.lab import CHECKOUT
+from bzzz_setup.portable import FACTS
 from bzzz_setup.report import Report
 
 KEY = "sk-c4nary-0f-a-key"
@@ -285,6 +286,29 @@ class Billing:
         data = [{"object": "bucket", "start_time": int(at.timestamp()), "results": [one]} for at, one in results[place : place + 1]]
         more = place + 1 < len(results)
         return {"object": "page", "data": data, "has_more": more, "next_page": str(place + 1) if more else None}
+
+
+@pytest.mark.requirement("4.3.4", part="GPUs that no call went to, at the terminal; GPUs as an earlier run has recorded them")
+def test_idle_gpus_are_told(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "_asked", lambda _inventory, question, _passwords: json.loads(json.dumps(answer(ledger, question))))
+    with ledger.transaction() as connection:
+        connection.exec_driver_sql("update calls set provider = 'cluster', deployment = 'ollama_chat/a@1@gpu1' where id = 'b'")
+    card = {"model": "Tesla T4", "memory_total_mib": 15360}
+    seen = {"gpu1": [card], "gpu2": [card, card], "n3": []}
+    told = Report()
+    told.facts = {node: {**{name: {} for name in FACTS}, "bzzz_gpu": {"devices": cards}} for node, cards in seen.items()}
+    monkeypatch.setattr(run, "runs", lambda _cluster: [tmp_path])
+    monkeypatch.setattr(Report, "of", lambda _events: told)
+    own = {"gateway_models": [{"name": "local", "model": "tiny", "endpoint": "cluster"}]}
+    hosts = {"bzzz": {"children": {"coordinators": {"hosts": {"n1": {"ansible_host": "10.0.0.11"}}}}}}
+    for place, more in enumerate(({}, own)):
+        folder = tmp_path / f"inventory{place}"
+        Declaration(folder, hosts, {"declaration_cluster_name": "trial", "gateway_enabled": True, **more}, "", {}).create()
+        found = json.loads(CliRunner().invoke(cli.app, ["--json", "cost", "report", "-i", str(folder)]).output)
+        assert found["served"] == {"gpu1": 1}
+        assert found["idle"] == ([{"node": "gpu2", "gpus": "2 x Tesla T4 15 GiB"}] if more else []), found["idle"]
+    shown = CliRunner().invoke(cli.app, ["cost", "report", "-i", str(folder)]).output
+    assert "gpu2 (2 x Tesla T4 15 GiB) has had no call in this time." in " ".join(shown.split()), shown
 
 
 @pytest.fixture

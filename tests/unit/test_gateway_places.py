@@ -23,6 +23,7 @@ from node_cluster import Authority, wait_for
 from ollama_standin import TOKEN, service, serving
 
 from bzzz_setup.declaration import load
+from bzzz_setup.gateway import reports
 from bzzz_setup.lab import CHECKOUT
 
 pytestmark = pytest.mark.slow
@@ -103,6 +104,7 @@ def test_calls_are_shared_by_the_nodes_that_hold_the_model(nodes: Nodes) -> None
     assert nodes.asked() == [6, 6], "they have turns"
     assert not any(line.startswith("POST /v1") for each in nodes.ollamas for line in each.asked)
     wait_for(lambda: [row["state"] for row in gateway.rows()] == ["spent"] * 12, 10, "all are counted")
+    assert reports.served(gateway.rows()) == {"n1": 6, "n2": 6}
     assert all(row["cost_nano"] == 0 and row["tokens_in"] == 7 and row["model"] == "local" for row in gateway.rows())
     assert gateway.chat(model="gone").status_code == 503, "no node holds it"
 

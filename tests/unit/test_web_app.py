@@ -451,12 +451,11 @@ def test_machines_that_are_found_are_taken(
     answering.append("192.0.2.9")
     more = admin.post(f"{API}/find", json={"nodes": "192.0.2.7-9"}).json()
     assert (more["known"], [one["name"] for one in more["machines"]]) == (2, ["node3"])
-    assert (
-        admin.post(
-            f"{API}/machines", json={"machines": [{"name": "node3", "address": "192.0.2.9"}], "known_hosts": more["known_hosts"]}
-        ).status_code
-        == 201
-    )
+    third = {"machines": [{"name": "node3", "address": "192.0.2.9"}], "known_hosts": more["known_hosts"]}
+    assert admin.post(f"{API}/machines", json=third).status_code == 201
+    # Somebody else has looked at the same time, and found another one.
+    third["machines"][0]["address"] = "192.0.2.8"
+    assert "node3" in refused(admin.post(f"{API}/machines", json={**third, "known_hosts": found["known_hosts"]}), 422)["detail"]
     assert "192.0.2.9" not in (source / "known_hosts.txt").read_text() and "node3" in admin.get(f"{API}/draft").json()["nodes"]
     wizard.draft.publish()
     assert (source / "known_hosts.txt").read_text() == found["known_hosts"] + more["known_hosts"]

@@ -81,7 +81,7 @@ def wizard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wizard]:
     monkeypatch.setattr(Runs, "fit", lambda self, folder: {**sights.fit(), "exit_code": 1})
     ledger = spending.made(tmp_path)
     spent = json.loads(json.dumps(answer(ledger, {"kind": "report", "by": ["model"], "per": "day"})))
-    monkeypatch.setattr(Runs, "spent", lambda self, *_: spent)
+    monkeypatch.setattr(Runs, "spent", lambda self, *_: {**spent, "idle": []})
     wizard = command._wizard(front.inventory)
     yield wizard
     assert wizard.gate.directory

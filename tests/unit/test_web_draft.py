@@ -138,6 +138,10 @@ def test_what_is_typed_is_no_template_and_a_template_of_the_operators_is_told(dr
     assert [one["option"] for one in form.judged(view)["problems"]] == ["network_interface"]
     draft.publish()
     assert isinstance(load((source / MAIN).read_text())["network_interface"], Unsafe)
+    draft.change(draft.revision, {"secrets/service_token": "a{{ 1 + 1 }}b-and-more-than-that"}, "user:anna")
+    draft.publish()
+    secrets = decrypted((source / VAULT).read_text(), draft.declaration().cluster)
+    assert secrets and isinstance(secrets["service_token"], Unsafe) and secrets["service_token"] == "a{{ 1 + 1 }}b-and-more-than-that"
 
 
 def test_what_other_files_of_the_folder_set_is_told(draft: Draft, source: Path) -> None:

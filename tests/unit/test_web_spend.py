@@ -26,7 +26,7 @@ def test_spending_is_told_by_day_and_asked_for_once(client: TestClient, tmp_path
     def ask(_runs: Runs, *arguments: str) -> dict[str, Any]:
         asked.append(arguments)
         named = {name.removeprefix("--"): value for name, value in zip(arguments[::2], arguments[1::2], strict=True)}
-        return dict(json.loads(json.dumps(answer(ledger, {**named, "kind": "report", "by": [named["by"]]}))))
+        return {**json.loads(json.dumps(answer(ledger, {**named, "kind": "report", "by": [named["by"]]}))), "idle": []}
 
     monkeypatch.setattr(Runs, "spent", ask)
     told = client.get(f"{API}/cost?by=task&since=2026-11-01&until=2026-11-11").json()

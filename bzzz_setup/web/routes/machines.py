@@ -94,6 +94,8 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
         if missing := host_keys.without_key(body.known_hosts, list(nodes.values())):
             raise Refusal(f"there is no host key of {', '.join(missing)}", "Send what /find has told.", option=KNOWN_HOSTS)
         if draft.source.exists():
+            if there := sorted(set(nodes) & set(draft.view()["nodes"])):
+                raise Refusal(f"there is a machine called {there[0]} already, perhaps by now", "Look for machines again.", option=NODES)
             changes: dict[str, Any] = {}
             for machine in body.machines:
                 changes[f"{NODES}/{machine.name}"] = machine.model_dump(exclude={"name"})

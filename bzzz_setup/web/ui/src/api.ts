@@ -249,6 +249,7 @@ export interface Spend {
   month: { spent_nano: number; expected_nano: number };
   budgets: { scope: string; period: string; limit_nano: number; spent_nano: number; held_nano: number }[];
   recommendations: { task: string; model: string; cost_nano: number; other: string; other_nano: number }[];
+  idle: { node: string; gpus: string }[];
 }
 
 /** A GPU, or a machine's memory: who would have what of it. */

@@ -59,11 +59,14 @@ function Told({ spend }: { spend: Spend }) {
       {spend.rows.length > 0 && <OverTime spend={spend} />}
       {spend.rows.length > 0 && <ByName spend={spend} />}
       {spend.budgets.length > 0 && <Budgets spend={spend} />}
-      {spend.recommendations.length > 0 && (
+      {spend.recommendations.length + spend.idle.length > 0 && (
         <Part id="cheaper" title={t.cheaper}>
           <Box component="ul" sx={{ m: 0, pl: 2.500 }}>
             {spend.recommendations.map((one) => (
               <li key={`${one.task} ${one.model}`}>{t.wouldCost(one.task, one.model, usd(one.cost_nano), one.other, usd(one.other_nano))}</li>
+            ))}
+            {spend.idle.map((one) => (
+              <li key={one.node}>{t.idle(one.node, one.gpus)}</li>
             ))}
           </Box>
         </Part>

@@ -24,7 +24,8 @@ export const t = {
   month: "This month so far",
   monthEnd: (amount: string) => `${amount} at its end, at the pace of the last seven days`,
   fromCaches: "From providers' caches",
-  cheaper: "What would cost less",
+  cheaper: "What could be better",
+  idle: (node: string, gpus: string) => `${node} (${gpus}) has had no call in this time.`,
   wouldCost: (task: string, model: string, cost: string, other: string, less: string) =>
     `${task ? `${task} on ${model}` : model} has cost ${cost}; the same tokens on ${other} cost ${less}.`,
   ofTokens: (count: number) => `of ${count.toLocaleString()} tokens in`,
