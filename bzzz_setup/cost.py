@@ -87,7 +87,8 @@ def report(
         prices = _texts(forecasts.prices(options)) if options else {}
         question = {"kind": "report", "by": names, "per": per.value, "prices": prices, **_range(since, until)}
         found = _asked(call.inventory, question, cli._passwords(ask_pass, ask_become_pass))
-        found["idle"] = _idle(paths.inventory(call.inventory), found["served"]) if options and _own(options) else []
+        own = options and _own(options) and "served" in found  # the gateway may be of an earlier release
+        found = {"served": {}, **found, "idle": _idle(paths.inventory(call.inventory), found["served"]) if own else []}
         if call.as_json:
             cli._print_json(found)
         else:

@@ -64,6 +64,7 @@ def test_what_was_seen_can_be_looked_at_and_chosen(browser: Any, tmp_path: Path)
         networks.get_by_role("row", name="172.17.0.0/16 apart docker0 (bridge) all machines").wait_for()
         field = page.get_by_role("combobox", name="Interface", exact=True)
         assert field.get_attribute("placeholder") == "eno1"
+        page.get_by_text("Detected: eno1", exact=True).wait_for()
         field.click()
         page.get_by_role("option", name=re.compile("eno1 primary on 2 machines on all machines")).wait_for()
         clean()

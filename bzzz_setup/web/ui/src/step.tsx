@@ -92,7 +92,7 @@ function Choice({ id, schema, options, value, label, disabled, readonly, rawErro
       onChange={({ target }) => onChange(target.value === "" ? undefined : yesNo ? target.value === t.yes : target.value)}
       slotProps={{ select: { displayEmpty: true }, inputLabel: { shrink: true, htmlFor: id }, htmlInput: { "aria-describedby": ariaDescribedByIds(id) } }}
     >
-      <MenuItem value="">{t.byDefault(otherwise)}</MenuItem>
+      <MenuItem value="">{otherwise}</MenuItem>
       {offered.map((one) => (
         <MenuItem key={one} value={one}>
           {one}
@@ -287,7 +287,7 @@ function Options({ role, names, own, draft, node, problems, changing }: OptionsP
     for (const name of names) {
       const option = role.schema.properties[name]!;
       found[name] = {
-        ...drawn(option, otherwise(option, draft, node, name)),
+        ...drawn(option, ...otherwise(option, draft, node, name)),
         ...(CHOSEN[name] ? { "ui:widget": CHOSEN[name], "ui:options": { node } } : {}),
         ...(option.writeOnly ? { "ui:field": Secret, "ui:options": { isSet: !!draft.secrets[name], send: (value: string) => change({ [`secrets/${name}`]: value }) } } : {}),
         ...(draft.templates.includes(node ? `nodes/${node}/${name}` : `options/${name}`) ? { "ui:readonly": true, "ui:help": t.template } : {}),
@@ -344,14 +344,15 @@ function kept(value: unknown, option: OptionSchema): unknown {
   return isEmpty(found) && isEmpty(option.default) ? null : found === "" ? null : (found ?? null);
 }
 
-/** How a field is drawn, and what it shows where nothing is typed. */
-function drawn(option: OptionSchema, instead: string): UiSchema<Values> {
-  if (option.enum || option.type === "boolean") return { "ui:widget": Choice, "ui:options": { otherwise: instead } };
-  if (option.type === "array" && !isList(option)) return { "ui:field": Lines, "ui:placeholder": instead };
+/** How a field is drawn, what it shows where nothing is typed, and whence that is. */
+function drawn(option: OptionSchema, instead: string, whence: Whence = "default"): UiSchema<Values> {
+  const told = whence === "default" || !instead ? {} : { "ui:help": t.instead[whence](instead) };
+  if (option.enum || option.type === "boolean") return { "ui:widget": Choice, "ui:options": { otherwise: t.whence[whence](instead) } };
+  if (option.type === "array" && !isList(option)) return { "ui:field": Lines, "ui:placeholder": instead, ...told };
   const inner = (all: Record<string, OptionSchema> = {}) => Object.fromEntries(Object.entries(all).map(([name, one]) => [name, drawn(one, inWords(one.default))]));
   if (isList(option)) return { items: inner(option.items?.properties) };
   if (option.additionalProperties) return { "ui:field": Pairs, additionalProperties: drawn(option.additionalProperties, "") };
-  return option.type === "object" ? inner(option.properties) : { "ui:placeholder": instead };
+  return option.type === "object" ? inner(option.properties) : { "ui:placeholder": instead, ...told };
 }
 
 function inWords(value: unknown): string {
@@ -360,12 +361,14 @@ function inWords(value: unknown): string {
   return Array.isArray(value) && !value.some((one) => typeof one === "object") ? value.join(", ") : typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
-/** What holds where nothing is set: what all machines have, what was detected, or else the default. */
-function otherwise(option: OptionSchema, draft: Draft, node: string, name: string): string {
-  if (node && draft.options[name] !== undefined) return inWords(draft.options[name]);
+type Whence = keyof typeof t.whence;
+
+/** What holds where nothing is set: what all machines have, what was detected, or else the default; and which of these. */
+function otherwise(option: OptionSchema, draft: Draft, node: string, name: string): [string, Whence] {
+  if (node && draft.options[name] !== undefined) return [inWords(draft.options[name]), "all"];
   const found = draft.detected[name];
-  if (found) return node ? inWords(found[node]) : [...new Set(Object.values(found).map(inWords))].join(" / ");
-  return inWords(option.default);
+  if (found) return [node ? inWords(found[node]) : [...new Set(Object.values(found).map(inWords))].join(" / "), "detected"];
+  return [inWords(option.default), "default"];
 }
 
 /** An option as a form shows it; the default is not filled in, so that only what somebody has decided is kept. */

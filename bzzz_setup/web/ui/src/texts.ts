@@ -234,5 +234,10 @@ export const t = {
   fine: "Fine",
   yes: "yes",
   no: "no",
-  byDefault: (value: string) => (value ? `${value} (default)` : "not set"),
+  whence: {
+    default: (value: string) => (value ? `${value} (default)` : "not set"),
+    detected: (value: string) => `${value} (detected)`,
+    all: (value: string) => `${value} (as on all machines)`,
+  },
+  instead: { detected: (value: string) => `Detected: ${value}`, all: (value: string) => `On all machines: ${value}` },
 };
