@@ -137,6 +137,7 @@ def test_the_wizard_of_a_coordinator_sets_up_another_machine(admin: Admin) -> No
         screen.ended(600)
         page.get_by_role("button", name="See the cluster").click()
         screen.heading("Cluster")
+        assert page.get_by_role("link", name=re.compile("in place, as it was checked last")).count() >= 5
         page.get_by_role("row", name=re.compile(r"validation \d+ pass \d+ pass")).wait_for()
     again = coordinator.document("./bzzz --json apply -i /root/other")
     assert again["changes"] == [] and len(again["nodes"]) == 2

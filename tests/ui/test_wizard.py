@@ -79,6 +79,7 @@ def test_the_way_through(browser: Any, tmp_path: Path) -> None:
             assert port.input_value() == "3000", "nothing that was typed is lost"
             port.fill("9090")
             told.wait_for(state="detached")
+            page.get_by_role("link", name="6. Services 1 value is typed and not applied").wait_for()
             page.get_by_role("link", name="Review and apply").click()
             page.get_by_role("button", name="Show what would change").click()
             screen.heading("Plan ·")
@@ -90,6 +91,7 @@ def test_the_way_through(browser: Any, tmp_path: Path) -> None:
             screen.heading("Apply ·")
             screen.ended()
             assert "service_port: 9090" in (front.inventory / MAIN).read_text()
+            page.get_by_role("link", name="6. Services", exact=True).wait_for()
             page.get_by_role("button", name="See the cluster").click()
             screen.heading("Cluster")
             for path in ("/step/1", "/step/6", "/review", "/cluster", "/people"):

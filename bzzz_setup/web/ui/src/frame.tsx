@@ -109,8 +109,8 @@ const ROWS = { display: { xs: "flex", md: "block" }, flexWrap: "wrap", "& > li":
 
 function Steps({ steps, draft, path, admin }: { steps: Step[]; draft: Draft | undefined; path: string; admin: boolean }) {
   const places = [
-    ...steps.map((step) => ({ path: `/step/${step.number}`, label: `${step.number}. ${step.title}`, step: step.number })),
-    { path: "/review", label: t.reviewTitle, step: 0 },
+    ...steps.map((step) => ({ path: `/step/${step.number}`, label: `${step.number}. ${step.title}`, step })),
+    { path: "/review", label: t.reviewTitle, step: null },
   ];
   const current = path === "/" ? "/step/1" : path.startsWith("/run/") ? (path.endsWith("-detect") ? "/step/1" : "/review") : path;
   return (
@@ -122,7 +122,7 @@ function Steps({ steps, draft, path, admin }: { steps: Step[]; draft: Draft | un
             <ListItem key={place.path} disablePadding>
               <ListItemButton component="a" href={at(place.path)} selected={here} aria-current={here ? "step" : undefined} onClick={follow(place.path)}>
                 <ListItemText primary={place.label} />
-                {place.step > 0 && <Count draft={draft} step={place.step} />}
+                {place.step && <State draft={draft} step={place.step} />}
               </ListItemButton>
             </ListItem>
           );
@@ -141,13 +141,27 @@ function Steps({ steps, draft, path, admin }: { steps: Step[]; draft: Draft | un
   );
 }
 
-function Count({ draft, step }: { draft: Draft | undefined; step: number }) {
-  const found = draft?.problems.filter((problem) => problem.step === step) ?? [];
+/** What is to be done about a step, the most urgent first: problems, what is not applied yet, checks that fail; or that all is well. */
+function State({ draft, step }: { draft: Draft | undefined; step: Step }) {
+  const checks = useChecks().data?.checks.filter((check) => step.roles.some((role) => role.name === check.role)) ?? [];
+  const found = draft?.problems.filter((problem) => problem.step === step.number) ?? [];
+  const typed = Object.keys(draft?.changed ?? {}).filter((path) => isOf(path, step)).length;
   const errors = found.filter((problem) => problem.severity !== "warning").length;
   const warnings = found.length - errors;
   if (errors) return <Chip size="small" color="error" label={errors} aria-label={t.problems(errors)} />;
   if (warnings) return <Chip size="small" color="warning" variant="outlined" label={warnings} aria-label={t.warnings(warnings)} />;
+  if (typed) return <Chip size="small" color="info" variant="outlined" label={t.typed} aria-label={t.unapplied(typed)} />;
+  const failing = checks.filter((check) => check.status === "fail").length;
+  if (failing) return <Chip size="small" color="error" variant="outlined" label={t.checksFail(failing)} />;
+  if (checks.length) return <Chip size="small" color="success" variant="outlined" label="✓" aria-label={t.inPlace} />;
   return null;
+}
+
+/** Whether a path of the draft is of this step; machines are of the first. */
+function isOf(path: string, step: Step): boolean {
+  const parts = path.split("/");
+  const ofMachines = parts[0] === "known_hosts.txt" || (parts[0] === "nodes" && parts.length === 2);
+  return ofMachines ? step.number === 1 : step.roles.some((role) => parts[parts.length - 1]! in role.schema.properties);
 }
 
 /** The cluster as it is now, and what is wrong with what is typed, each with the way to its field. */

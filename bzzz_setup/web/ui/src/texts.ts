@@ -103,6 +103,8 @@ export const t = {
   stopping: "Stopping: machines finish what they are at…",
   planNote: "Nothing is changed by looking. Applying can be repeated at any time; what is right stays untouched.",
   nothingToDo: "Nothing would be changed: the machines are as declared.",
+  typed: "changed",
+  inPlace: "in place, as it was checked last",
   unapplied: (count: number) => (count === 1 ? "1 value is typed and not applied" : `${count} values are typed and not applied`),
   discard: "Discard them",
   discardQuestion: "Discard all values that are typed and not applied?",
