@@ -27,6 +27,7 @@ import ollama
 import openai_standin
 import pytest
 import requests
+import test_ollama_install
 from conftest import Tools
 from gateway import StandIn
 from openai_standin import KEY
@@ -482,3 +483,73 @@ def test_real_ollamas_serve_openais_own_client_and_may_die(cluster: Tools, folde
     for other in (first, second):
         cluster.lab.exec(other, ["systemctl", "start", "ollama"])
     wait_for("an Ollama again", lambda: call() == "cluster", 120)
+
+
+@pytest.mark.slow
+@pytest.mark.requirement("3.5.5")
+def test_a_gpu_that_fails_is_taken_out_and_calls_go_on(
+    cluster: Tools, openai: StandIn, folder: Path, tmp_path: Path, api: Api, service: Service
+) -> None:
+    """A real Ollama has an instance for each of two cards, which are nvidia-smi's stand-in's; one falls off the bus, and comes back."""
+    try:
+        program = ollama.binary().read_bytes()
+    except ollama.Unbuildable as reason:
+        pytest.skip(str(reason))
+    node, other = cluster.nodes[0], cluster.nodes[1]
+    release_wanted, archive = test_ollama_install.archived(ollama.VERSION, program)
+    mine = {**release_wanted, "ollama_instances": "per_gpu", "ollama_gpu_check_seconds": 1}
+    carded = cluster.declare(tmp_path / "carded", wanted(cluster, openai), {other: mine})
+    shutil.copytree(folder / "releases", carded / "releases")
+    shutil.copy(folder / VAULT, carded / VAULT)
+    (carded / release_wanted["ollama_archive_amd64"]).write_bytes(archive)
+    one, two = test_ollama_install.gpus(cluster, other)
+    token = service.token(ANNA)
+
+    def calls(count: int) -> set[str]:
+        """Whose they were."""
+        before = len(rows(cluster, node))
+        answers = [called(cluster, api, token, model="local", max_tokens=5) for _ in range(count)]
+        assert {answer.status_code for answer in answers} == {200}, [answer.text for answer in answers]
+        wait_for("the calls in the ledger", lambda: [row["state"] for row in rows(cluster, node)[before:]] == ["spent"] * count, 10)
+        return {row["deployment"] if row["provider"] == "cluster" else row["provider"] for row in rows(cluster, node)[before:]}
+
+    def asked(number: int) -> int:
+        said = cluster.lab.exec(
+            other, ["sh", "-c", f"journalctl -u bzzz-ollama@{number} -o cat | grep -c 'POST.*/api/chat' || true"]
+        ).stdout
+        return int(said)
+
+    def alerts() -> list[str]:
+        """Of the other node, as the gateway's tells."""
+        told = api.member(other, node) or {"checks": []}
+        return [check["message"] for check in told["checks"] if check["name"] == "gpus" and check["status"] == "warn"]
+
+    def active(number: int) -> str:
+        return cluster.lab.exec(other, ["systemctl", "is-active", f"bzzz-ollama@{number}"], check=False).stdout.strip()
+
+    try:
+        cluster.setup("apply", "--only", "2,4,6", folder=carded)
+        ollama.model(tmp_path)
+        cluster.lab.exec(other, ["mkdir", "-p", "/root/made"])
+        for name in ("tiny.gguf", "Modelfile"):
+            ollama.copy(cluster.lab, other, tmp_path / name, "/root/made")
+        cluster.lab.exec(other, ["/opt/bzzz/ollama/current/bin/ollama", "create", "tiny", "-f", "/root/made/Modelfile"])
+        wait_for("the token", lambda: called(cluster, api, token).status_code != 401, 30)
+        whole = {f"ollama_chat/tiny@{other}"}
+        wait_for("calls to the node", lambda: calls(4) == whole and asked(0) and asked(1), 120)
+        assert alerts() == []
+
+        test_ollama_install.tell(cluster, one, other)
+        # None of them is lost meanwhile, and none has to go to the cloud.
+        wait_for("its instance's end", lambda: calls(2) == whole and active(1) == "inactive", 60)
+        assert active(0) == "active" and "GPU-00000000" in wait_for("an alert", alerts, 30)[0]
+        before = asked(0), asked(1)
+        assert calls(4) == whole and (asked(0), asked(1)) == (before[0] + 4, before[1])
+
+        test_ollama_install.tell(cluster, two, other)
+        wait_for("its instance again", lambda: active(1) == "active" and not alerts(), 60)
+        wait_for("calls to it", lambda: calls(4) == whole and asked(1) > before[1], 60)
+    finally:
+        cluster.lab.exec(
+            other, ["sh", "-c", "rm -f /usr/local/bin/nvidia-smi; systemctl disable --now 'bzzz-ollama@*' bzzz-ollama-gpus.timer"]
+        )

@@ -85,22 +85,21 @@ def bzzz(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tools]:
 
 def declared(bzzz: Tools, folder: Path, version: str, program: bytes = b"", **options: Any) -> Path:
     """An inventory folder that wants this version, with its archive in it."""
-    program = program or STAND_IN.format(version=version).encode()
+    wanted, archive = archived(version, program or STAND_IN.format(version=version).encode())
+    bzzz.declare(folder, {**wanted, **options})
+    (folder / wanted["ollama_archive_amd64"]).write_bytes(archive)
+    return folder
+
+
+def archived(version: str, program: bytes) -> tuple[dict[str, Any], bytes]:
+    """What is to be declared of such a release, and its archive."""
     member = tarfile.TarInfo("bin/ollama")
     member.size, member.mode = len(program), 0o755
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         tar.addfile(member, io.BytesIO(program))
-    wanted = {
-        "ollama_manage": "install",
-        "ollama_version": version,
-        "ollama_archive_amd64": f"ollama-{version}.tgz",
-        "ollama_sha256_amd64": hashlib.sha256(packed.getvalue()).hexdigest(),
-        **options,
-    }
-    bzzz.declare(folder, wanted)
-    (folder / f"ollama-{version}.tgz").write_bytes(packed.getvalue())
-    return folder
+    wanted = {"ollama_manage": "install", "ollama_version": version, "ollama_archive_amd64": f"ollama-{version}.tgz"}
+    return {**wanted, "ollama_sha256_amd64": hashlib.sha256(packed.getvalue()).hexdigest()}, packed.getvalue()
 
 
 def apply(bzzz: Tools, folder: Path, node: str, code: int = 0) -> dict[str, Any]:
@@ -116,20 +115,20 @@ def shell(bzzz: Tools, node: str, script: str) -> str:
     return bzzz.lab.exec(node, ["sh", "-c", script], check=False).stdout
 
 
-def gpus(bzzz: Tools) -> tuple[str, str]:
+def gpus(bzzz: Tools, node: str = OWN) -> tuple[str, str]:
     """Give the node nvidia-smi's stand-in, which tells what `tell` has left: at first two cards. Returns the text of one, and of two."""
     one = CAPTURE.read_text(encoding="utf-8")
     (card,) = re.findall(r"^ *<gpu id=.*?^ *</gpu>\n", one, re.DOTALL | re.MULTILINE)
     other = card.replace("GPU-d37e67a5", "GPU-00000000").replace("00000000:00:1E.0", "00000000:01:1E.0")
     two = one.replace(card, card + other).replace("<attached_gpus>1<", "<attached_gpus>2<")
-    tell(bzzz, two)
+    tell(bzzz, two, node)
     tool = "#!/bin/sh\ncase $1 in -q) cat /usr/local/share/gpus.xml;; esac\n"
-    bzzz.lab.exec(OWN, ["sh", "-c", "cat > /usr/local/bin/nvidia-smi; chmod 755 /usr/local/bin/nvidia-smi"], stdin=tool)
+    bzzz.lab.exec(node, ["sh", "-c", "cat > /usr/local/bin/nvidia-smi; chmod 755 /usr/local/bin/nvidia-smi"], stdin=tool)
     return one, two
 
 
-def tell(bzzz: Tools, cards: str) -> None:
-    bzzz.lab.exec(OWN, ["sh", "-c", "cat > /usr/local/share/gpus.xml"], stdin=cards)
+def tell(bzzz: Tools, cards: str, node: str = OWN) -> None:
+    bzzz.lab.exec(node, ["sh", "-c", "cat > /usr/local/share/gpus.xml"], stdin=cards)
 
 
 @pytest.mark.requirement("3.3.1", "3.3.4", "3.5.3", "3.5.4", part="with a stand-in for Ollama")
