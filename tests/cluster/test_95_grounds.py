@@ -137,6 +137,10 @@ def test_the_wizard_of_a_coordinator_sets_up_another_machine(admin: Admin) -> No
         screen.ended(600)
         page.get_by_role("button", name="See the cluster").click()
         screen.heading("Cluster")
+        cards = page.get_by_role("listitem").filter(has=page.get_by_role("heading", level=3))
+        cards.nth(1).filter(has_text="Well:").wait_for()
+        assert [cards.nth(place).get_by_role("heading").inner_text() for place in range(2)] == ["node1", "node2"]
+        assert "primary" in cards.nth(0).inner_text() and "Debian" in cards.nth(1).inner_text().title()
         assert page.get_by_role("link", name=re.compile("in place, as it was checked last")).count() >= 5
         page.get_by_role("row", name=re.compile(r"validation \d+ pass \d+ pass")).wait_for()
     again = coordinator.document("./bzzz --json apply -i /root/other")

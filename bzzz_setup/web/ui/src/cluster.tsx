@@ -142,6 +142,7 @@ function NodeCard({ member }: { member: Member }) {
   const gib = (mib: number | undefined) => (mib ? `${Math.round(mib / 1024)} GiB` : "");
   const machine = [has.os?.id && `${has.os.id} ${has.os.version ?? ""}`, has.cpu?.threads && `${has.cpu.threads} ${t.threads}`, gib(has.memory_total_mib)].filter(Boolean).join(", ");
   const models = has.ollama?.models ?? [];
+  const well = member.checks?.filter((check) => check.status === "pass").map((check) => check.name) ?? [];
   return (
     <Card variant="outlined" component="li">
       <CardContent sx={{ p: 1.500, "&:last-child": { pb: 1.500 } }}>
@@ -161,6 +162,7 @@ function NodeCard({ member }: { member: Member }) {
           </Typography>
         ))}
         <Typography color={models.length ? undefined : "textSecondary"}>{models.length ? `${t.models}: ${models.join(", ")}` : t.noModels}</Typography>
+        {well.length > 0 && <Typography color="textSecondary">{t.wellAre(well.join(", "))}</Typography>}
         {member.checks
           ?.filter((check) => check.status !== "pass")
           .map((check) => (
@@ -243,7 +245,7 @@ function Runs() {
         <Table>
           <TableHead>
             <TableRow>
-              {["Run", "Began", "Seconds", "End", t.report].map((head) => (
+              {[...t.runHeads, t.report].map((head) => (
                 <TableCell key={head}>{head}</TableCell>
               ))}
             </TableRow>
@@ -264,7 +266,7 @@ function Runs() {
                 </TableCell>
                 <TableCell>{new Date(run.started * 1000).toLocaleString()}</TableCell>
                 <TableCell>{run.seconds.toFixed(0)}</TableCell>
-                <TableCell>{run.exit_code === 0 ? t.fine : run.outcome.replace("_", " ")}</TableCell>
+                <TableCell>{run.exit_code === 0 ? t.fine : (t.outcomes[run.outcome] ?? run.outcome)}</TableCell>
                 <TableCell>
                   <Link href={at(`/api/v1/runs/${run.run}/report`)} target="_blank" rel="noopener">
                     {t.open}
