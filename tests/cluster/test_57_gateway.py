@@ -28,6 +28,7 @@ import openai_standin
 import pytest
 import requests
 import test_ollama_install
+from ansible_collections.bzzz.cluster.plugins.module_utils import forecast
 from conftest import Tools
 from gateway import StandIn
 from openai_standin import KEY
@@ -104,6 +105,7 @@ LIMITS: dict[str, Any] = {
     "cost_projects": {"tight": {"day_usd": LITTLE}, "long": {"month_usd": LITTLE}},
     "cost_all": {"day_usd": "0.05", "month_usd": "0.03", "user_shares": {EVI: 10}, "project_shares": {"shared": 5}},
     "cost_warn_percent": [50, 100],
+    "cost_expected": [{"model": "gpt-5", "calls_per_day": 1000.0, "tokens_in": 1000, "tokens_out": 100}],
 }
 
 
@@ -382,6 +384,7 @@ def test_a_wrong_key_no_quota_and_no_way_are_told_apart(cluster: Tools, openai: 
 @pytest.mark.requirement("4.1.3")
 @pytest.mark.requirement("4.1.4", part="a check of the gateway's node, told by another coordinator")
 @pytest.mark.requirement("4.2.1")
+@pytest.mark.requirement("L8")
 def test_what_is_over_a_limit_is_refused_until_it_is_reset(
     cluster: Tools, openai: StandIn, folder: Path, tmp_path: Path, api: Api, service: Service
 ) -> None:
@@ -395,6 +398,12 @@ def test_what_is_over_a_limit_is_refused_until_it_is_reset(
     limited = cluster.declare(tmp_path / "limited", wanted(cluster, openai, **LIMITS))
     shutil.copytree(folder / "releases", limited / "releases")
     shutil.copy(folder / VAULT, limited / VAULT)
+    # Before anything is applied: 1000 calls a day of 1000 tokens in at 1.25 USD a million, and 100 out at 10 USD.
+    expected = forecast.amount(round((1000 * 1250 + 100 * 10_000) * 1000 * forecast.DAYS))
+    planned = " ".join(cluster.document("plan", "--only", "4", "--limit", cluster.nodes[0], folder=limited)["forecast"])
+    assert f"A month would cost about {expected} USD" in planned and "The limit of 0.03 USD a month is enough for 0 percent" in planned, (
+        planned
+    )
     cluster.setup("apply", "--only", "4", folder=limited)
     before = len(openai.answers)
     for user, tokens, whose in (
