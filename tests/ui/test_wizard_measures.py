@@ -27,6 +27,7 @@ from bzzz_setup.events import Event, RunFinished, RunStarted, StepStarted, TaskF
 LIGHTHOUSE = Path(__file__).parents[1] / "fixtures/lighthouse"
 SCREEN_SECONDS = 0.25
 EVENTS = 40
+JUDGED_SECONDS = 0.2
 ANSWER_SECONDS = 0.2
 LINES = 10_000
 IN_PAGE = 300  # lines of the log, as src/run.tsx says
@@ -133,6 +134,38 @@ def test_events_are_on_the_screen_at_once(screen: Screen, server: Server, runnin
     p95 = statistics.quantiles(took, n=20)[-1]
     print(f"event to screen: median {statistics.median(took) * 1000:.0f} ms, p95 {p95 * 1000:.0f} ms")
     assert len(took) == EVENTS and p95 <= SCREEN_SECONDS
+
+
+@pytest.mark.requirement("T1", part="what is typed is judged while one types")
+def test_what_is_typed_is_judged_at_once(screen: Screen, server: Server) -> None:
+    """From the last key to what is told at the field, the server's rules between them."""
+    page = screen.page
+    page.goto(f"{server.address}/step/6")
+    port = page.get_by_label("Port", exact=True)
+    port.wait_for()
+    took = []
+    for number in range(8):
+        wrong = number % 2 == 0
+        began = page.evaluate(
+            """([id, wanted]) => {
+              const field = document.getElementById(id);
+              window.judged = new Promise((tell) => {
+                const seen = new MutationObserver(() => {
+                  if ((field.getAttribute("aria-invalid") === "true") === wanted) { seen.disconnect(); tell(performance.now()); }
+                });
+                seen.observe(field, {attributes: true});
+              });
+              field.addEventListener("input", () => { window.typed = performance.now(); });
+            }""",
+            [port.get_attribute("id"), wrong],
+        )
+        assert began is None
+        port.fill("99999" if wrong else str(9100 + number))
+        took.append(page.evaluate("async () => (await window.judged) - window.typed") / 1000)
+    port.fill("")
+    median = statistics.median(took)
+    print(f"key to judgement: median {median * 1000:.0f} ms, at most {max(took) * 1000:.0f} ms")
+    assert median <= JUDGED_SECONDS
 
 
 @pytest.mark.requirement("T1", part="ten thousand lines of a log leave the page at one's command")
