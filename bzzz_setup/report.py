@@ -148,21 +148,41 @@ class Report:
         for tally in tallies:
             tally.seconds = round(tally.seconds + event.seconds, 3)
             tally.changed += len(changes) if event.status == "changed" else 0
-        if event.status in ("failed", "unreachable"):
-            kind = "problems" if errors(event.problems) else "checks" if event.checks else event.status
+        plain = self.plain(event)
+        if failure := plain["failure"]:
             for tally in tallies:
                 # A refused declaration is no fault of the node that happened to be asked.
-                tally.failed = kind != "problems"
+                tally.failed = failure["kind"] != "problems"
+            self.failures.append(failure)
+        for check in plain["checks"]:
+            self._checks[check["node"], str(check.get("id"))] = check
+        self._problems += plain["problems"]
+        self.facts.setdefault(event.node, {}).update(event.facts)
+
+    def plain(self, event: TaskFinished) -> dict[str, Any]:
+        """What it means for whoever looks, with remedies as they are to be typed: `{failure, checks, problems}`, as they are in the report;
+        `failure` is None where it did not fail."""
+        failure = None
+        if event.status in ("failed", "unreachable"):
+            kind = "problems" if errors(event.problems) else "checks" if event.checks else event.status
             message, remedy = _told(event.message, unreachable=kind == "unreachable")
             told = {"message": self._complete(message), "remedy": remedy and self._complete(remedy)}
-            self.failures.append({**where, "task": event.task, "kind": kind, **told})
-        for check in event.checks:
-            # On whose behalf it was asked, not necessarily where.
-            node = str(check.get("node") or event.node)
-            remedy = self._complete(str(check.get("remedy") or ""))
-            self._checks[node, str(check.get("id"))] = {**check, "node": node, "step": event.step, "remedy": remedy}
-        self._problems += [{**found, "remedy": self._complete(found["remedy"])} for found in event.problems]
-        self.facts.setdefault(event.node, {}).update(event.facts)
+            failure = {"step": event.step, "node": event.node, "role": event.role, "task": event.task, "kind": kind, **told}
+        # On whose behalf it was asked, not necessarily where.
+        checks = [
+            {
+                **check,
+                "node": str(check.get("node") or event.node),
+                "remedy": self._complete(str(check.get("remedy") or "")),
+                "step": event.step,
+            }
+            for check in event.checks
+        ]
+        return {
+            "failure": failure,
+            "checks": checks,
+            "problems": [{**found, "remedy": self._complete(found["remedy"])} for found in event.problems],
+        }
 
     def _complete(self, text: str) -> str:
         """The commands in it as they must be typed for this inventory; whoever wrote them knew of none."""

@@ -373,7 +373,7 @@ class Run(Summary):
 
 
 class Event(BaseModel):
-    """More is in it by its kind; facts and differences are left out."""
+    """More is in it by its kind; facts and differences are left out. Of a task that failed, `failure` tells why, and the remedy."""
 
     id: int
     event: str

@@ -26,7 +26,7 @@ from typing import Any
 from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem, errors, problem
 
 from bzzz_setup import paths, run
-from bzzz_setup.events import Event, ExitCode, Refusal
+from bzzz_setup.events import Event, ExitCode, Refusal, TaskFinished
 from bzzz_setup.report import Report
 
 START_SECONDS = 60
@@ -89,6 +89,14 @@ class Journal:
         with self._file.open("rb") as stream:
             stream.seek(places[0])
             return stream.read(places[-1] - places[0]).decode().split("\n")[:-1]
+
+    def plain(self, line: str) -> dict[str, Any]:
+        """Of one of its lines, what `Report.plain` tells; nothing where it is no task's end."""
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            event = Event.from_json(line)
+            if isinstance(event, TaskFinished):
+                return self._report.plain(event)
+        return {}
 
 
 class Runs:

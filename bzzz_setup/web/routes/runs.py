@@ -139,8 +139,9 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
         _who: Viewer, name: str, after: Annotated[int, Query(ge=0)] = 0, most: Annotated[int, Query(ge=1, le=LINES)] = LINES
     ) -> Response:
         """Events behind the one of id `after`, a page of them."""
-        lines = kept(name).lines(after, most)
-        return JSONResponse({"events": [_short(after + place, line) for place, line in enumerate(lines, 1)]})
+        journal = kept(name)
+        lines = journal.lines(after, most)
+        return JSONResponse({"events": [_short(journal, after + place, line) for place, line in enumerate(lines, 1)]})
 
     @app.get(f"{API}/runs/{{name}}/report", tags=["runs"], response_class=HTMLResponse, responses=bad(_404="No such run"))
     def page_of(_who: Viewer, name: str) -> Response:
@@ -205,7 +206,7 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
             lines = await asyncio.to_thread(journal.lines, place, LINES)
             for line in lines:
                 place += 1
-                await websocket.send_json(_short(place, line))
+                await websocket.send_json(_short(journal, place, line))
                 if '"event": "RunFinished"' in line[:40]:
                     await websocket.close(1000)
                     return
@@ -221,9 +222,9 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
             await asyncio.sleep(LOOK_SECONDS)
 
 
-def _short(number: int, line: str) -> dict[str, Any]:
-    """An event for a screen: facts and differences are read from the run itself, when it is looked at."""
+def _short(journal: Journal, number: int, line: str) -> dict[str, Any]:
+    """An event for a screen: facts and differences are read from the run itself, when it is looked at. What went wrong has its remedy."""
     event: dict[str, Any] = json.loads(line)
     event.pop("facts", None)
     event.pop("diff", None)
-    return {"id": number, **event}
+    return {"id": number, **event, **journal.plain(line)}

@@ -145,6 +145,9 @@ export interface RunEvent {
   level?: string;
   changes?: { kind: string; name: string; what: string }[];
   checks?: Check[];
+  problems?: Problem[];
+  /** Why it failed, in words, and the remedy; null where it did not. */
+  failure?: Report["failures"][number] | null;
   steps?: number[];
   interrupted?: boolean;
   returncode?: number;

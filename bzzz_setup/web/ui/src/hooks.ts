@@ -1,7 +1,7 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useCallback, useEffect, useReducer, useRef, useState, useSyncExternalStore } from "react";
 import { api, type Draft, type News, Refused, type RunEvent } from "./api";
-import { begun, type Live, take } from "./live";
+import { begun, type Live, older, take, told } from "./live";
 import { at, base, socketAt } from "./place";
 
 // --- where one is: the address's path ---
@@ -128,42 +128,57 @@ export function useNow(): Now {
 
 /** Milliseconds for which events are gathered. */
 const FRAME = 16;
+/** Events that are asked for at a time, of those before the page came. */
+const BEFORE = 500;
 
-/** A run as it goes: what has been up to now, and then each event as it comes, whatever happens to the connection. */
-export function useRun(name: string): { live: Live | null; connected: boolean } {
+/** A run as it goes: what has been up to now, and then each event as it comes, whatever happens to the connection. `more` has the log begin earlier. */
+export function useRun(name: string): { live: Live | null; connected: boolean; more: (first: number) => Promise<void> } {
   const queries = useQueryClient();
-  const [live, tell] = useReducer((state: Live | null, news: Live | RunEvent[]) => (Array.isArray(news) ? state && news.reduce(take, state) : news), null);
+  const [live, setLive] = useState<Live | null>(null);
   const [connected, setConnected] = useState(true);
+  const more = useCallback(
+    async (first: number) => {
+      const after = Math.max(0, first - 1 - BEFORE);
+      if (first <= 1) return;
+      const { events } = await api.events(name, after, first - 1 - after);
+      setLive((before) => before && older(before, events));
+    },
+    [name],
+  );
   useEffect(() => {
     let socket: WebSocket | null = null;
     let timer: ReturnType<typeof setTimeout>;
-    let last = 0;
+    // The last event that was heard; none where the page has just come.
+    let heard: number | null = null;
     let over = false;
     // Thousands at once, as after a pause, are drawn once.
     let waiting: RunEvent[] = [];
     const draw = () => {
-      tell(waiting);
+      const events = waiting;
       waiting = [];
+      setLive((before) => before && events.reduce(take, before));
     };
     const connect = async () => {
       try {
         const report = await api.run(name);
         if (over) return;
-        last = report.last;
-        tell(begun(report));
+        const first = heard === null;
+        setLive((before) => (first || !before ? begun(report) : told(before, report)));
+        heard ??= report.last;
         setConnected(true);
-        if (!report.running) return;
-        socket = new WebSocket(socketAt(`/api/v1/runs/${name}/socket?after=${last}`));
+        if (!report.running && heard >= report.last) return;
+        // From what was heard on, which may be long before the report: the log is to have no hole.
+        socket = new WebSocket(socketAt(`/api/v1/runs/${name}/socket?after=${heard}`));
         socket.onmessage = (message) => {
           const event = JSON.parse(message.data as string) as RunEvent;
-          last = event.id;
+          heard = event.id;
           if (waiting.push(event) === 1) setTimeout(draw, FRAME);
         };
         socket.onclose = (closed) => {
           if (over) return;
           if (closed.code === 1000) {
             void queries.invalidateQueries();
-            void api.run(name).then((end) => !over && tell(begun(end)));
+            void connect();
           } else {
             setConnected(false);
             timer = setTimeout(() => void connect(), 1000);
@@ -183,5 +198,5 @@ export function useRun(name: string): { live: Live | null; connected: boolean } 
       socket?.close();
     };
   }, [name, queries]);
-  return { live, connected };
+  return { live, connected, more };
 }

@@ -11,16 +11,34 @@ export interface Line {
   kind: "ok" | "changed" | "failed" | "note";
 }
 
-/** A run as far as it is known: the report at some moment, and what came after it. */
+/** A run as far as it is known: the report at some moment, what came after it, and the log, which knows nothing of reports. */
 export interface Live {
   report: Report;
   /** Node to what it is doing. */
   working: Record<string, { step: number; task: string; role: string }>;
+  /** Of every event from `first` to `heard`, none twice. */
   lines: Line[];
+  first: number;
+  heard: number;
+  /** How many lines are kept: more where older ones were asked for. */
+  room: number;
 }
 
 export function begun(report: Report): Live {
-  return { report, working: {}, lines: [] };
+  return { report, working: {}, lines: [], first: report.last + 1, heard: report.last, room: LINES };
+}
+
+/** The run as another report tells it, as after a broken connection and at its end. It may be ahead of what was heard, or behind. */
+export function told(live: Live, report: Report): Live {
+  return report.last < live.report.last ? live : { ...live, report, working: report.running ? live.working : {} };
+}
+
+/** With a page of events, in their order, that end where those begin that are known. */
+export function older(live: Live, events: RunEvent[]): Live {
+  const first = events[0]?.id ?? live.first;
+  if (events[events.length - 1]?.id !== live.first - 1) return live;
+  const lines = events.flatMap((event) => line(event) ?? []);
+  return { ...live, first, lines: [...lines, ...live.lines], room: live.room + lines.length };
 }
 
 function bad(status: string | undefined): boolean {
@@ -43,7 +61,14 @@ export function line(event: RunEvent): Line | null {
 
 /** The run after one more event. */
 export function take(live: Live, event: RunEvent): Live {
-  if (event.id <= live.report.last) return live;
+  if (event.id <= live.heard) return live;
+  const added = line(event);
+  const lines = added ? [...live.lines.slice(-(live.room - 1)), added] : live.lines;
+  const first = added && live.lines.length >= live.room ? lines[0]!.id : live.first;
+  return { ...live, ...(event.id > live.report.last ? after(live, event) : {}), lines, first, heard: event.id };
+}
+
+function after(live: Live, event: RunEvent): Pick<Live, "report" | "working"> {
   const report: Report = { ...live.report, last: event.id, seconds: Math.max(live.report.seconds, event.at - live.report.started) };
   let working = live.working;
   if (event.event === "StepStarted") {
@@ -78,16 +103,16 @@ export function take(live: Live, event: RunEvent): Live {
       return { ...step, changed: step.changed + changed, nodes: { ...step.nodes, [node]: after } };
     });
     if (event.checks?.length) {
-      const fresh = event.checks.map((check) => ({ ...check, node: check.node || node, step: event.step ?? 0 }));
-      const told = new Set(fresh.map((check) => `${check.node} ${check.id}`));
-      report.checks = [...report.checks.filter((check) => !told.has(`${check.node} ${check.id}`)), ...fresh];
+      const said = new Set(event.checks.map((check) => `${check.node} ${check.id}`));
+      report.checks = [...report.checks.filter((check) => !said.has(`${check.node} ${check.id}`)), ...event.checks];
     }
+    if (event.failure) report.failures = [...report.failures, event.failure];
+    const known = new Set(report.problems.map((problem) => `${problem.option} ${problem.message}`));
+    report.problems = [...report.problems, ...(event.problems ?? []).filter((problem) => !known.has(`${problem.option} ${problem.message}`))];
   } else if (event.event === "RunFinished") {
     working = {};
     report.running = false;
     report.paused = null;
   }
-  const added = line(event);
-  const lines = added ? [...live.lines.slice(-(LINES - 1)), added] : live.lines;
-  return { report, working, lines };
+  return { report, working };
 }

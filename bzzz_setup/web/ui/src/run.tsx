@@ -4,7 +4,7 @@ import { useDeferredValue, useEffect, useMemo, useRef, useState } from "react";
 import { api, type Report } from "./api";
 import { Changed, Diffs } from "./changed";
 import { go, useRun } from "./hooks";
-import type { Line, Live } from "./live";
+import type { Live } from "./live";
 import { useStart } from "./start";
 import { at } from "./place";
 import { t } from "./texts";
@@ -18,7 +18,7 @@ const PAGE = 300;
 
 /** A run as it goes: steps × machines, what is happening in words, what went wrong, and the log. */
 export default function RunPage({ name }: { name: string }) {
-  const { live, connected } = useRun(name);
+  const { live, connected, more } = useRun(name);
   const stopping = useMutation({ mutationFn: () => api.stop(name) });
   const applying = useStart("apply");
   if (!live) return <LinearProgress aria-label={t.loading} />;
@@ -57,8 +57,8 @@ export default function RunPage({ name }: { name: string }) {
         <Doing live={live} />
       </Box>
       <Problems problems={report.problems} />
-      {report.failures.map((failure) => (
-        <Alert key={`${failure.node} ${failure.task}`} severity="error">
+      {report.failures.map((failure, place) => (
+        <Alert key={`${failure.step} ${failure.node} ${failure.task} ${place}`} severity="error">
           <strong>{failure.node}</strong> ({failure.role}: {failure.task}): {failure.message}
           {failure.remedy && (
             <div>
@@ -74,10 +74,10 @@ export default function RunPage({ name }: { name: string }) {
           </Button>
         </Box>
       )}
-      {!report.running && report.command !== "plan" && <Checks report={report} />}
+      {(!report.running || report.checks.some((check) => check.status === "fail")) && report.command !== "plan" && <Checks report={report} />}
       {!report.running && <Changed report={report} />}
       {!report.running && report.command === "plan" && <Diffs report={report} />}
-      <Log name={name} live={live} />
+      <Log live={live} more={more} />
     </Stack>
   );
 }
@@ -183,35 +183,28 @@ function Checks({ report }: { report: Report }) {
 
 const COLOURS = { ok: "text.secondary", changed: "success.main", failed: "error.main", note: "primary.main" };
 
-function Log({ name, live }: { name: string; live: Live }) {
+function Log({ live, more }: { live: Live; more: (first: number) => Promise<void> }) {
   const [search, setSearch] = useState("");
   const [pages, setPages] = useState(1);
-  const [older, setOlder] = useState<Line[]>([]);
   const wanted = useDeferredValue(search.toLowerCase());
-  const all = useMemo(() => [...older, ...live.lines], [older, live.lines]);
+  const all = live.lines;
   const found = useMemo(() => (wanted ? all.filter((one) => `${one.node} ${one.text}`.toLowerCase().includes(wanted)) : all), [all, wanted]);
   const shown = found.slice(-PAGE * pages);
-  const first = all[0]?.id ?? live.report.last + 1;
   // What was said before the page came.
-  const [earlier] = useState(first);
-  useEffect(() => {
-    if (earlier > 1) void before(name, earlier).then(({ events, line }) => setOlder(events.flatMap((event) => line(event) ?? [])));
-  }, [name, earlier]);
+  const [earlier] = useState(live.first);
+  useEffect(() => void more(earlier).catch(() => undefined), [more, earlier]);
   // The newest line stays in sight until somebody scrolls away from it.
   const box = useRef<HTMLOListElement>(null);
   const follows = useRef(true);
   useEffect(() => {
     if (follows.current && box.current) box.current.scrollTop = box.current.scrollHeight;
   }, [shown.length, shown[shown.length - 1]?.id]);
-  const more = async () => {
-    if (found.length > shown.length) {
-      setPages(pages + 1);
-      return;
-    }
-    const { events, line } = await before(name, first);
-    setOlder((known) => [...events.flatMap((event) => line(event) ?? []), ...known]);
-    setPages(pages + 1);
-  };
+  const asking = useMutation({
+    mutationFn: async () => {
+      if (found.length === shown.length) await more(live.first);
+    },
+    onSuccess: () => setPages(pages + 1),
+  });
   return (
     <Card variant="outlined" component="section" aria-labelledby="log">
       <CardContent>
@@ -221,7 +214,11 @@ function Log({ name, live }: { name: string; live: Live }) {
           </Typography>
           <TextField label={t.search} value={search} onChange={(event) => setSearch(event.target.value)} />
         </Stack>
-        {(first > 1 || found.length > shown.length) && <Button onClick={() => void more()}>{t.older}</Button>}
+        {(live.first > 1 || found.length > shown.length) && (
+          <Button loading={asking.isPending} onClick={() => asking.mutate()}>
+            {t.older}
+          </Button>
+        )}
         <Box component="ol" ref={box} onScroll={({ currentTarget: { scrollHeight, scrollTop, clientHeight } }) => (follows.current = scrollHeight - scrollTop - clientHeight < 24)} tabIndex={0} aria-labelledby="log" sx={{ listStyle: "none", m: 0, p: 0, maxHeight: 420, overflow: "auto", fontFamily: "monospace", fontSize: 12 }}>
           {shown.map((one) => (
             <Box component="li" key={one.id} sx={{ color: COLOURS[one.kind], whiteSpace: "pre-wrap", overflowWrap: "anywhere" }}>
@@ -232,11 +229,4 @@ function Log({ name, live }: { name: string; live: Live }) {
       </CardContent>
     </Card>
   );
-}
-
-async function before(name: string, first: number) {
-  const { line } = await import("./live");
-  const after = Math.max(0, first - 1 - 500);
-  const { events } = await api.events(name, after, Math.min(500, first - 1 - after));
-  return { events, line };
 }
