@@ -1,6 +1,7 @@
 # Copyright (c) 2026 BZZZ cluster setup maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Runs in the wizard as a person watches and steers them, in a real browser, over playbooks that stand in for the collection's."""
+"""The wizard where things go wrong: runs as a person watches and steers them, and what was typed without a connection, in a real
+browser, over playbooks that stand in for the collection's."""
 
 from __future__ import annotations
 
@@ -188,3 +189,46 @@ def test_check_tells_what_ansible_finds(watched: Watched) -> None:
     page.get_by_role("button", name="Check", exact=True).click()
     page.get_by_role("alert").filter(has_text="nothing is wrong with it").wait_for()
     assert told.count() == 0
+
+
+@pytest.mark.requirement("T1", part="what was typed without a connection, or beside what somebody else has changed, is kept and sent")
+def test_what_was_typed_is_sent_when_somebody_is_there_to_have_it(watched: Watched) -> None:
+    page = watched.page
+    port, mcp = page.get_by_label("Port", exact=True), page.get_by_label("MCP port", exact=True)
+    draft = f"{watched.server.address}/api/v1/draft"
+    unsent = page.get_by_role("alert").filter(has_text="could not be sent to the wizard yet")
+    page.goto(f"{watched.server.address}/step/6")
+    mcp.wait_for()
+    page.route(draft, lambda route: route.abort())
+    mcp.fill("3001")
+    unsent.filter(has_text="1 value ").wait_for()
+    page.get_by_role("button", name="Back").click()
+    watched.screen.heading("Step 5 of 8")
+    page.get_by_role("button", name="Next").click()
+    watched.screen.heading("Step 6 of 8")
+    assert mcp.input_value() == "3001"
+    page.unroute(draft)
+    unsent.wait_for(state="detached")
+    assert page.request.get(draft).json()["options"]["service_mcp_port"] == 3001
+
+    # Of two values typed together somebody else has changed one.
+    page.route(draft, lambda route: route.abort())
+    mcp.fill("3002")
+    port.fill("5000")
+    unsent.filter(has_text="2 values ").wait_for()
+    seen = page.request.get(draft).json()["revision"]
+    theirs = page.request.patch(
+        draft, data={"base": seen, "changes": {"options/service_port": 4000}}, headers={"Origin": watched.server.address}
+    )
+    assert theirs.ok, theirs.text()
+    page.unroute(draft)
+    told = page.get_by_role("alert").filter(has_text="anna has changed this meanwhile")
+    told.wait_for()
+    unsent.wait_for(state="detached")
+    assert (port.input_value(), mcp.input_value()) == ("4000", "3002")
+    options = until(lambda: (found := page.request.get(draft).json()["options"])["service_mcp_port"] == 3002 and found)
+    assert options["service_port"] == 4000
+    port.fill("5000")
+    told.wait_for(state="detached")
+    until(lambda: page.request.get(draft).json()["options"]["service_port"] == 5000)
+    assert (port.input_value(), mcp.input_value()) == ("5000", "3002")

@@ -1,5 +1,8 @@
 /** The wizard's REST interface, `/api/v1`: shapes as its OpenAPI description tells them. */
 import { at } from "./place";
+import { Refused } from "./refused";
+
+export { Refused };
 
 export interface Problem {
   severity?: "error" | "warning";
@@ -272,18 +275,6 @@ export interface Fit {
   placed: { model: string; replica: number; node: string; why: string }[];
   refused: { model: string; replica: number; node: string | null; why: string; remedy: string }[];
   unknown: { model: string; why: string; remedy: string }[];
-}
-
-/** An answer that is none of success: problem details, RFC 9457. */
-export class Refused extends Error {
-  constructor(
-    readonly status: number,
-    readonly detail: string,
-    readonly problems: Problem[] = [],
-    readonly changes: Record<string, { by: string; value?: unknown }> = {},
-  ) {
-    super(detail);
-  }
 }
 
 async function ask<T>(method: string, path: string, body?: unknown): Promise<T> {

@@ -21,10 +21,11 @@ import { useQueryClient } from "@tanstack/react-query";
 import { type MouseEvent, type ReactNode, useEffect, useRef } from "react";
 import { api, type Check, type Draft, type Me, type Step } from "./api";
 import { Field } from "./field";
-import { go, useChecks, useDraft, usePath, useRuns, useSchema } from "./hooks";
+import { go, useChecks, useDraft, useOutbox, usePath, useRuns, useSchema, useUnsent } from "./hooks";
 import { at } from "./place";
 import { t } from "./texts";
 import { FIRST } from "./words";
+import { Wrong } from "./wrong";
 
 function follow(path: string) {
   return (event: MouseEvent) => {
@@ -39,6 +40,7 @@ export default function Frame({ me, children }: { me: Me; children: ReactNode })
   const schema = useSchema();
   const draft = useDraft();
   const queries = useQueryClient();
+  const { flush } = useOutbox();
   const path = usePath();
   const main = useRef<HTMLElement>(null);
   const first = useRef(true);
@@ -48,6 +50,7 @@ export default function Frame({ me, children }: { me: Me; children: ReactNode })
     else if (!location.hash) main.current?.focus();
   }, [path]);
   const leave = async () => {
+    await flush();
     await api.signOut().catch(() => undefined);
     await queries.invalidateQueries({ queryKey: ["welcome"] });
   };
@@ -74,6 +77,7 @@ export default function Frame({ me, children }: { me: Me; children: ReactNode })
           {schema.data && <Steps steps={schema.data.steps} draft={draft.data} path={path} admin={me.scopes.includes("auth")} />}
         </Box>
         <Box component="main" id="content" ref={main} tabIndex={-1} sx={{ flexGrow: 1, minWidth: 0, p: 2, width: "100%", outline: "none" }}>
+          <Typed />
           {children}
         </Box>
         <Box component="aside" aria-label={t.cluster} sx={{ width: { xs: "100%", lg: 280 }, flexShrink: 0, p: 2, display: { xs: "none", lg: "block" }, position: "sticky", top: 48 }}>
@@ -81,6 +85,29 @@ export default function Frame({ me, children }: { me: Me; children: ReactNode })
         </Box>
       </Box>
     </Box>
+  );
+}
+
+/** What has become of what was typed, where it is not simply on the server. */
+function Typed() {
+  const { values, away, refused, conflict } = useUnsent();
+  const { agree } = useOutbox();
+  useEffect(() => {
+    if (!away) return;
+    const ask = (event: BeforeUnloadEvent) => event.preventDefault();
+    window.addEventListener("beforeunload", ask);
+    return () => window.removeEventListener("beforeunload", ask);
+  }, [away]);
+  return (
+    <Stack spacing={1} sx={{ "&:not(:empty)": { mb: 2 } }}>
+      {away && <Alert severity="warning">{t.unsent(Object.keys(values).length)}</Alert>}
+      {conflict && (
+        <Alert severity="warning" onClose={agree}>
+          {t.conflict(conflict.by)}
+        </Alert>
+      )}
+      <Wrong error={refused} />
+    </Stack>
   );
 }
 

@@ -1,7 +1,8 @@
-import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useCallback, useEffect, useReducer, useRef, useState, useSyncExternalStore } from "react";
 import { api, type Draft, type News, Refused, type RunEvent } from "./api";
 import { begun, type Live, older, take, told } from "./live";
+import { Outbox, type Unsent } from "./outbox";
 import { at, base, socketAt } from "./place";
 
 // --- where one is: the address's path ---
@@ -33,56 +34,44 @@ export const useNodes = () => useQuery({ queryKey: ["nodes"], queryFn: api.nodes
 export const useChecks = () => useQuery({ queryKey: ["checks"], queryFn: api.checks });
 export const useRuns = () => useQuery({ queryKey: ["runs"], queryFn: api.runs, refetchInterval: 5_000 });
 
-/** Values that were typed go to the server after a moment, together; `conflict` names who was first where somebody else has changed the same. */
-export function useChange() {
+let outbox: Outbox | undefined;
+
+/** Values that were typed, on their way to the server. There is one for the page: whoever goes elsewhere in it loses nothing. */
+export function useOutbox(): Outbox {
   const queries = useQueryClient();
-  const waiting = useRef<Record<string, unknown>>({});
-  const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
-  const [conflict, setConflict] = useState<string | null>(null);
-  const sending = useMutation({
-    // One after the other, each upon what the one before has left.
-    scope: { id: "draft" },
-    mutationFn: async (changes: Record<string, unknown>) => {
-      const base = queries.getQueryData<Draft>(["draft"])?.revision ?? 0;
-      return api.change(base, changes);
+  return (outbox ??= new Outbox({
+    revision: () => queries.getQueryData<Draft>(["draft"])?.revision ?? 0,
+    send: (base, changes) =>
+      api.change(base, changes).catch((error: unknown) => {
+        if (error instanceof Refused && error.status === 401) void queries.invalidateQueries({ queryKey: ["welcome"] });
+        throw error;
+      }),
+    has: async (draft) => {
+      if (!draft) return queries.invalidateQueries({ queryKey: ["draft"] });
+      // An answer that is on its way knows nothing of it yet.
+      await queries.cancelQueries({ queryKey: ["draft"] });
+      return queries.setQueryData(["draft"], draft);
     },
-    onSuccess: (draft) => {
-      setConflict(null);
-      queries.setQueryData(["draft"], draft);
-    },
-    onError: async (error) => {
-      if (error instanceof Refused && error.status === 409) setConflict(Object.values(error.changes)[0]?.by ?? "");
-      await queries.invalidateQueries({ queryKey: ["draft"] });
-    },
+  }));
+}
+
+export function useUnsent(): Unsent {
+  const { listen, now } = useOutbox();
+  return useSyncExternalStore(listen, now);
+}
+
+/** What is on its way to these paths: another only when that is, so that a key in one form does not draw the others. */
+export function useUnsentAt(paths: string[]): { values: Unsent["values"]; conflict: Unsent["conflict"] } {
+  const { listen, now } = useOutbox();
+  const last = useRef<Unsent["values"]>({});
+  const values = useSyncExternalStore(listen, () => {
+    const all = now().values;
+    const there = paths.filter((path) => path in all);
+    const same = there.length === Object.keys(last.current).length && there.every((path) => path in last.current && last.current[path] === all[path]);
+    if (!same) last.current = Object.fromEntries(there.map((path) => [path, all[path]]));
+    return last.current;
   });
-  const { mutateAsync } = sending;
-  const sent = useRef(Promise.resolve());
-  /** Sends what was typed; whoever waits for it goes on when the server has it, or has refused it. */
-  const flush = useCallback(() => {
-    clearTimeout(timer.current);
-    const changes = waiting.current;
-    waiting.current = {};
-    if (Object.keys(changes).length) {
-      sent.current = mutateAsync(changes).then(
-        () => undefined,
-        () => undefined,
-      );
-    }
-    return sent.current;
-  }, [mutateAsync]);
-  const change = useCallback(
-    (changes: Record<string, unknown>) => {
-      Object.assign(waiting.current, changes);
-      clearTimeout(timer.current);
-      timer.current = setTimeout(() => void flush(), 250);
-    },
-    [flush],
-  );
-  // Nothing that was typed is lost by going elsewhere.
-  useEffect(() => () => void flush(), [flush]);
-  /** Whether nothing that was typed has yet to be sent. */
-  const settled = useCallback(() => !Object.keys(waiting.current).length, []);
-  return { change, flush, settled, conflict, error: sending.error, pending: sending.isPending };
+  return { values, conflict: useSyncExternalStore(listen, () => now().conflict) };
 }
 
 // --- the cluster ---

@@ -1,12 +1,19 @@
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { api, type Draft } from "./api";
-import { go } from "./hooks";
+import { go, useOutbox } from "./hooks";
+import { t } from "./texts";
 
 /** Begin a run over the draft that this page shows, and go where it can be watched. */
 export function useStart(command: string) {
   const queries = useQueryClient();
+  const outbox = useOutbox();
   return useMutation({
-    mutationFn: (steps: number[]) => api.start(command, steps, queries.getQueryData<Draft>(["draft"])?.revision),
+    mutationFn: async (steps: number[]) => {
+      await outbox.flush();
+      const left = Object.keys(outbox.unsent.values).length;
+      if (left) throw new Error(t.unsent(left));
+      return api.start(command, steps, queries.getQueryData<Draft>(["draft"])?.revision);
+    },
     onSuccess: ({ run }) => {
       void queries.invalidateQueries({ queryKey: ["runs"] });
       void queries.invalidateQueries({ queryKey: ["draft"] });

@@ -14,7 +14,7 @@ import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { ariaDescribedByIds, descriptionId, type ErrorSchema, type FieldProps, type RJSFSchema, type UiSchema, type WidgetProps } from "@rjsf/utils";
 import { Fragment, lazy, type ReactNode, startTransition, Suspense, useEffect, useMemo, useRef, useState } from "react";
 import { api, type Draft, type OptionSchema, type Problem, type Role } from "./api";
-import { go, useChange, useDraft, useSchema, useWanted } from "./hooks";
+import { go, useDraft, useOutbox, useSchema, useUnsentAt, useWanted } from "./hooks";
 import { Begin } from "./begin";
 import { Description, Folded, Pairs, templates, Told } from "./entries";
 import { Machines } from "./machines";
@@ -115,10 +115,12 @@ function useOneByOne(all: number, atOnce: number): number {
 export default function StepPage({ number }: { number: number }) {
   const schema = useSchema();
   const draft = useDraft();
-  const changing = useChange();
+  const { flush } = useOutbox();
+  // Whoever goes elsewhere finds it judged already.
+  useEffect(() => () => void flush(), [flush]);
   const checking = useMutation({
     mutationFn: async () => {
-      await changing.flush();
+      await flush();
       return api.check();
     },
   });
@@ -138,8 +140,6 @@ export default function StepPage({ number }: { number: number }) {
   return (
     <Stack spacing={2}>
       <Typography variant="h1">{t.step(number, steps.length, step.title)}</Typography>
-      {changing.conflict !== null && <Alert severity="warning">{t.conflict(changing.conflict)}</Alert>}
-      {changing.error && changing.conflict === null && <Alert severity="error">{changing.error.message}</Alert>}
       <Box aria-live="polite">
         <Problems problems={problems} />
       </Box>
@@ -157,10 +157,10 @@ export default function StepPage({ number }: { number: number }) {
       )}
       {roles.slice(0, shown).map((role) => (
         <Fragment key={role.name}>
-          <RoleCard key={`${node} ${wanted in role.schema.properties ? wanted : ""}`} role={role} draft={draft.data} node={node} wanted={wanted} changing={changing} />
+          <RoleCard key={`${node} ${wanted in role.schema.properties ? wanted : ""}`} role={role} draft={draft.data} node={node} wanted={wanted} />
           {role.name === "models" && !node && (
             <Suspense>
-              <Fit draft={draft.data} flush={changing.flush} />
+              <Fit draft={draft.data} flush={flush} />
             </Suspense>
           )}
           {DRAWN.includes(role.name) && (
@@ -197,11 +197,11 @@ interface RoleProps {
   role: Role;
   draft: Draft;
   node: string;
-  changing: ReturnType<typeof useChange>;
 }
 
 /** Tries whom the declaration names, before anything is applied. */
-function Tests({ tests, revision, flush }: { tests: string[]; revision: number; flush: () => Promise<void> }) {
+function Tests({ tests, revision }: { tests: string[]; revision: number }) {
+  const { flush } = useOutbox();
   const queries = useQueryClient();
   // An answer is about what was declared when it was asked for.
   const of = useRef<number>(undefined);
@@ -238,7 +238,7 @@ function Tests({ tests, revision, flush }: { tests: string[]; revision: number; 
   );
 }
 
-function RoleCard({ role, draft, node, wanted, changing }: RoleProps & { wanted: string }) {
+function RoleCard({ role, draft, node, wanted }: RoleProps & { wanted: string }) {
   const properties = Object.entries(role.schema.properties);
   const own = (node ? draft.nodes[node]?.options : draft.options) ?? {};
   const about = draft.problems.filter((problem) => problem.option in role.schema.properties);
@@ -258,11 +258,11 @@ function RoleCard({ role, draft, node, wanted, changing }: RoleProps & { wanted:
         <Typography color="textSecondary" sx={{ mb: 1 }}>
           <Told text={role.description} />
         </Typography>
-        <Options role={role} names={shown.first} own={own} draft={draft} node={node} problems={about} changing={changing} />
-        {role.tests.length > 0 && !node && <Tests tests={role.tests} revision={draft.revision} flush={changing.flush} />}
+        <Options role={role} names={shown.first} own={own} draft={draft} node={node} problems={about} />
+        {role.tests.length > 0 && !node && <Tests tests={role.tests} revision={draft.revision} />}
         {shown.rest.length > 0 && (
           <Folded count={shown.rest.length}>
-            <Options role={role} names={shown.rest} own={own} draft={draft} node={node} problems={about} changing={changing} />
+            <Options role={role} names={shown.rest} own={own} draft={draft} node={node} problems={about} />
           </Folded>
         )}
       </CardContent>
@@ -276,8 +276,12 @@ interface OptionsProps extends RoleProps {
   problems: Problem[];
 }
 
-function Options({ role, names, own, draft, node, problems, changing }: OptionsProps) {
-  const { change, settled, conflict } = changing;
+function Options({ role, names, own, draft, node, problems }: OptionsProps) {
+  const { change } = useOutbox();
+  const prefix = node ? `nodes/${node}/` : "options/";
+  const paths = useMemo(() => names.map((name) => (role.schema.properties[name]!.writeOnly ? `secrets/${name}` : prefix + name)), [role, names, prefix]);
+  const { values: unsent, conflict } = useUnsentAt(paths);
+  const secrets = paths.filter((path) => path.startsWith("secrets/") && path in unsent).join(" ");
   const schema = useMemo(() => {
     const chosen = names.map((name) => [name, forForm(role.name, role.schema.properties[name]!, name, draft.elsewhere[name])] as const);
     return { type: "object", properties: Object.fromEntries(chosen) } as RJSFSchema;
@@ -289,12 +293,12 @@ function Options({ role, names, own, draft, node, problems, changing }: OptionsP
       found[name] = {
         ...drawn(option, ...otherwise(option, draft, node, name)),
         ...(CHOSEN[name] ? { "ui:widget": CHOSEN[name], "ui:options": { node } } : {}),
-        ...(option.writeOnly ? { "ui:field": Secret, "ui:options": { isSet: !!draft.secrets[name], send: (value: string) => change({ [`secrets/${name}`]: value }) } } : {}),
-        ...(draft.templates.includes(node ? `nodes/${node}/${name}` : `options/${name}`) ? { "ui:readonly": true, "ui:help": t.template } : {}),
+        ...(option.writeOnly ? { "ui:field": Secret, "ui:options": { isSet: secrets.split(" ").includes(`secrets/${name}`) || !!draft.secrets[name], send: (value: string) => change({ [`secrets/${name}`]: value }) } } : {}),
+        ...(draft.templates.includes(prefix + name) ? { "ui:readonly": true, "ui:help": t.template } : {}),
       };
     }
     return found;
-  }, [role, names, draft, node, change]);
+  }, [role, names, draft, node, prefix, change, secrets]);
   const extra = useMemo(() => {
     const found: Errors = {};
     for (const problem of problems) {
@@ -303,14 +307,19 @@ function Options({ role, names, own, draft, node, problems, changing }: OptionsP
     }
     return found as ErrorSchema<Values>;
   }, [problems, names, own]);
-  // What is being typed stands, until the server has it all.
+  // What is being typed stands, until the server has it.
   const [typed, setTyped] = useState<Values>({});
   const latest = useRef(typed);
   latest.current = typed;
+  const going = useRef(unsent);
+  going.current = unsent;
   useEffect(() => {
-    if (settled() || conflict !== null) setTyped({});
-  }, [draft.revision, settled, conflict]);
-  const data = useMemo(() => Object.fromEntries(names.map((name) => [name, name in typed ? typed[name] : own[name]])), [names, own, typed]);
+    setTyped((before) => Object.fromEntries(Object.entries(before).filter(([name]) => prefix + name in going.current)));
+  }, [draft.revision, prefix, conflict]);
+  const data = useMemo(
+    () => Object.fromEntries(names.map((name) => [name, name in typed ? typed[name] : prefix + name in unsent ? (unsent[prefix + name] ?? undefined) : own[name]])),
+    [names, own, typed, unsent, prefix],
+  );
   return (
     <Form
       tagName="div"
@@ -327,8 +336,7 @@ function Options({ role, names, own, draft, node, problems, changing }: OptionsP
         const changed = names.filter((name) => JSON.stringify(formData?.[name]) !== JSON.stringify(data[name]));
         if (!changed.length) return;
         setTyped({ ...latest.current, ...Object.fromEntries(changed.map((name) => [name, formData?.[name]])) });
-        const told = changed.map((name) => [name, kept(formData?.[name], role.schema.properties[name]!)] as const).filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(own[name] ?? null) || !settled());
-        const prefix = node ? `nodes/${node}/` : "options/";
+        const told = changed.map((name) => [name, kept(formData?.[name], role.schema.properties[name]!)] as const).filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(own[name] ?? null) || prefix + name in unsent);
         if (told.length) change(Object.fromEntries(told.map(([name, value]) => [prefix + name, value])));
       }}
     />
