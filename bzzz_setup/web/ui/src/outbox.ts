@@ -2,7 +2,7 @@ import type { Draft } from "./api";
 import { Refused } from "./refused";
 
 /** Milliseconds after the last key, and between attempts where there is no connection. */
-const PAUSE = 250;
+const PAUSE = 50;
 const RETRY = 3_000;
 
 export interface Unsent {
