@@ -162,7 +162,7 @@ def test_a_run_goes_on_from_where_it_failed_and_waits_and_stops_as_asked(watched
 
     page.get_by_role("button", name="Go on", exact=True).click()
     page.locator(LOG).filter(has_text="the third").first.wait_for()
-    assert page.get_by_role("alert").filter(has_text="The run waits").count() == 0
+    page.get_by_role("alert").filter(has_text="The run waits").wait_for(state="detached")
 
     until(lambda: watched.did("TaskStarted", task="wait for never"))
     page.get_by_role("button", name="Stop").click()
@@ -222,7 +222,7 @@ def test_what_was_typed_is_sent_when_somebody_is_there_to_have_it(watched: Watch
     )
     assert theirs.ok, theirs.text()
     page.unroute(draft)
-    told = page.get_by_role("alert").filter(has_text="anna has changed this meanwhile")
+    told = page.get_by_role("alert").filter(has_text="anna has changed this meanwhile: service_port.")
     told.wait_for()
     unsent.wait_for(state="detached")
     assert (port.input_value(), mcp.input_value()) == ("4000", "3002")

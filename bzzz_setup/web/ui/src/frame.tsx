@@ -103,7 +103,7 @@ function Typed() {
       {away && <Alert severity="warning">{t.unsent(Object.keys(values).length)}</Alert>}
       {conflict && (
         <Alert severity="warning" onClose={agree}>
-          {t.conflict(conflict.by)}
+          {t.conflict(conflict.by, conflict.paths.map((path) => path.split("/").slice(1).join(" ")).join(", "))}
         </Alert>
       )}
       <Wrong error={refused} />

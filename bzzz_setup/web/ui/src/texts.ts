@@ -153,7 +153,7 @@ export const t = {
   noRuns: "Nothing has been run yet.",
   disconnected: "No connection to the wizard. What runs goes on; this page catches up when it is back.",
   unsent: (count: number) => `${count === 1 ? "1 value that was" : `${count} values that were`} typed could not be sent to the wizard yet. They are kept in this page, and sent as soon as it answers.`,
-  conflict: (who: string) => `${who} has changed this meanwhile. Their value is shown now; type yours again to replace it.`,
+  conflict: (who: string, what: string) => `${who} has changed this meanwhile: ${what}. Their value is shown now; type yours again to replace it.`,
   remedy: "Remedy",
   theme: { light: "Light", dark: "Dark", system: "System colours" },
   colours: "Colours",
