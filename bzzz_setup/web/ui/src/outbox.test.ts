@@ -30,11 +30,11 @@ const gone = new TypeError("Failed to fetch");
 test("what is typed goes together, after a moment", async () => {
   const { outbox, got } = server();
   outbox.change({ a: "3" });
-  await vi.advanceTimersByTimeAsync(200);
+  await vi.advanceTimersByTimeAsync(40);
   outbox.change({ a: "30", b: 1 });
-  await vi.advanceTimersByTimeAsync(200);
+  await vi.advanceTimersByTimeAsync(40);
   expect(got).toEqual([]);
-  await vi.advanceTimersByTimeAsync(100);
+  await vi.advanceTimersByTimeAsync(20);
   expect(got).toEqual([[1, { a: "30", b: 1 }]]);
   expect(outbox.unsent.values).toEqual({});
 });
