@@ -177,7 +177,7 @@ function State({ draft, step }: { draft: Draft | undefined; step: Step }) {
   const warnings = found.length - errors;
   if (errors) return <Chip size="small" color="error" label={errors} aria-label={t.problems(errors)} />;
   if (warnings) return <Chip size="small" color="warning" variant="outlined" label={warnings} aria-label={t.warnings(warnings)} />;
-  if (typed) return <Chip size="small" color="info" variant="outlined" label={t.typed} aria-label={t.unapplied(typed)} />;
+  if (typed) return <Chip size="small" variant="outlined" label={t.typed} aria-label={t.unapplied(typed)} />;
   const failing = checks.filter((check) => check.status === "fail").length;
   if (failing) return <Chip size="small" color="error" variant="outlined" label={t.checksFail(failing)} />;
   if (checks.length) return <Chip size="small" color="success" variant="outlined" label="✓" aria-label={t.inPlace} />;
