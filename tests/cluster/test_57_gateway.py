@@ -139,11 +139,7 @@ def folder(cluster: Tools, openai: StandIn, tmp_path_factory: pytest.TempPathFac
     shutil.copytree(made.parent, declared / "releases")
     file = cluster.document("export", "yaml", "-o", str(base / "exported"), folder=declared)["file"]
     # As an operator enters keys where there is no terminal: a line each, which goes into an encrypted file.
-    secrets = [
-        ("openai_api_key", KEY),
-        ("openai_admin_key", KEY),
-        ("gateway_endpoint_keys", f"nowhere=sk-of-nowhere-0123456789,box={KEY},forged={KEY}"),
-    ]
+    secrets = [("openai_api_key", KEY), ("openai_admin_key", KEY), ("gateway_endpoint_keys", ENDPOINT_KEYS)]
     with leaks.Watch({"key": KEY}, cluster.home, folder) as watch:
         said = cluster.setup(
             "import", file, *(f"--secret={name}" for name, _ in secrets), folder=folder, given="".join(f"{text}\n" for _, text in secrets)
