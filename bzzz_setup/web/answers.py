@@ -12,6 +12,9 @@ from typing import Any, Literal
 from fastapi import FastAPI, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from bzzz_setup.node.auth import records
+from bzzz_setup.node.auth.principals import ROLES, SCOPES, VIEWER
+
 PROBLEM = "application/problem+json"
 
 
@@ -61,6 +64,45 @@ class Me(Answer):
     kind: str
     role: str
     scopes: list[str]
+
+
+class Whoever(Me):
+    """Whose session, and the session as a bearer."""
+
+    expires: str
+    token: str
+
+
+class Account(Answer):
+    name: str
+    role: str
+    created: str
+    changed: str
+    by: str
+    locked: bool
+
+
+class Accounts(Answer):
+    users: list[Account]
+
+
+class KnownToken(Answer):
+    id: str
+    name: str
+    role: str
+    scopes: list[str]
+    created: str
+    expires: str
+    by: str
+    expired: bool
+
+
+class NewToken(KnownToken):
+    token: str = Field(description="Told this once.")
+
+
+class KnownTokens(Answer):
+    tokens: list[KnownToken]
 
 
 class Welcome(Answer):
@@ -461,6 +503,62 @@ EVERYWHERE = bad(
     _422="What was sent, or what lies in the inventory folder, is not to be gone on with",
     _429="Too many requests",
 )
+
+
+def _sent(partly: bool = False, **fields: dict[str, Any]) -> dict[str, Any]:
+    """A body that is read by `node.auth.records`. partly: no field has to be there."""
+    needed = [] if partly else [name for name, about in fields.items() if "default" not in about]
+    schema = {"type": "object", "properties": fields, "required": needed, "additionalProperties": False}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+_NAME = {"type": "string", "pattern": f"^{records.NAME.pattern}$", "maxLength": 64}
+_ROLE = {"type": "string", "enum": list(ROLES)}
+_SCOPES = {"type": "array", "items": {"type": "string", "enum": list(SCOPES)}, "default": [], "description": "None: all that the role has."}
+_DAYS = {"type": "number", "exclusiveMinimum": 0, "maximum": records.LONGEST_DAYS, "default": 90}
+_PASSWORD = {
+    "type": "string",
+    "minLength": records.PASSWORD_LENGTHS[0],
+    "maxLength": records.PASSWORD_LENGTHS[1],
+    "format": "password",
+    "writeOnly": True,
+}
+_GIVEN = {"type": "string", "minLength": 1, "format": "password", "writeOnly": True}
+_SIGN_IN, _OWN = _sent(user={"type": "string", "minLength": 1}, password=_GIVEN), _sent(old=_GIVEN, password=_PASSWORD)
+_AWAY = bad(_503="It cannot be told now: ask again in some seconds")
+
+
+def _account(summary: str, status: int, model: type[Answer] | None, sent: dict[str, Any] | None = None, **told: str) -> dict[str, Any]:
+    answered: dict[int | str, dict[str, Any]] = {status: {"model": model} if model else {"description": "Done"}}
+    about = {"summary": summary, "tags": ["accounts"], "status_code": status, "responses": {**answered, **bad(**told), **_AWAY}}
+    return {**about, "openapi_extra": sent}
+
+
+_CHANGED, _NONE = "Somebody else has changed it meanwhile", "There is none of that name"
+# What is asked of the accounts, which nodes answer likewise (node.auth.api), by method and path.
+ACCOUNTS = {
+    ("POST", "/api/v1/sessions"): _account("Sign in for a bearer, good until it expires", 201, Whoever, _SIGN_IN),
+    ("GET", "/api/v1/me"): _account("Who asks", 200, Me),
+    ("PATCH", "/api/v1/me"): _account("Change the own password", 200, Account, _OWN, _409="It has none here"),
+    ("GET", "/api/v1/users"): _account("All users", 200, Accounts),
+    ("POST", "/api/v1/users"): _account(
+        "Add a user", 201, Account, _sent(name=_NAME, role=_ROLE, password=_PASSWORD), _409="There is one of that name"
+    ),
+    ("PATCH", "/api/v1/users/{name}"): _account(
+        "Change a user's role or password, or unlock it",
+        200,
+        Account,
+        _sent(partly=True, role=_ROLE, password=_PASSWORD, locked={"const": False}),
+        _404=_NONE,
+        _409=_CHANGED,
+    ),
+    ("DELETE", "/api/v1/users/{name}"): _account("Remove a user", 204, None, _404=_NONE, _409=_CHANGED),
+    ("GET", "/api/v1/tokens"): _account("All tokens, which are not told themselves", 200, KnownTokens),
+    ("POST", "/api/v1/tokens"): _account(
+        "Issue a token", 201, NewToken, _sent(name=_NAME, role={**_ROLE, "default": VIEWER}, scopes=_SCOPES, days=_DAYS)
+    ),
+    ("DELETE", "/api/v1/tokens/{id}"): _account("Revoke a token", 204, None, _404="There is none of that id"),
+}
 
 
 class Described(FastAPI):

@@ -21,12 +21,11 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
 from bzzz_setup.events import ExitCode, Refusal
-from bzzz_setup.node.auth import api
 from bzzz_setup.node.web import SecurityHeaders, problem, refusal
 from bzzz_setup.web import answers
 from bzzz_setup.web.answers import Described
 from bzzz_setup.web.draft import Conflict
-from bzzz_setup.web.guard import Guard, same_site
+from bzzz_setup.web.guard import Guard
 from bzzz_setup.web.routes import cluster, declaration, machines, runs, sign_in, spend
 from bzzz_setup.web.shapes import API
 from bzzz_setup.web.wizard import Wizard
@@ -93,8 +92,6 @@ def build(wizard: Wizard, hosts: frozenset[str], page: Path | None = None) -> Fa
 
     for about in (sign_in, declaration, machines, cluster, spend, runs):
         about.routes(app, wizard)
-    # Users and tokens, as on the nodes: docs/node-service.md describes them.
-    app.router.routes += api.routes(gate, same_site)
     if page:
         _serve(app, page)
     return app

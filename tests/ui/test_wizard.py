@@ -196,7 +196,7 @@ def test_what_is_planned_is_applied_and_watched_through_a_reload(screen: Screen,
     screen.heading("Sign in")
     screen.page.get_by_label("User").fill("anna")
     screen.page.get_by_label("Password").fill(PASSWORD)
-    screen.page.get_by_role("button", name="Sign in").click()
+    screen.page.get_by_role("button", name="Sign in", exact=True).click()
     screen.heading("Apply ·")
     screen.ended()
     checks = screen.page.get_by_role("heading", level=2, name=re.compile("Checks:")).inner_text()

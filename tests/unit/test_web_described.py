@@ -46,12 +46,14 @@ HELD = [
 # It asks a network that is not ours.
 NOT_CALLED = {f"POST {API}/find"}
 # What they want is not to be guessed: a password, the terminal's token, host keys, the draft's revision.
-NEED_MORE = {f"POST {API}/session", f"POST {API}/claim", f"POST {API}/machines", f"DELETE {API}/draft"} | {
-    f"POST {API}/import",
-    f"GET {API}/sign-in/oidc",
-    f"GET {API}/sign-in/oidc/callback",
-    f"POST {API}/tests/{{what}}",
+NEED_MORE = {
+    *(f"POST {API}/{name}" for name in ("session", "sessions", "claim", "machines", "import", "tests/{what}")),
+    *(f"GET {API}/sign-in/oidc{rest}" for rest in ("", "/callback")),
+    *(f"DELETE {API}/{name}" for name in ("draft", "tokens/{id}")),
+    f"PATCH {API}/me",
 }
+OTHERS = {"patch": "yann", "delete": "zoe"}
+GOOD = {f"POST {API}/runs": {"command": "verify"}, f"PATCH {API}/users/{{name}}": {"role": "operator"}}
 RUN = "20261118-120000-1-apply"
 
 
@@ -100,7 +102,7 @@ def sessions(client: TestClient, wizard: Wizard) -> dict[str, dict[str, str]]:
     """Who -> the headers that their browser sends."""
     assert wizard.gate.directory
     now = int(time.time())
-    for name, role in (("anna", "admin"), ("vera", "viewer")):
+    for name, role in (("anna", "admin"), ("vera", "viewer"), *((name, "viewer") for name in OTHERS.values())):
         wizard.gate.directory.write(None, User(name, role, hashed(PASSWORD), now, now, "test"))
     wizard.gate.directory.refresh()
     origin = {"Origin": "http://testserver"}
@@ -115,7 +117,9 @@ def sent(wizard: Wizard, operation: Any) -> st.SearchStrategy[Any]:
     """Requests as the description allows them, as it does not, and, where only few names are good ones, with those."""
     kinds = [operation.as_strategy(), operation.as_strategy(GenerationMode.NEGATIVE)]
     if "{name}" in operation.path:
-        kinds.append(operation.as_strategy(path_parameters={"name": RUN}))
+        kinds.append(operation.as_strategy(path_parameters={"name": OTHERS[operation.method] if "/users/" in operation.path else RUN}))
+    if operation.label in GOOD:
+        kinds.append(st.builds(with_body, kinds[-1], st.just(GOOD[operation.label])))
     if operation.label == f"PATCH {API}/draft":
         known = [f"{kind}/{name}" for kind in ("options", "nodes/n1") for name in options_of(load_specs())]
         known += [f"secrets/{name}" for name in wizard.draft.view()["secrets"]] + ["nodes/n1", "nodes/n3", "nodes/n3/service_port"]

@@ -177,7 +177,8 @@ def routes(gate: Gate, is_own: Callable[[Request], bool]) -> list[Route]:
 
 
 def _invalid(invalid: Invalid) -> Response:
-    return problem(422, str(invalid), errors=[dataclasses.asdict(each) for each in invalid.problems])
+    found = [{"option": each.key, "message": each.message, "remedy": each.remedy} for each in invalid.problems]
+    return problem(422, str(invalid), problems=found)
 
 
 async def _hashed(password: str) -> str:

@@ -18,7 +18,7 @@ from .principals import ROLES, SCOPES, VIEWER
 DAY = 24 * 3600
 LONGEST_DAYS = 5 * 366
 PASSWORD_LENGTHS = (12, 256)
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._@-]{0,62}[a-z0-9])?")
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9._@-]{0,62}[a-z0-9])?")
 _ID = re.compile(r"[0-9a-f]{16}")
 _SECRET = re.compile(r"bzzz_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 
@@ -109,7 +109,7 @@ def _fields(value: bytes, **types: type) -> dict[str, Any] | None:
 
 
 def _name(key: str, value: Any) -> str:
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
+    if not isinstance(value, str) or not NAME.fullmatch(value):
         raise Invalid(Problem(key, "this is no name", "use lower-case letters, digits, '.', '_', '@' and '-', at most 64"))
     return value
 

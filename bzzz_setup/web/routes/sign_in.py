@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import Field
 from starlette.exceptions import HTTPException
 
+from bzzz_setup.node.auth import api
 from bzzz_setup.node.auth.gate import FLOW_SECONDS, address
 from bzzz_setup.node.auth.passwords import hashed
 from bzzz_setup.node.auth.principals import ADMIN, SCOPES, USER, Principal
@@ -21,6 +22,7 @@ from bzzz_setup.node.auth.records import NEW_USER, Invalid, User, asked
 from bzzz_setup.node.web import HOST, problem
 from bzzz_setup.web import answers
 from bzzz_setup.web.answers import bad
+from bzzz_setup.web.guard import same_site
 from bzzz_setup.web.shapes import API, Body, own_page, secret
 from bzzz_setup.web.wizard import Wizard
 
@@ -35,8 +37,9 @@ class ClaimBody(Body):
 
 
 class SignInBody(Body):
-    user: str = Field(max_length=256)
-    password: str = secret("The account's.", ...)
+    user: str = Field("", max_length=256)
+    password: str = secret("The account's.", "")
+    token: str = secret("An issued token, instead of user and password.", "")
 
 
 def routes(app: FastAPI, wizard: Wizard) -> None:
@@ -118,7 +121,7 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
         dependencies=[Depends(own_page)],
     )
     async def sign_in(request: Request, body: SignInBody) -> Response:
-        return signed_in(request, await gate.sign_in(address(request), body.user, body.password))
+        return signed_in(request, await gate.sign_in(address(request), body.user, body.password, body.token))
 
     @app.delete(f"{API}/session", tags=["auth"], status_code=204, dependencies=[Depends(own_page)])
     async def sign_out(request: Request) -> Response:
@@ -155,3 +158,8 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
         except HTTPException as refused:
             return refused_outside(request, refused)
         return signed_in(request, who, RedirectResponse(f"{root(request)}/", 303))
+
+    # Users and tokens, as on the nodes: docs/node-service.md describes them.
+    for route in api.routes(gate, same_site):
+        for method in (route.methods or set()) - {"HEAD"}:
+            app.add_api_route(route.path, route.endpoint, methods=[method], response_model=None, **answers.ACCOUNTS[method, route.path])

@@ -198,6 +198,16 @@ export interface Me {
   scopes: string[];
 }
 
+/** An issued token, which is told once and not here. */
+export interface Token {
+  id: string;
+  name: string;
+  role: string;
+  scopes: string[];
+  expires: string;
+  expired: boolean;
+}
+
 /** What is told before anybody has signed in. */
 export interface Welcome {
   claimed: boolean;
@@ -295,6 +305,7 @@ export const api = {
   provider: at("/api/v1/sign-in/oidc"),
   claim: (token: string, name: string, password: string) => ask<Me>("POST", "/claim", { token, name, password }),
   signIn: (user: string, password: string) => ask<Me>("POST", "/session", { user, password }),
+  signInBy: (token: string) => ask<Me>("POST", "/session", { token }),
   signOut: () => ask<null>("DELETE", "/session"),
   schema: () => ask<{ steps: Step[] }>("GET", "/schema"),
   draft: () => ask<Draft>("GET", "/draft"),
@@ -307,10 +318,14 @@ export const api = {
   takeIn: (base: number, declaration: string) => ask<{ changed: string[]; left: string[]; secrets_missing: string[] }>("POST", "/import", { base, declaration }),
   cost: (by: Spend["by"], since?: string) => ask<Spend>("GET", `/cost?by=${by}${since ? `&since=${since}` : ""}`),
   nodes: () => ask<{ seen: string | null; nodes: Record<string, Seen>; topologies: Topology[] }>("GET", "/nodes"),
+  ownPassword: (old: string, password: string) => ask<unknown>("PATCH", "/me", { old, password }),
   users: () => ask<{ users: { name: string; role: string; created: string; locked: boolean }[] }>("GET", "/users"),
   addUser: (name: string, role: string, password: string) => ask<unknown>("POST", "/users", { name, role, password }),
   removeUser: (name: string) => ask<null>("DELETE", `/users/${encodeURIComponent(name)}`),
-  unlockUser: (name: string) => ask<unknown>("PATCH", `/users/${encodeURIComponent(name)}`, { locked: false }),
+  changeUser: (name: string, change: { role?: string; password?: string; locked?: false }) => ask<unknown>("PATCH", `/users/${encodeURIComponent(name)}`, change),
+  tokens: () => ask<{ tokens: Token[] }>("GET", "/tokens"),
+  issueToken: (name: string, role: string, days: number) => ask<Token & { token: string }>("POST", "/tokens", { name, role, days }),
+  revokeToken: (id: string) => ask<null>("DELETE", `/tokens/${id}`),
   keys: () => ask<{ user: string; keys: { name: string; kind: string; comment: string; fingerprint: string; agent: boolean; locked: boolean }[] }>("GET", "/keys"),
   find: (nodes: string, announced: boolean, port: number) => ask<FoundMachines>("POST", "/find", { nodes, announced, port }),
   take: (body: unknown) => ask<unknown>("POST", "/machines", body),

@@ -1,5 +1,6 @@
 import { Alert, CircularProgress } from "@mui/material";
 import { Component, lazy, type ReactNode, Suspense } from "react";
+import type { Me } from "./api";
 import { usePath, useWelcome } from "./hooks";
 import { t } from "./texts";
 
@@ -25,7 +26,7 @@ export function App() {
         <Frame me={welcome.data.me}>
           <Suspense fallback={waiting}>
             <Fence key={path}>
-              <Page path={path} />
+              <Page path={path} me={welcome.data.me} />
             </Fence>
           </Suspense>
         </Frame>
@@ -36,12 +37,12 @@ export function App() {
   );
 }
 
-function Page({ path }: { path: string }) {
+function Page({ path, me }: { path: string; me: Me }) {
   const [, kind, which = ""] = path.split("/");
   if (kind === "step") return <StepPage key={which} number={Number(which)} />;
   if (kind === "review") return <Review />;
   if (kind === "run") return <RunPage key={which} name={which} />;
-  if (kind === "people") return <People />;
+  if (kind === "people") return <People me={me} />;
   if (kind === "cluster") return <Cluster />;
   if (kind === "cost") return <Cost />;
   return <StepPage key="1" number={1} />;

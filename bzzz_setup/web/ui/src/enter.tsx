@@ -15,8 +15,9 @@ export default function Enter({ welcome: { claimed, provider, refused } }: { wel
   const [token, setToken] = useState(told);
   const [name, setName] = useState("");
   const [password, setPassword] = useState("");
+  const [byToken, setByToken] = useState(false);
   const entering = useMutation({
-    mutationFn: () => (claimed ? api.signIn(name, password) : api.claim(token, name, password)),
+    mutationFn: () => (byToken ? api.signInBy(token.trim()) : claimed ? api.signIn(name, password) : api.claim(token, name, password)),
     onSuccess: () => queries.invalidateQueries(),
     onError: () => queries.invalidateQueries({ queryKey: ["welcome"] }),
   });
@@ -35,24 +36,42 @@ export default function Enter({ welcome: { claimed, provider, refused } }: { wel
           {!claimed && !told && (
             <TextField label={t.claimToken} value={token} onChange={(event) => setToken(event.target.value)} required autoComplete="off" autoFocus />
           )}
-          <TextField label={t.user} value={name} onChange={(event) => setName(event.target.value)} required autoComplete="username" autoFocus={claimed || !!told} />
-          <TextField
-            label={t.password}
-            type="password"
-            value={password}
-            onChange={(event) => setPassword(event.target.value)}
-            required
-            autoComplete={claimed ? "current-password" : "new-password"}
-            helperText={claimed ? undefined : t.passwordRule}
-          />
+          {byToken && (
+            <TextField label={t.token} type="password" value={token} onChange={(event) => setToken(event.target.value)} required autoComplete="off" autoFocus helperText={t.tokenHelp} />
+          )}
+          {!byToken && (
+            <>
+              <TextField label={t.user} value={name} onChange={(event) => setName(event.target.value)} required autoComplete="username" autoFocus={claimed || !!told} />
+              <TextField
+                label={t.password}
+                type="password"
+                value={password}
+                onChange={(event) => setPassword(event.target.value)}
+                required
+                autoComplete={claimed ? "current-password" : "new-password"}
+                helperText={claimed ? undefined : t.passwordRule}
+              />
+            </>
+          )}
           {error && <Alert severity="error">{error}</Alert>}
           <Button type="submit" variant="contained" loading={entering.isPending}>
             {claimed ? t.signIn : t.claim}
           </Button>
-          {provider && <Divider>{t.or}</Divider>}
+          {claimed && <Divider>{t.or}</Divider>}
           {provider && (
             <Button href={api.provider} variant="outlined">
               {t.signInWith(provider)}
+            </Button>
+          )}
+          {claimed && (
+            <Button
+              onClick={() => {
+                setByToken(!byToken);
+                setToken("");
+                entering.reset();
+              }}
+            >
+              {byToken ? t.signInByPassword : t.signInByToken}
             </Button>
           )}
         </Stack>

@@ -67,7 +67,9 @@ export default function Frame({ me, children }: { me: Me; children: ReactNode })
             {draft.data && ` · ${draft.data.cluster}`}
           </Typography>
           <Scheme />
-          <Typography component="span">{me.name}</Typography>
+          <Link href={at("/people")} onClick={follow("/people")} color="inherit">
+            {me.name}
+          </Link>
           <Button onClick={() => void leave()}>{t.signOut}</Button>
         </Toolbar>
       </AppBar>

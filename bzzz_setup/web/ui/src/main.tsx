@@ -1,7 +1,7 @@
 import createCache from "@emotion/cache";
 import { CacheProvider } from "@emotion/react";
 import { CssBaseline, ThemeProvider } from "@mui/material";
-import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
+import { MutationCache, QueryCache, QueryClient, QueryClientProvider } from "@tanstack/react-query";
 import { startTransition, StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { Refused } from "./api";
@@ -13,7 +13,14 @@ import { theme } from "./theme";
 const nonce = document.querySelector<HTMLMetaElement>("meta[property=csp-nonce]")?.nonce;
 const styles = createCache({ key: "bzzz", ...(nonce ? { nonce } : {}) });
 
-const queries = new QueryClient({
+// A session that has ended shows itself at any question; the way in is shown then.
+const onError = (error: Error) => {
+  if (error instanceof Refused && error.status === 401) void queries.invalidateQueries({ queryKey: ["welcome"] });
+};
+
+const queries: QueryClient = new QueryClient({
+  queryCache: new QueryCache({ onError }),
+  mutationCache: new MutationCache({ onError }),
   defaultOptions: {
     // The wizard may be on this very host: whether there is a network says nothing.
     mutations: { networkMode: "always" },

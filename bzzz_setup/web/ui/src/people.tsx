@@ -1,18 +1,32 @@
-import { Button, Card, CardContent, MenuItem, Stack, Table, TableBody, TableCell, TableContainer, TableHead, TableRow, TextField, Typography } from "@mui/material";
+import { Alert, Button, Card, CardContent, MenuItem, Stack, Table, TableBody, TableCell, TableContainer, TableHead, TableRow, TextField, Typography } from "@mui/material";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { type FormEvent, useState } from "react";
-import { api } from "./api";
+import { type FormEvent, type ReactNode, useState } from "react";
+import { api, type Me } from "./api";
 import { t } from "./texts";
 import { Wrong } from "./wrong";
 
-/** Who may use the wizard: an administrator's page. */
-export default function People() {
-  const queries = useQueryClient();
+const ROLES = ["viewer", "operator", "admin"];
+
+/** Who may use the wizard: an administrator's page; everybody's for the own password. */
+export default function People({ me }: { me: Me }) {
+  const admin = me.scopes.includes("auth");
+  return (
+    <Stack spacing={2}>
+      <Typography variant="h1">{admin ? t.people : me.name}</Typography>
+      {admin && <Users me={me} />}
+      {admin && <Tokens />}
+      {me.kind === "user" && <OwnPassword />}
+    </Stack>
+  );
+}
+
+function Users({ me }: { me: Me }) {
   const users = useQuery({ queryKey: ["users"], queryFn: api.users });
+  const onSuccess = useAgain("users");
   const [name, setName] = useState("");
   const [role, setRole] = useState("operator");
   const [password, setPassword] = useState("");
-  const onSuccess = () => queries.invalidateQueries({ queryKey: ["users"] });
+  const [resetting, setResetting] = useState<string | null>(null);
   const adding = useMutation({
     mutationFn: () => api.addUser(name, role, password),
     onSuccess: () => {
@@ -22,67 +36,200 @@ export default function People() {
     },
   });
   const removing = useMutation({ mutationFn: api.removeUser, onSuccess });
-  const unlocking = useMutation({ mutationFn: api.unlockUser, onSuccess });
-  const add = (event: FormEvent) => {
-    event.preventDefault();
-    adding.mutate();
-  };
-  const error = users.error ?? adding.error ?? removing.error ?? unlocking.error;
+  const changing = useMutation({
+    mutationFn: ({ who, change }: { who: string; change: Parameters<typeof api.changeUser>[1] }) => api.changeUser(who, change),
+    onSuccess: () => {
+      setResetting(null);
+      return onSuccess();
+    },
+  });
   return (
-    <Stack spacing={2}>
-      <Typography variant="h1">{t.people}</Typography>
-      <Wrong error={error} />
-      <TableContainer tabIndex={0} role="region" aria-label={t.people}>
-        <Table>
-          <TableHead>
-            <TableRow>
-              {[t.user, t.role, t.since, t.actions].map((head) => (
-                <TableCell key={head} align={head === t.actions ? "right" : "left"}>
-                  {head}
-                </TableCell>
-              ))}
+    <>
+      <Wrong error={users.error ?? adding.error ?? removing.error ?? changing.error} />
+      <Listed label={t.people} heads={[t.user, t.role, t.since, t.actions]}>
+        {users.data?.users.map((user) => (
+          <TableRow key={user.name}>
+            <TableCell component="th" scope="row">
+              {user.name}
+            </TableCell>
+            <TableCell>
+              {user.name === me.name ? user.role : <Choice label={t.roleOf(user.name)} hidden value={user.role} choose={(role) => changing.mutate({ who: user.name, change: { role } })} />}
+            </TableCell>
+            <TableCell>{new Date(user.created).toLocaleDateString()}</TableCell>
+            <TableCell align="right">
+              {user.locked && <Button onClick={() => changing.mutate({ who: user.name, change: { locked: false } })}>{t.unlock(user.name)}</Button>}
+              {user.name !== me.name && <Button onClick={() => setResetting(user.name)}>{t.resetPassword(user.name)}</Button>}
+              <Button color="error" onClick={() => confirm(t.removeQuestion(user.name)) && removing.mutate(user.name)}>
+                {t.remove(user.name)}
+              </Button>
+            </TableCell>
+          </TableRow>
+        ))}
+      </Listed>
+      {resetting && (
+        <Form key={resetting} title={t.resetPassword(resetting)} button={t.set} pending={changing.isPending} send={([password = ""]) => changing.mutate({ who: resetting, change: { password } })} secrets={[{ label: t.newPassword, help: t.passwordRule, fill: "new-password" }]} />
+      )}
+      <Sheet title={t.addUser} submit={() => adding.mutate()}>
+        <TextField label={t.user} value={name} required autoComplete="off" onChange={(event) => setName(event.target.value)} />
+        <Choice label={t.role} value={role} choose={setRole} />
+        <TextField label={t.password} type="password" required autoComplete="new-password" value={password} helperText={t.passwordRule} onChange={(event) => setPassword(event.target.value)} />
+        <Button type="submit" variant="contained" loading={adding.isPending}>
+          {t.addUser}
+        </Button>
+      </Sheet>
+    </>
+  );
+}
+
+function Tokens() {
+  const tokens = useQuery({ queryKey: ["tokens"], queryFn: api.tokens });
+  const onSuccess = useAgain("tokens");
+  const [name, setName] = useState("");
+  const [role, setRole] = useState("viewer");
+  const [days, setDays] = useState("90");
+  const issuing = useMutation({
+    mutationFn: () => api.issueToken(name, role, Number(days)),
+    onSuccess: () => {
+      setName("");
+      return onSuccess();
+    },
+  });
+  const revoking = useMutation({ mutationFn: api.revokeToken, onSuccess });
+  return (
+    <>
+      <Typography variant="h2">{t.issuedTokens}</Typography>
+      <Typography color="textSecondary">{t.tokensNote}</Typography>
+      <Wrong error={tokens.error ?? issuing.error ?? revoking.error} />
+      {tokens.data?.tokens.length === 0 && <Typography>{t.noTokens}</Typography>}
+      {!!tokens.data?.tokens.length && (
+        <Listed label={t.issuedTokens} heads={[t.name, t.role, t.expires, t.actions]}>
+          {tokens.data.tokens.map((token) => (
+            <TableRow key={token.id}>
+              <TableCell component="th" scope="row">
+                {token.name}
+              </TableCell>
+              <TableCell>{[token.role, ...token.scopes].join(", ")}</TableCell>
+              <TableCell>{token.expired ? t.expired : new Date(token.expires).toLocaleDateString()}</TableCell>
+              <TableCell align="right">
+                <Button color="error" onClick={() => confirm(t.revokeQuestion(token.name)) && revoking.mutate(token.id)}>
+                  {t.revoke(token.name)}
+                </Button>
+              </TableCell>
             </TableRow>
-          </TableHead>
-          <TableBody>
-            {users.data?.users.map((user) => (
-              <TableRow key={user.name}>
-                <TableCell component="th" scope="row">
-                  {user.name}
-                </TableCell>
-                <TableCell>{user.role}</TableCell>
-                <TableCell>{new Date(user.created).toLocaleDateString()}</TableCell>
-                <TableCell align="right">
-                  {user.locked && <Button onClick={() => unlocking.mutate(user.name)}>{t.unlock(user.name)}</Button>}
-                  <Button color="error" onClick={() => confirm(t.removeQuestion(user.name)) && removing.mutate(user.name)}>
-                    {t.remove(user.name)}
-                  </Button>
-                </TableCell>
-              </TableRow>
+          ))}
+        </Listed>
+      )}
+      {issuing.data && (
+        <Alert severity="success" onClose={issuing.reset}>
+          {t.issued(issuing.data.name)} <code style={{ overflowWrap: "anywhere" }}>{issuing.data.token}</code>
+        </Alert>
+      )}
+      <Sheet title={t.issue} submit={() => issuing.mutate()}>
+        <TextField label={t.name} value={name} required autoComplete="off" onChange={(event) => setName(event.target.value)} />
+        <Choice label={t.role} value={role} choose={setRole} />
+        <TextField label={t.days} type="number" required value={days} onChange={(event) => setDays(event.target.value)} sx={{ width: 110 }} />
+        <Button type="submit" variant="contained" loading={issuing.isPending}>
+          {t.issue}
+        </Button>
+      </Sheet>
+    </>
+  );
+}
+
+function OwnPassword() {
+  const queries = useQueryClient();
+  const changing = useMutation({
+    mutationFn: ([old = "", password = ""]: string[]) => api.ownPassword(old, password),
+    onSuccess: () => {
+      alert(t.passwordChanged);
+      return queries.invalidateQueries({ queryKey: ["welcome"] });
+    },
+  });
+  return (
+    <>
+      <Wrong error={changing.error} />
+      <Form
+        title={t.ownPassword}
+        button={t.changePassword}
+        pending={changing.isPending}
+        send={changing.mutate}
+        secrets={[
+          { label: t.oldPassword, fill: "current-password" },
+          { label: t.newPassword, help: t.passwordRule, fill: "new-password" },
+        ]}
+      />
+    </>
+  );
+}
+
+function useAgain(what: string) {
+  const queries = useQueryClient();
+  return () => queries.invalidateQueries({ queryKey: [what] });
+}
+
+function Choice({ label, hidden, value, choose }: { label: string; hidden?: boolean; value: string; choose: (role: string) => void }) {
+  const named = hidden ? { slotProps: { htmlInput: { "aria-label": label } }, variant: "standard" as const } : { label };
+  return (
+    <TextField select {...named} value={value} onChange={(event) => choose(event.target.value)} sx={{ width: 140 }}>
+      {ROLES.map((one) => (
+        <MenuItem key={one} value={one}>
+          {one}
+        </MenuItem>
+      ))}
+    </TextField>
+  );
+}
+
+function Listed({ label, heads, children }: { label: string; heads: string[]; children: ReactNode }) {
+  return (
+    <TableContainer tabIndex={0} role="region" aria-label={label}>
+      <Table>
+        <TableHead>
+          <TableRow>
+            {heads.map((head) => (
+              <TableCell key={head} align={head === t.actions ? "right" : "left"}>
+                {head}
+              </TableCell>
             ))}
-          </TableBody>
-        </Table>
-      </TableContainer>
-      <Card variant="outlined" component="section" aria-labelledby="add">
-        <CardContent>
-          <Typography variant="h2" id="add" gutterBottom>
-            {t.addUser}
-          </Typography>
-          <Stack component="form" direction="row" sx={{ flexWrap: "wrap", gap: 2, mt: 1.5, alignItems: "flex-start" }} onSubmit={add}>
-            <TextField label={t.user} value={name} required autoComplete="off" onChange={(event) => setName(event.target.value)} />
-            <TextField select label={t.role} value={role} onChange={(event) => setRole(event.target.value)} sx={{ width: 140 }}>
-              {["viewer", "operator", "admin"].map((one) => (
-                <MenuItem key={one} value={one}>
-                  {one}
-                </MenuItem>
-              ))}
-            </TextField>
-            <TextField label={t.password} type="password" required autoComplete="new-password" value={password} helperText={t.passwordRule} onChange={(event) => setPassword(event.target.value)} />
-            <Button type="submit" variant="contained" loading={adding.isPending}>
-              {t.addUser}
-            </Button>
-          </Stack>
-        </CardContent>
-      </Card>
-    </Stack>
+          </TableRow>
+        </TableHead>
+        <TableBody>{children}</TableBody>
+      </Table>
+    </TableContainer>
+  );
+}
+
+/** A card that is sent as a whole. */
+function Sheet({ title, submit, children }: { title: string; submit: () => void; children: ReactNode }) {
+  const sent = (event: FormEvent) => {
+    event.preventDefault();
+    submit();
+  };
+  return (
+    <Card variant="outlined" component="section" aria-label={title}>
+      <CardContent>
+        <Typography variant="h2" gutterBottom>
+          {title}
+        </Typography>
+        <Stack component="form" direction="row" sx={{ flexWrap: "wrap", gap: 2, mt: 1.5, alignItems: "flex-start" }} onSubmit={sent}>
+          {children}
+        </Stack>
+      </CardContent>
+    </Card>
+  );
+}
+
+/** Passwords, and a button. */
+function Form({ title, button, pending, send, secrets }: { title: string; button: string; pending: boolean; send: (typed: string[]) => void; secrets: { label: string; help?: string; fill: string }[] }) {
+  const [typed, setTyped] = useState(secrets.map(() => ""));
+  return (
+    <Sheet title={title} submit={() => send(typed)}>
+      {secrets.map(({ label, help, fill }, place) => (
+        <TextField key={label} label={label} type="password" required autoComplete={fill} helperText={help} value={typed[place]} onChange={(event) => setTyped(typed.with(place, event.target.value))} />
+      ))}
+      <Button type="submit" variant="contained" loading={pending}>
+        {button}
+      </Button>
+    </Sheet>
   );
 }

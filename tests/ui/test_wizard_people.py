@@ -1,0 +1,160 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Accounts and tokens of the wizard, what is taken along from it and into it, and its colours, in a real browser."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from front import Front
+from wizard import PASSWORD, Screen, Server, own_home
+
+from bzzz_setup import init
+from bzzz_setup.declaration import HOSTS, dump
+
+OTHER = "horse battery correct"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("people")
+    front = Front(folder)
+    (front.inventory / HOSTS).write_text(dump(init.hosts({"n1": "192.0.2.1"}, ["n1"], {})))
+    collections = {"ANSIBLE_COLLECTIONS_PATH": front.environment["ANSIBLE_COLLECTIONS_PATH"]}
+    server = Server(front.inventory, own_home(folder), collections)
+    server.start()
+    claim = {"token": server.link.partition("#claim=")[2], "name": "anna", "password": PASSWORD}
+    assert requests.post(f"{server.address}/api/v1/claim", json=claim, timeout=10).status_code == 201
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def screen(browser: Any, server: Server) -> Iterator[Screen]:
+    with contextlib.closing(browser.new_context(viewport={"width": 1400, "height": 900}, color_scheme="light")) as own:
+        own.set_default_timeout(20_000)
+        screen = Screen(own.new_page())
+        screen.page.on("pageerror", lambda error: screen.complaints.append(str(error)))
+        screen.page.on("dialog", lambda dialog: dialog.accept())
+        screen.page.goto(server.address)
+        yield screen
+        assert screen.complaints == []
+
+
+def sign_in(screen: Screen, user: str, password: str) -> None:
+    screen.heading("Sign in")
+    screen.page.get_by_label("User").fill(user)
+    screen.page.get_by_label("Password").fill(password)
+    screen.page.get_by_role("button", name="Sign in", exact=True).click()
+
+
+@pytest.mark.requirement("2.4.1", part="in the wizard: issued, listed, signed in with, revoked, in a browser")
+@pytest.mark.requirement("2.4.4", part="in the wizard: added, given a role and a password, changed by themselves, removed, in a browser")
+def test_an_administrator_lets_people_and_programs_in_and_out(screen: Screen, server: Server) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = screen.page
+    sign_in(screen, "anna", PASSWORD)
+    page.get_by_role("link", name="People").click()
+    page.get_by_role("row", name="anna admin").wait_for()
+
+    adding = page.get_by_role("region", name="Add a user")
+    adding.get_by_label("User").fill("vera")
+    adding.get_by_label("Password").fill("short")
+    adding.get_by_role("button").click()
+    page.get_by_role("alert").filter(has_text="A password has 12 to 256 characters").wait_for()
+    adding.get_by_label("Password").fill(OTHER)
+    adding.get_by_role("button").click()
+    page.get_by_role("row", name="vera").wait_for()
+    page.get_by_label("Role of vera").locator("..").get_by_role("combobox").click()
+    page.get_by_role("option", name="admin").click()
+    page.get_by_role("button", name="New password for vera").click()
+    setting = page.get_by_role("region", name="New password for vera")
+    setting.get_by_label("New password").fill(PASSWORD)
+    setting.get_by_role("button", name="Set it").click()
+    setting.wait_for(state="detached")
+
+    page.get_by_text("No token has been issued.").wait_for()
+    issuing = page.get_by_role("region", name="Issue a token")
+    issuing.get_by_label("Name").fill("nightly")
+    issuing.get_by_role("button").click()
+    secret = page.get_by_role("alert").locator("code").inner_text()
+    page.get_by_role("row", name="nightly viewer").wait_for()
+    assert Axe().run(page).response["violations"] == []
+    me = requests.get(f"{server.address}/api/v1/me", headers={"Authorization": f"Bearer {secret}"}, timeout=10).json()
+    assert (me["kind"], me["role"]) == ("token", "viewer")
+    page.reload()
+    page.get_by_role("row", name="nightly viewer").wait_for()
+    assert secret not in page.content()
+
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_role("button", name="Sign in with a token").click()
+    for given in ("bzzz_wrong", secret):
+        page.get_by_label("Token").fill(given)
+        page.get_by_role("button", name="Sign in", exact=True).click()
+        if given != secret:
+            page.get_by_role("alert").filter(has_text="That is no token of this cluster").wait_for()
+    page.get_by_role("link", name="nightly/").wait_for()
+    assert page.get_by_role("link", name="People").count() == 0, "its role is viewer"
+    page.get_by_role("button", name="Sign out").click()
+
+    sign_in(screen, "vera", PASSWORD)
+    page.get_by_role("link", name="People").click()
+    page.get_by_role("button", name="Revoke nightly").click()
+    page.get_by_text("No token has been issued.").wait_for()
+    assert requests.get(f"{server.address}/api/v1/me", headers={"Authorization": f"Bearer {secret}"}, timeout=10).status_code == 401
+    own = page.get_by_role("region", name="Your password")
+    own.get_by_label("Old password").fill("that is not it at all")
+    own.get_by_label("New password").fill(OTHER)
+    own.get_by_role("button").click()
+    page.get_by_role("alert").filter(has_text="User or password is wrong").wait_for()
+    own.get_by_label("Old password").fill(PASSWORD)
+    own.get_by_role("button").click()
+    sign_in(screen, "vera", OTHER)
+
+    page.get_by_role("link", name="vera").click()
+    page.get_by_role("button", name="Remove vera").click()
+    screen.heading("Sign in")
+
+
+@pytest.mark.requirement("T3", part="export and import in a browser")
+@pytest.mark.requirement("T1", part="the page's colours are chosen")
+def test_a_declaration_is_taken_along_and_taken_in(screen: Screen, tmp_path: Path) -> None:
+    page = screen.page
+    sign_in(screen, "anna", PASSWORD)
+    page.get_by_role("link", name="Cluster", exact=True).click()
+    page.get_by_role("button", name="Export").click()
+    with page.expect_download() as coming:
+        page.get_by_role("menuitem", name="The declaration (YAML)").click()
+    file = tmp_path / "declaration.yml"
+    coming.value.save_as(file)
+    text = file.read_text()
+    assert "declaration_cluster_name: trial" in text
+
+    given = page.locator("input[type=file]")
+    for other, told in (
+        ("declaration_cluster_name: [", "is not YAML"),
+        (text.replace("192.0.2.1", "192.0.2.9"), "1 value differs"),
+    ):
+        file.write_text(other)
+        given.set_input_files(file)
+        page.get_by_role("alert").filter(has_text=told).wait_for()
+    page.get_by_role("link", name="1. Detection").click()
+    page.get_by_role("row", name="n1 192.0.2.9").wait_for()
+    page.get_by_role("link", name="Review and apply").click()
+    page.get_by_role("button", name="Discard them").click()
+    page.get_by_text("is typed and not applied").first.wait_for(state="detached")
+
+    shade = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(shade)
+    page.get_by_label("Colours").locator("..").get_by_role("combobox").click()
+    page.get_by_role("option", name="Dark").click()
+    page.wait_for_function(f"{shade} !== {light!r}")
+    page.reload()
+    screen.heading("Review")
+    assert page.evaluate(shade) != light, "it is kept"
