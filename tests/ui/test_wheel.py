@@ -48,6 +48,9 @@ def test_a_wheel_carries_the_page(tmp_path: Path) -> None:
     front = Front(tmp_path)
     bare = tmp_path / "bin"  # no npm
     bare.mkdir()
+    found = {"HOME": str(tmp_path), "PYTHONPATH": str(tmp_path / "site"), "PYTHONSAFEPATH": "1"}
+    alone = subprocess.run([sys.executable, "-S", "-m", "bzzz_setup"], env=found, capture_output=True, text=True, timeout=60, check=False)
+    assert alone.returncode == 2 and "Remedy: ansible-galaxy collection install" in alone.stderr
     environment = {"PYTHONPATH": str(tmp_path / "site"), "PYTHONSAFEPATH": "1", "PATH": str(bare)}
     server = Server(front.inventory, own_home(tmp_path), environment)
     server.start()
