@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import Spec, load_specs, options_of
+from ansible_collections.bzzz.cluster.plugins.module_utils.rules.ssh import holds_private_key
 
 from bzzz_setup import paths
 from bzzz_setup.declaration import (
@@ -377,6 +378,9 @@ def _check(path: str, value: Any) -> None:
     if not known.get(kind):
         remedy = "Write options/<option>, nodes/<node>, nodes/<node>/<option> or secrets/<option>; the schema lists the options."
         raise Refusal(f"there is nothing at '{path}'", remedy, ExitCode.REFUSED, option=name or path)
+    if not secret and holds_private_key(dump({"value": value})):
+        remedy = "Give the public key, the file that ends in .pub. The private one stays where it is."
+        raise Refusal("this is a private key. It is not kept, and was given to nobody", remedy, option=name or path)
 
 
 def _write(folder: Path, files: Mapping[str, str]) -> None:

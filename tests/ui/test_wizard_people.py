@@ -1,10 +1,11 @@
 # Copyright (c) 2026 BZZZ cluster setup maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Accounts and tokens of the wizard, what is taken along from it and into it, and its colours, in a real browser."""
+"""Accounts and tokens of the wizard, keys from files, what is taken along from it and into it, and its colours, in a real browser."""
 
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,42 @@ def test_an_administrator_lets_people_and_programs_in_and_out(screen: Screen, se
     page.get_by_role("link", name="vera").click()
     page.get_by_role("button", name="Remove vera").click()
     screen.heading("Sign in")
+
+
+@pytest.mark.requirement("2.1.2", part="uploaded in a browser; a private key by mistake, which does not leave it")
+def test_a_public_key_is_uploaded_and_a_private_one_is_not(screen: Screen, server: Server, tmp_path: Path) -> None:
+    page, sent = screen.page, []
+    page.on("request", lambda request: sent.append(request.post_data or ""))
+    private = tmp_path / "id_ed25519"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "anna@laptop", "-f", private], check=True)
+    weak = tmp_path / "weak.pub"
+    subprocess.run(["ssh-keygen", "-q", "-t", "rsa", "-b", "1024", "-N", "", "-f", weak.with_suffix("")], check=True)
+    sign_in(screen, "anna", PASSWORD)
+    page.get_by_role("link", name="3. Security").click()
+    card = page.locator("section[aria-labelledby=role-ssh]")
+    field, given = card.get_by_label("Public keys"), card.get_by_label("Add from a file", exact=True).and_(page.locator("input"))
+    given.set_input_files(private)
+    card.get_by_role("alert").filter(has_text="id_ed25519 holds a private key").wait_for()
+    given.set_input_files(private.with_suffix(".pub"))
+    key = private.with_suffix(".pub").read_text().strip()
+    page.get_by_role("link", name="3. Security 1 value is typed").wait_for()
+    assert field.input_value() == key and card.get_by_role("alert").count() == 0
+    given.set_input_files(weak)
+    card.get_by_text("bits").first.wait_for()
+    assert field.input_value().splitlines() == [key, weak.read_text().strip()]
+    secret = private.read_text().splitlines()[2]
+    assert not any(secret in body for body in sent)
+
+    # Pasted instead, it is refused by the server and kept by nobody.
+    page.get_by_role("link", name="Review and apply").click()
+    page.get_by_role("button", name="Discard them").click()
+    page.get_by_text("is typed and not applied").first.wait_for(state="detached")
+    page.get_by_role("link", name="3. Security").click()
+    field.fill(private.read_text())
+    page.get_by_role("alert").filter(has_text="This is a private key. It is not kept").wait_for()
+    page.reload()
+    screen.heading("Step 3 of 8")
+    assert field.input_value() == ""
 
 
 @pytest.mark.requirement("T3", part="export and import in a browser")

@@ -182,6 +182,19 @@ def test_a_path_that_leads_nowhere_is_refused(draft: Draft, path: str) -> None:
     assert refused.value.problems[0]["remedy"] and draft.revision == 0
 
 
+@pytest.mark.requirement("2.1.2", part="a private key given to the wizard is refused and never stored")
+def test_a_private_key_is_refused_and_not_kept(draft: Draft) -> None:
+    draft.change(0, {"options/service_port": 9090}, "user:anna")
+    for path, value in (
+        ("options/ssh_public_keys", ["ssh-ed25519 AAAA anna", "-----BEGIN OPENSSH PRIVATE KEY-----", f"b3BlbnNzaC1rZXktdjE{CANARY}"]),
+        ("nodes/node2/network_address", f"-----BEGIN RSA PRIVATE KEY-----\n{CANARY}"),
+    ):
+        with pytest.raises(Refusal, match="this is a private key") as refused:
+            draft.change(1, {path: value, "options/service_log_level": "warn"}, "user:anna")
+        assert refused.value.problems[0]["option"] == path.rpartition("/")[2] and CANARY not in repr(refused.value.problems)
+    assert draft.revision == 1 and CANARY not in draft.file.read_text()
+
+
 @pytest.mark.requirement("T1", "1.2.6", part="problems are told as one types, with the step to mend them in")
 def test_rules_judge_what_is_typed(draft: Draft) -> None:
     assert form.judged(draft.view())["problems"] == []

@@ -31,6 +31,10 @@ const Fit = lazy(() => import("./placement"));
 const InterfaceChoice = lazy(() => import("./pictures").then((found) => ({ default: found.InterfaceChoice })));
 /** Roles of which there is something to look at. */
 const DRAWN = ["network", "service", "resources"];
+/** Options whose lines are in a file that people have. */
+const IN_FILES = ["ssh_public_keys"];
+const MOST_BYTES = 100_000;
+const PRIVATE = /PRIVATE KEY|PuTTY-User-Key-File/;
 /** Options whose values have been seen on the machines. */
 const CHOSEN: Record<string, (props: WidgetProps) => ReactNode> = {
   network_interface: (props) => (
@@ -69,8 +73,45 @@ function Lines({ schema, uiSchema, formData, onChange, fieldPathId, disabled, re
         onBlur={() => setText(null)}
         slotProps={{ htmlInput: { "aria-describedby": ariaDescribedByIds(fieldPathId.$id) }, inputLabel: { shrink: true } }}
       />
+      {uiSchema?.["ui:options"]?.fromFile === true && (
+        <FromFile
+          disabled={!!(disabled || readonly)}
+          has={(text) => onChange([...new Set([...(Array.isArray(formData) ? formData : []), ...(read(text) ?? [])])], fieldPathId.path)}
+        />
+      )}
       <Description id={descriptionId(fieldPathId)} description={schema.description ?? ""} />
     </>
+  );
+}
+
+/** Lines of a file on the computer of whoever looks. A private key chosen by mistake does not leave that. */
+function FromFile({ disabled, has }: { disabled: boolean; has: (text: string) => void }) {
+  const [refused, setRefused] = useState<string | null>(null);
+  const input = useRef<HTMLInputElement>(null);
+  const chosen = async (file: File | undefined) => {
+    if (!file) return;
+    const text = file.size > MOST_BYTES ? "" : await file.text();
+    const wrong = file.size > MOST_BYTES ? t.tooLarge(file.name) : PRIVATE.test(text) ? t.privateKey(file.name) : null;
+    setRefused(wrong);
+    if (!wrong) has(text.split("\n").filter((line) => !line.startsWith("#")).join("\n"));
+  };
+  return (
+    <Box>
+      <Button size="small" disabled={disabled} onClick={() => input.current?.click()}>
+        {t.fromFile}
+      </Button>
+      <input
+        ref={input}
+        type="file"
+        hidden
+        aria-label={t.fromFile}
+        onChange={({ target }) => {
+          void chosen(target.files?.[0]);
+          target.value = "";
+        }}
+      />
+      {refused && <Alert severity="error">{refused}</Alert>}
+    </Box>
   );
 }
 
@@ -292,6 +333,7 @@ function Options({ role, names, own, draft, node, problems }: OptionsProps) {
       const option = role.schema.properties[name]!;
       found[name] = {
         ...drawn(option, ...otherwise(option, draft, node, name)),
+        ...(IN_FILES.includes(name) ? { "ui:options": { fromFile: true } } : {}),
         ...(CHOSEN[name] ? { "ui:widget": CHOSEN[name], "ui:options": { node } } : {}),
         ...(option.writeOnly ? { "ui:field": Secret, "ui:options": { isSet: secrets.split(" ").includes(`secrets/${name}`) || !!draft.secrets[name], send: (value: string) => change({ [`secrets/${name}`]: value }) } } : {}),
         ...(draft.templates.includes(prefix + name) ? { "ui:readonly": true, "ui:help": t.template } : {}),
