@@ -132,7 +132,7 @@ def test_a_run_is_watched_from_the_first_line_to_the_last(watched: Watched) -> N
     page.locator(LOG).filter(has_text="in the gap 2").wait_for()
     page.get_by_text("No connection to the wizard").wait_for(state="detached")
     watched.open("end")
-    page.get_by_text("nodes failed", exact=True).wait_for()
+    page.get_by_text("Nodes failed", exact=True).wait_for()
 
     shown = collections.Counter(re.sub(r"[ :]? *(\S+: )?(?=the very|in the gap)", " ", line) for line in watched.log())
     ended = [event for event in watched.events() if event["event"] == "TaskFinished" and event["status"] != "skipped"]
@@ -168,7 +168,7 @@ def test_a_run_goes_on_from_where_it_failed_and_waits_and_stops_as_asked(watched
     page.get_by_role("button", name="Stop").click()
     page.get_by_role("button", name="Stopping").wait_for()
     watched.open("never")
-    page.get_by_text("interrupted", exact=True).wait_for()
+    page.get_by_text("Interrupted", exact=True).wait_for()
     assert not watched.did("StepStarted", step=4)
     page.get_by_role("button", name="Go on from step 3").wait_for()
 

@@ -1,68 +1,64 @@
-import { Accordion, AccordionDetails, AccordionSummary, Alert, Box, Card, CardContent, Stack, Typography } from "@mui/material";
+import { Accordion, AccordionDetails, AccordionSummary, Alert, Box, Card, CardContent, Typography } from "@mui/material";
 import type { Report } from "./api";
 import { t } from "./texts";
 
-/** What was or would be changed, by step and node. */
+type Diff = Report["diffs"][number];
+
+/** What was or would be changed, by step and node, with the lines of files that differ. Secrets are masked before they get here. */
 export function Changed({ report }: { report: Report }) {
-  if (!report.changes.length) return report.command === "plan" && report.outcome === "fine" ? <Alert severity="success">{t.nothingToDo}</Alert> : null;
+  if (!report.changes.length && !report.diffs.length) return report.command === "plan" && report.outcome === "fine" ? <Alert severity="success">{t.nothingToDo}</Alert> : null;
   return (
     <Card variant="outlined" component="section" aria-label={t.changes(report.changes.length)}>
       <CardContent>
         <Typography variant="h2" gutterBottom>
           {t.changes(report.changes.length)}
         </Typography>
-        {report.steps
-          .filter((step) => report.changes.some((change) => change.step === step.number))
-          .map((step) => (
+        {report.steps.map((step) => {
+          const [changes, diffs] = [report.changes, report.diffs].map((all) => all.filter((one) => one.step === step.number)) as [Report["changes"], Diff[]];
+          const nodes = [...new Set([...changes, ...diffs].map((one) => one.node))];
+          if (!nodes.length) return null;
+          return (
             <Box key={step.number} sx={{ mb: 1 }}>
               <Typography variant="h3">{`${step.number}. ${step.title}`}</Typography>
-              {byNode(report.changes.filter((change) => change.step === step.number)).map(([node, changes]) => (
-                <Accordion key={node} disableGutters elevation={0} slotProps={{ transition: { unmountOnExit: true } }}>
-                  <AccordionSummary expandIcon={<span aria-hidden>▾</span>}>{`${node}: ${t.changes(changes.length)}`}</AccordionSummary>
-                  <AccordionDetails>
-                    <Box component="ul" sx={{ m: 0 }}>
-                      {changes.map((change) => (
-                        <li key={`${change.kind} ${change.name} ${change.what}`}>
-                          {change.kind} <code>{change.name}</code> {change.what}
-                        </li>
-                      ))}
-                    </Box>
-                  </AccordionDetails>
-                </Accordion>
+              {nodes.map((node) => (
+                <OfNode key={node} node={node} changes={changes.filter((one) => one.node === node)} diffs={diffs.filter((one) => one.node === node)} />
               ))}
             </Box>
-          ))}
+          );
+        })}
       </CardContent>
     </Card>
   );
 }
 
-function byNode<T extends { node: string }>(all: T[]): [string, T[]][] {
-  const found = new Map<string, T[]>();
-  for (const one of all) found.set(one.node, [...(found.get(one.node) ?? []), one]);
-  return [...found];
-}
-
-/** The lines of files that differ. Secrets are masked before they get here. */
-export function Diffs({ report }: { report: Report }) {
-  if (!report.diffs.length) return null;
+function OfNode({ node, changes, diffs }: { node: string; changes: Report["changes"]; diffs: Diff[] }) {
   return (
-    <Stack spacing={1}>
-      {report.diffs.map((diff, place) => (
-        <Accordion key={`${place} ${diff.node} ${diff.after_header ?? ""}`} disableGutters variant="outlined" slotProps={{ transition: { unmountOnExit: true } }}>
-          <AccordionSummary expandIcon={<span aria-hidden>▾</span>}>{`${diff.node} ${diff.after_header ?? diff.before_header ?? diff.role}`}</AccordionSummary>
-          <AccordionDetails>
-            <Box component="pre" tabIndex={0} sx={{ overflow: "auto", m: 0, fontSize: 12, maxHeight: 400 }}>
-              {lines(diff.before, diff.after).map((line, number) => (
-                <Box key={number} component="span" sx={{ display: "block", color: line[0] === "+" ? "success.main" : line[0] === "-" ? "error.main" : "text.secondary" }}>
-                  {line}
-                </Box>
-              ))}
-            </Box>
-          </AccordionDetails>
-        </Accordion>
-      ))}
-    </Stack>
+    <Accordion disableGutters elevation={0} slotProps={{ transition: { unmountOnExit: true } }}>
+      <AccordionSummary expandIcon={<span aria-hidden>▾</span>}>{`${node}: ${t.changes(changes.length)}`}</AccordionSummary>
+      <AccordionDetails>
+        <Box component="ul" sx={{ m: 0 }}>
+          {changes.map((change) => (
+            <li key={`${change.kind} ${change.name} ${change.what}`}>
+              {change.kind} <code>{change.name}</code> {change.what}
+            </li>
+          ))}
+        </Box>
+        {diffs.map((diff, place) => (
+          <Accordion key={place} disableGutters variant="outlined" sx={{ mt: 1 }} slotProps={{ transition: { unmountOnExit: true } }}>
+            <AccordionSummary expandIcon={<span aria-hidden>▾</span>}>{diff.after_header ?? diff.before_header ?? diff.role}</AccordionSummary>
+            <AccordionDetails>
+              <Box component="pre" tabIndex={0} sx={{ overflow: "auto", m: 0, fontSize: 12, maxHeight: 400 }}>
+                {lines(diff.before, diff.after).map((line, number) => (
+                  <Box key={number} component="span" sx={{ display: "block", color: line[0] === "+" ? "success.main" : line[0] === "-" ? "error.main" : "text.secondary" }}>
+                    {line}
+                  </Box>
+                ))}
+              </Box>
+            </AccordionDetails>
+          </Accordion>
+        ))}
+      </AccordionDetails>
+    </Accordion>
   );
 }
 

@@ -19,9 +19,9 @@ import {
 } from "@mui/material";
 import { useQueryClient } from "@tanstack/react-query";
 import { type MouseEvent, type ReactNode, useEffect, useRef } from "react";
-import { api, type Check, type Draft, type Me, type Step } from "./api";
+import { api, type Check, type Draft, type Me, type Member, type Step } from "./api";
 import { Field } from "./field";
-import { go, useChecks, useDraft, useOutbox, usePath, useRuns, useSchema, useUnsent } from "./hooks";
+import { go, NowContext, useChecks, useDraft, useNow, useOutbox, usePath, useRuns, useSchema, useUnsent, useWatch } from "./hooks";
 import { at } from "./place";
 import { t } from "./texts";
 import { FIRST } from "./words";
@@ -42,6 +42,9 @@ export default function Frame({ me, children }: { me: Me; children: ReactNode })
   const queries = useQueryClient();
   const { flush } = useOutbox();
   const path = usePath();
+  const checks = useChecks();
+  // Machines on which nothing was set up yet are not asked behind anybody's back.
+  const now = useWatch(path === "/cluster" || !!checks.data?.checks.length);
   const main = useRef<HTMLElement>(null);
   const first = useRef(true);
   // Whoever goes on by keyboard or hears the page is taken to the new heading, or to the field that they have asked for.
@@ -78,13 +81,18 @@ export default function Frame({ me, children }: { me: Me; children: ReactNode })
         <Box component="nav" aria-label={t.steps} sx={{ width: { xs: "100%", md: 232 }, flexShrink: 0, position: { md: "sticky" }, top: { md: 48 } }}>
           {schema.data && <Steps steps={schema.data.steps} draft={draft.data} path={path} admin={me.scopes.includes("auth")} />}
         </Box>
-        <Box component="main" id="content" ref={main} tabIndex={-1} sx={{ flexGrow: 1, minWidth: 0, p: 2, width: "100%", outline: "none" }}>
-          <Typed />
-          {children}
-        </Box>
-        <Box component="aside" aria-label={t.cluster} sx={{ width: { xs: "100%", lg: 280 }, flexShrink: 0, p: 2, display: { xs: "none", lg: "block" }, position: "sticky", top: 48 }}>
-          <Beside draft={draft.data} />
-        </Box>
+        <NowContext value={now}>
+          {/* Where there is no room beside the page, the cluster is below it. */}
+          <Box sx={{ display: "flex", flexDirection: { xs: "column", lg: "row" }, alignItems: "flex-start", flexGrow: 1, minWidth: 0, width: "100%" }}>
+            <Box component="main" id="content" ref={main} tabIndex={-1} sx={{ flexGrow: 1, minWidth: 0, p: 2, width: "100%", outline: "none" }}>
+              <Typed />
+              {children}
+            </Box>
+            <Box component="aside" aria-label={t.cluster} sx={{ width: { xs: "100%", lg: 280 }, flexShrink: 0, p: 2, position: { lg: "sticky" }, top: 48 }}>
+              <Beside draft={draft.data} />
+            </Box>
+          </Box>
+        </NowContext>
       </Box>
     </Box>
   );
@@ -132,6 +140,8 @@ function Scheme() {
     </Select>
   );
 }
+
+const COLOURS = { pass: "success", warn: "warning", fail: "error" } as const;
 
 /** Beside the page one below the other; above it, where that is narrow, as they fit. */
 const ROWS = { display: { xs: "flex", md: "block" }, flexWrap: "wrap", "& > li": { width: { xs: "auto", md: "100%" } }, "& a": { px: { xs: 1, md: 2 }, py: { xs: 0, md: 0.5 } } } as const;
@@ -197,6 +207,7 @@ function isOf(path: string, step: Step): boolean {
 function Beside({ draft }: { draft: Draft | undefined }) {
   const runs = useRuns();
   const checks = useChecks();
+  const { cluster } = useNow();
   const newest = runs.data?.runs[0];
   if (!draft) return null;
   const typed = Object.keys(draft.changed).length;
@@ -217,7 +228,7 @@ function Beside({ draft }: { draft: Draft | undefined }) {
                 {node.address}
                 {node.groups.includes("coordinators") && `, ${t.coordinator}`}
               </Typography>
-              <Health checks={checks.data?.checks.filter((check) => check.node === name) ?? []} />
+              <Health member={cluster?.current ? cluster.members.find((member) => member.name === name) : undefined} checks={checks.data?.checks.filter((check) => check.node === name) ?? []} />
             </Box>
           ))}
         </Stack>
@@ -244,10 +255,11 @@ function Beside({ draft }: { draft: Draft | undefined }) {
   );
 }
 
-/** How a machine was when it was checked last; nothing where it was not. */
-function Health({ checks }: { checks: Check[] }) {
-  const [failed, warned] = ["fail", "warn"].map((status) => checks.filter((check) => check.status === status).length);
-  if (!checks.length) return null;
-  const colour = failed ? "error" : warned ? "warning" : "success";
-  return <Chip component="a" clickable href={at("/cluster")} onClick={follow("/cluster")} size="small" variant="outlined" color={colour} label={failed ? t.checksFail(failed) : warned ? t.warnings(warned) : t.health.pass} />;
+/** How a machine is now or, where nobody tells, was when it was checked last; nothing where it was not. */
+function Health({ member, checks }: { member: Member | undefined; checks: Check[] }) {
+  const [failed = 0, warned = 0] = ["fail", "warn"].map((status) => checks.filter((check) => check.status === status).length);
+  if (!member && !checks.length) return null;
+  const status = member?.health ?? (failed ? "fail" : warned ? "warn" : "pass");
+  const told = member ? [t.health[status], ...(member.primary ? [t.primary] : [])].join(", ") : failed ? t.checksFail(failed) : warned ? t.warnings(warned) : t.health.pass;
+  return <Chip component="a" clickable href={at("/cluster")} onClick={follow("/cluster")} size="small" variant="outlined" color={COLOURS[status]} label={`${told} · ${member ? t.justNow : t.lastChecked}`} />;
 }

@@ -1,5 +1,5 @@
 import { useQuery, useQueryClient } from "@tanstack/react-query";
-import { useCallback, useEffect, useReducer, useRef, useState, useSyncExternalStore } from "react";
+import { createContext, useCallback, useContext, useEffect, useReducer, useRef, useState, useSyncExternalStore } from "react";
 import { api, type Draft, type News, Refused, type RunEvent } from "./api";
 import { begun, type Live, older, take, told } from "./live";
 import { Outbox, type Unsent } from "./outbox";
@@ -87,15 +87,21 @@ export interface Now {
   away: string | null;
 }
 
-/** The cluster as it is, and what happens in it, for as long as the page is shown. */
-export function useNow(): Now {
+const NOTHING: Now = { cluster: null, events: [], away: null };
+/** The cluster as it is, for every part of the page. */
+export const NowContext = createContext(NOTHING);
+export const useNow = () => useContext(NowContext);
+
+/** The cluster as it is, and what happens in it, for as long as it is wanted. */
+export function useWatch(wanted: boolean): Now {
   const [now, tell] = useReducer((before: Now, news: News): Now => {
     if (news.type === "snapshot") return { ...before, cluster: news.data?.cluster ?? before.cluster, away: null };
     if (news.type === "away") return { ...before, away: news.data?.message ?? "" };
     if (news.type === "quiet" || news.type === "resumed" || before.events.some((one) => one.id === news.id)) return before;
     return { ...before, events: [news, ...before.events].slice(0, EVENTS) };
-  }, { cluster: null, events: [], away: null });
+  }, NOTHING);
   useEffect(() => {
+    if (!wanted) return;
     let socket: WebSocket;
     let timer: ReturnType<typeof setTimeout>;
     const connect = () => {
@@ -109,7 +115,7 @@ export function useNow(): Now {
       clearTimeout(timer);
       socket.close();
     };
-  }, []);
+  }, [wanted]);
   return now;
 }
 

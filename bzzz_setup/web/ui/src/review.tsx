@@ -1,7 +1,7 @@
 import { Alert, Box, Button, Card, CardContent, Stack, Typography } from "@mui/material";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { api } from "./api";
-import { Changed, Diffs } from "./changed";
+import { Changed } from "./changed";
 import { useDraft, useRun, useRuns } from "./hooks";
 import { useStart } from "./start";
 import { t } from "./texts";
@@ -78,7 +78,6 @@ function Planned({ name }: { name: string }) {
     <>
       <Changed report={live.report} />
       {live.report.forecast.length > 0 && <Alert severity="info">{live.report.forecast.join(" ")}</Alert>}
-      <Diffs report={live.report} />
     </>
   );
 }

@@ -2,7 +2,7 @@ import { Alert, Box, Button, Card, CardContent, Chip, LinearProgress, Stack, Tex
 import { useMutation } from "@tanstack/react-query";
 import { useDeferredValue, useEffect, useMemo, useRef, useState } from "react";
 import { api, type Report } from "./api";
-import { Changed, Diffs } from "./changed";
+import { Changed } from "./changed";
 import { go, useRun } from "./hooks";
 import type { Live } from "./live";
 import { useStart } from "./start";
@@ -76,7 +76,6 @@ export default function RunPage({ name }: { name: string }) {
       )}
       {(!report.running || report.checks.some((check) => check.status === "fail")) && report.command !== "plan" && <Checks report={report} />}
       {!report.running && <Changed report={report} />}
-      {!report.running && report.command === "plan" && <Diffs report={report} />}
       <Log live={live} more={more} />
     </Stack>
   );
@@ -96,7 +95,7 @@ function Pause({ report }: { report: Report }) {
 
 function Outcome({ report }: { report: Report }) {
   if (report.running) return <Chip color="primary" label={t.running} />;
-  return report.exit_code === 0 ? <Chip color="success" label={t.fine} /> : <Chip color="error" label={report.outcome.replace("_", " ")} />;
+  return report.exit_code === 0 ? <Chip color="success" label={t.fine} /> : <Chip color="error" label={t.outcomes[report.outcome] ?? report.outcome} />;
 }
 
 const STATES = { waiting: t.waiting, running: t.running, done: t.done, failed: t.failed } as Record<string, string>;

@@ -132,6 +132,8 @@ export const t = {
   importLeft: (names: string) => `Not taken, since no form has a place for it: ${names}.`,
   importSecrets: (names: string) => `Set where it comes from and not here, since secret: ${names}.`,
   now: "Now",
+  justNow: "now",
+  lastChecked: "checked last",
   waitingForCluster: "Asking a coordinator…",
   asLastSeen: "As last seen",
   primaryCoordinator: "primary coordinator",
