@@ -50,9 +50,10 @@ def test_the_way_through(browser: Any, tmp_path: Path) -> None:
 
     front = Front(tmp_path)
     (front.inventory / HOSTS).write_text(dump(init.hosts({"n1": "192.0.2.1", "n2": "192.0.2.2"}, ["n1"], {})))
-    front.step(
-        3, [{"bzzz.cluster.answer": {"result": {"changed": True, "changes": [{"kind": "file", "name": "/etc/x", "what": "create"}]}}}]
-    )
+    changed = {"changed": True, "changes": [{"kind": "file", "name": "/etc/x", "what": "create"}]}
+    changed |= {"diff": {"before": "", "after": "a line of it\n", "before_header": "/etc/x", "after_header": "/etc/x"}}
+    changed |= {"ansible_facts": {"bzzz_cost_forecast": {"told": ["A month would cost 12 USD."]}}}
+    front.step(3, [{"bzzz.cluster.answer": {"result": changed}}])
     server = Server(front.inventory, own_home(tmp_path), {"ANSIBLE_COLLECTIONS_PATH": front.environment["ANSIBLE_COLLECTIONS_PATH"]})
     server.start()
     try:
@@ -87,6 +88,10 @@ def test_the_way_through(browser: Any, tmp_path: Path) -> None:
             assert "service_port" not in (front.inventory / MAIN).read_text()
             page.get_by_role("button", name="Review and apply").click()
             page.get_by_role("heading", level=2, name="2 changes").wait_for()
+            page.get_by_role("alert").filter(has_text="A month would cost 12 USD.").wait_for()
+            page.get_by_role("button", name="n2: 1 change").click()
+            page.get_by_role("button", name="/etc/x").click()
+            page.get_by_text("+ a line of it").wait_for()
             page.get_by_role("button", name="Apply", exact=True).click()
             screen.heading("Apply ·")
             screen.ended()

@@ -20,10 +20,12 @@ from bzzz_setup import init
 from bzzz_setup.declaration import Declaration
 
 
-def _tries_the_directory(page: Any, directory: Directory) -> None:
-    """Step 6's button, with what is declared, with a wrong base as it is typed, and with the right one again."""
+def _tries_both(page: Any, directory: Directory, provider: Provider) -> None:
+    """Step 6's buttons, with what is declared, with a wrong base as it is typed, and with the right one again."""
     page.get_by_role("link", name="6. Services").click()
     card = page.locator("section[aria-labelledby=role-auth]")
+    card.get_by_role("button", name="Test OpenID Connect").click()
+    card.get_by_text(f"{provider.issuer} answers.").wait_for()
     test = card.get_by_role("button", name="Test LDAP")
     right = card.get_by_text(f"{', '.join(directory.urls)} answers.")
     test.click()
@@ -89,7 +91,7 @@ def test_people_sign_in_to_the_wizard(browser: Any, tmp_path: Path, monkeypatch:
         assert page.url == home
         page.get_by_text("anna@example.com", exact=True).wait_for()
         page.get_by_role("link", name="People").wait_for()  # as an administrator sees it
-        _tries_the_directory(page, directory)
+        _tries_both(page, directory, provider)
         page.get_by_role("button", name="Sign out").click()
         screen.heading("Sign in")
         assert page.get_by_role("alert").count() == 0
@@ -99,3 +101,38 @@ def test_people_sign_in_to_the_wizard(browser: Any, tmp_path: Path, monkeypatch:
         screen.heading("Step 1 of 8")
         page.get_by_text("dora", exact=True).wait_for()
         assert page.get_by_role("link", name="People").count() == 0 and screen.complaints == []
+
+
+@pytest.mark.requirement("2.4.0", part="the wizard for others than this host: HTTPS, by its own names only")
+def test_it_is_served_to_others_by_its_certificate(browser: Any, tmp_path: Path) -> None:
+    front, authority, (port,) = Front(tmp_path), Authority(tmp_path), free_ports(1)
+    certificate, key = authority.leaf("setup.example.com")
+    server = Server(front.inventory, own_home(tmp_path))
+    server.start()
+    claim = {"token": server.link.partition("#claim=")[2], "name": "anna", "password": PASSWORD}
+    assert requests.post(f"{server.address}/api/v1/claim", json=claim, timeout=10).status_code == 201
+    server.stop()
+    server.said.clear()
+    server.arguments = ("--host", "0.0.0.0", "--port", str(port), "--certificate", str(certificate), "--key", str(key))
+    server.arguments += ("--name", "setup.example.com", "--name", "127.0.0.1")
+    server.start()
+    with contextlib.ExitStack() as stack:
+        stack.callback(server.stop)
+        assert server.address == f"https://setup.example.com:{port}"
+        home = f"https://127.0.0.1:{port}"
+        assert requests.get(home, verify=str(authority.ca), timeout=10).status_code == 200
+        named = {"Host": f"elsewhere.example.com:{port}"}
+        assert requests.get(f"{home}/api/v1/welcome", verify=str(authority.ca), headers=named, timeout=10).status_code >= 400
+        with pytest.raises(requests.ConnectionError):
+            requests.get(f"http://127.0.0.1:{port}", timeout=10)
+        own = stack.enter_context(contextlib.closing(browser.new_context(ignore_https_errors=True)))
+        own.set_default_timeout(20_000)
+        screen = Screen(own.new_page())
+        screen.page.goto(home)
+        screen.heading("Sign in")
+        screen.page.get_by_label("User").fill("anna")
+        screen.page.get_by_label("Password").fill(PASSWORD)
+        screen.page.get_by_role("button", name="Sign in", exact=True).click()
+        screen.heading("Step 1 of 8")
+        (cookie,) = own.cookies()
+        assert cookie["secure"] and cookie["httpOnly"] and cookie["name"].startswith("__Host-")

@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Query, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field, ValidationError
 
@@ -37,9 +38,14 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
     gate, draft, runs = wizard.gate, wizard.draft, wizard.runs
 
     @app.get(f"{API}/schema", tags=["declaration"], response_model=None, responses={200: {"model": answers.Form}})
-    def schema(_who: Viewer) -> Response:
+    def schema(request: Request, _who: Viewer) -> Response:
         """Steps, roles and options, as the roles' argument specs declare them."""
-        return wizard.answer("schema", None, form.form)
+        answer = wizard.answer("schema", None, form.form)
+        if "gzip" not in request.headers.get("accept-encoding", ""):
+            return answer
+        # It holds nothing of anybody's, whose length could tell of it.
+        headers = {"content-encoding": "gzip", "vary": "accept-encoding"}
+        return Response(gzip.compress(bytes(answer.body)), media_type=answer.media_type, headers=headers)
 
     @app.get(f"{API}/draft", tags=["declaration"], response_model=None, responses={200: {"model": answers.Draft}})
     def read_draft(_who: Viewer) -> Response:

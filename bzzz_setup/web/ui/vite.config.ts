@@ -36,10 +36,11 @@ export default defineConfig({
       },
     }),
   ],
-  // A helper for tests, in the form's own package, asks for it.
+  // What the form's package asks for, and the page has no use for.
   resolve: {
     alias: {
       "@rjsf/validator-ajv8": new URL("src/unjudged.ts", import.meta.url).pathname,
+      "fast-uri": new URL("src/unreferenced.ts", import.meta.url).pathname,
       "markdown-to-jsx/react": new URL("src/plain.tsx", import.meta.url).pathname,
     },
   },

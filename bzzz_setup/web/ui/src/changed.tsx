@@ -15,7 +15,7 @@ export function Changed({ report }: { report: Report }) {
         </Typography>
         {report.steps.map((step) => {
           const [changes, diffs] = [report.changes, report.diffs].map((all) => all.filter((one) => one.step === step.number)) as [Report["changes"], Diff[]];
-          const nodes = [...new Set([...changes, ...diffs].map((one) => one.node))];
+          const nodes = [...new Set([...changes, ...diffs].map((one) => one.node))].sort();
           if (!nodes.length) return null;
           return (
             <Box key={step.number} sx={{ mb: 1 }}>

@@ -13,7 +13,7 @@ if (told) history.replaceState(null, "", location.pathname);
 export default function Enter({ welcome: { claimed, provider, refused } }: { welcome: Welcome }) {
   const queries = useQueryClient();
   const [token, setToken] = useState(told);
-  const [name, setName] = useState("");
+  const [name, setName] = useState(claimed ? "" : "admin");
   const [password, setPassword] = useState("");
   const [byToken, setByToken] = useState(false);
   const entering = useMutation({
@@ -41,13 +41,14 @@ export default function Enter({ welcome: { claimed, provider, refused } }: { wel
           )}
           {!byToken && (
             <>
-              <TextField label={t.user} value={name} onChange={(event) => setName(event.target.value)} required autoComplete="username" autoFocus={claimed || !!told} />
+              <TextField label={t.user} value={name} onChange={(event) => setName(event.target.value)} required autoComplete="username" autoFocus={claimed} />
               <TextField
                 label={t.password}
                 type="password"
                 value={password}
                 onChange={(event) => setPassword(event.target.value)}
                 required
+                autoFocus={!claimed && !!told}
                 autoComplete={claimed ? "current-password" : "new-password"}
                 helperText={claimed ? undefined : t.passwordRule}
               />

@@ -50,7 +50,10 @@ export default function Frame({ me, children }: { me: Me; children: ReactNode })
   // Whoever goes on by keyboard or hears the page is taken to the new heading, or to the field that they have asked for.
   useEffect(() => {
     if (first.current) first.current = false;
-    else if (!location.hash) main.current?.focus();
+    else if (!location.hash) {
+      main.current?.focus({ preventScroll: true }); // which would put its heading under the bar
+      window.scrollTo(0, 0);
+    }
   }, [path]);
   const leave = async () => {
     await flush();
