@@ -358,6 +358,7 @@ class Summary(Answer):
     seconds: float
     exit_code: int
     outcome: str
+    only: list[int] = Field([], description="Its steps, where it was to do one alone.")
 
 
 class Holder(Answer):

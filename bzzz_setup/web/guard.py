@@ -50,6 +50,8 @@ class Guard:
         if refused is None:
             await self.app(scope, _bounded(receive), send)
         elif scope["type"] == "http":
+            if refused.status_code != 413:
+                await _read(_bounded(receive))
             await refused(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008})
@@ -63,6 +65,12 @@ class Guard:
         if len(self._left) > SOURCES:
             self._left.popitem(last=False)
         return left >= 1
+
+
+async def _read(receive: Receive) -> None:
+    """Who still writes when the connection is closed may never see the answer, as the node service that hands on a request."""
+    while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
+        pass
 
 
 def _bounded(receive: Receive) -> Receive:

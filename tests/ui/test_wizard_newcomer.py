@@ -45,6 +45,7 @@ def picture(page: Any, name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.requirement("1.1.12", part="the machines try each other by a button, before anything is applied")
 @pytest.mark.requirement(
     "T1", part="a newcomer's path: one typed value and two clicks a page at most, from the demo's link to the validated cluster"
 )
@@ -78,6 +79,14 @@ def test_a_newcomer_gets_there_with_defaults(browser: Any, lab: Lab, tmp_path: P
             screen.heading(f"Step {number} of 8")
             top = page.get_by_role("heading", level=1).bounding_box()["y"]
             assert top >= page.get_by_role("banner").bounding_box()["height"], "it is in sight"
+            if number == 2:
+                page.get_by_role("button", name="Test connections").click()
+                screen.heading("Test of connections ·")
+                screen.ended(120)
+                page.get_by_text("all 2 peers answer").nth(2).wait_for()
+                picture(page, "connections")
+                page.get_by_role("button", name="Back to step 2").click()
+                screen.heading("Step 2 of 8")
             onward = page.get_by_role("button", name="Review" if number == 8 else "Next")
             onward.wait_for()
             picture(page, f"step-{number}")

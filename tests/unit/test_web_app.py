@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import threading
@@ -153,6 +154,22 @@ def test_nothing_is_told_or_done_without_a_right_to_it(client: TestClient, admin
     assert viewer.get(f"{API}/draft").status_code == 200
     with pytest.raises(WebSocketDisconnect), stranger.websocket_connect(f"{API}/runs/x/socket"):
         pass
+
+
+def test_who_still_writes_hears_why_it_is_refused() -> None:
+    """The node service hands requests on: had the wizard closed before it had all, it would answer 502."""
+    pieces, said = [b"x", b"y", b""], []
+
+    async def receive() -> dict[str, Any]:
+        piece = pieces.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+
+    async def send(message: dict[str, Any]) -> None:
+        said.append((message.get("status"), len(pieces)))
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"host", b"elsewhere.example")], "client": ("192.0.2.1", 1)}
+    asyncio.run(guard.Guard(None, frozenset({"here"}))(scope, receive, send))  # type: ignore[arg-type]
+    assert said[0] == (403, 0)
 
 
 @pytest.mark.requirement("T2", part="requests are bounded, and from this server's own page only")

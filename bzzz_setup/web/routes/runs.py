@@ -94,6 +94,7 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
                     "command": report.command,
                     "started": report.started,
                     "seconds": report.seconds,
+                    "only": list(report.steps) if len(report.steps) == 1 else [],
                     "exit_code": int(report.exit_code),
                     "outcome": report.exit_code.name.lower(),
                 }

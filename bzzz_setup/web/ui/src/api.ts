@@ -131,6 +131,8 @@ export interface RunSummary {
   seconds: number;
   exit_code: number;
   outcome: string;
+  /** Its step, where it was to do one alone. */
+  only: number[];
 }
 
 export interface RunEvent {

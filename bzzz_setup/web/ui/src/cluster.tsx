@@ -3,7 +3,7 @@ import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { type ChangeEvent, useRef, useState } from "react";
 import { api, type Check, type Member, type News } from "./api";
 import { go, useChecks, useDraft, useNow, useRuns } from "./hooks";
-import { useStart } from "./start";
+import { called, useStart } from "./start";
 import { at } from "./place";
 import { t } from "./texts";
 import { Wrong } from "./wrong";
@@ -261,7 +261,7 @@ function Runs() {
                       go(`/run/${run.run}`);
                     }}
                   >
-                    {t.commands[run.command] ?? run.command}
+                    {called(run.command, run.only)}
                   </Link>
                 </TableCell>
                 <TableCell>{new Date(run.started * 1000).toLocaleString()}</TableCell>

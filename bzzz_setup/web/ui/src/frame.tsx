@@ -23,6 +23,7 @@ import { api, type Check, type Draft, type Me, type Member, type Step } from "./
 import { Field } from "./field";
 import { go, NowContext, useChecks, useDraft, useNow, useOutbox, usePath, useRuns, useSchema, useUnsent, useWatch } from "./hooks";
 import { at } from "./place";
+import { called } from "./start";
 import { t } from "./texts";
 import { FIRST } from "./words";
 import { Wrong } from "./wrong";
@@ -243,7 +244,7 @@ function Beside({ draft }: { draft: Draft | undefined }) {
             {t.runs}
           </Typography>
           <Link href={at(`/run/${newest.run}`)} onClick={follow(`/run/${newest.run}`)}>
-            {t.commands[newest.command] ?? newest.command} · {new Date(newest.started * 1000).toLocaleString([], { dateStyle: "short", timeStyle: "short" })}
+            {called(newest.command, newest.only)} · {new Date(newest.started * 1000).toLocaleString([], { dateStyle: "short", timeStyle: "short" })}
           </Link>
         </Paper>
       )}

@@ -22,6 +22,7 @@ export default function Review() {
   const typed = Object.keys(draft.data.changed);
   const errors = draft.data.problems.filter((problem) => problem.severity !== "warning");
   const newest = runs.data.runs[0];
+  const plan = newest?.command === "plan" && !newest.only.length ? newest.run : null;
   const refused = applying.error ?? planning.error;
   return (
     <Stack spacing={2}>
@@ -53,13 +54,13 @@ export default function Review() {
       )}
       <Stack direction="row" spacing={1}>
         <Button variant="outlined" loading={planning.isPending} onClick={() => planning.mutate([])}>
-          {newest?.command === "plan" ? t.planAgain : t.plan}
+          {plan ? t.planAgain : t.plan}
         </Button>
         <Button variant="contained" loading={applying.isPending} disabled={errors.length > 0} onClick={() => applying.mutate([])}>
           {t.apply}
         </Button>
       </Stack>
-      {newest?.command === "plan" && <Planned name={newest.run} />}
+      {plan && <Planned name={plan} />}
     </Stack>
   );
 }

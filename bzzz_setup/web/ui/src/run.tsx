@@ -5,7 +5,7 @@ import { api, type Report } from "./api";
 import { Changed } from "./changed";
 import { go, useRun } from "./hooks";
 import type { Live } from "./live";
-import { useStart } from "./start";
+import { called, CONNECTIONS, isOfConnections, useStart } from "./start";
 import { at } from "./place";
 import { t } from "./texts";
 import { Problems } from "./wrong";
@@ -23,13 +23,15 @@ export default function RunPage({ name }: { name: string }) {
   const applying = useStart("apply");
   if (!live) return <LinearProgress aria-label={t.loading} />;
   const { report } = live;
-  const after = AFTERWARDS[report.command];
+  const only = report.steps.map((step) => step.number);
+  const connections = isOfConnections(report.command, only);
+  const after = connections ? `/step/${CONNECTIONS}` : AFTERWARDS[report.command];
   const failed = report.steps.find((step) => step.state === "failed" || (!report.running && step.state === "running"));
   return (
     <Stack spacing={2}>
       <Stack direction="row" sx={{ gap: 2, alignItems: "center", flexWrap: "wrap" }}>
         <Typography variant="h1" sx={{ flexGrow: 1 }}>
-          {t.commands[report.command] ?? report.command} · {new Date(report.started * 1000).toLocaleString([], { dateStyle: "short", timeStyle: "short" })}
+          {called(report.command, only)} · {new Date(report.started * 1000).toLocaleString([], { dateStyle: "short", timeStyle: "short" })}
         </Typography>
         <Outcome report={report} />
         {report.running && report.steps.length > 1 && <Pause report={report} />}
@@ -44,7 +46,7 @@ export default function RunPage({ name }: { name: string }) {
             </Button>
             {after && (
               <Button variant="outlined" onClick={() => go(after)}>
-                {t.afterwards[report.command]}
+                {connections ? t.backTo(CONNECTIONS) : t.afterwards[report.command]}
               </Button>
             )}
           </>
@@ -52,6 +54,7 @@ export default function RunPage({ name }: { name: string }) {
       </Stack>
       {!connected && <Alert severity="warning">{t.disconnected}</Alert>}
       {report.paused !== null && <Alert severity="info">{t.waitsBefore(report.paused)}</Alert>}
+      {connections && <Alert severity="info">{t.connectionsPlan}</Alert>}
       <Strip report={report} />
       <Box aria-live="polite" aria-atomic="true">
         <Doing live={live} />
@@ -74,8 +77,8 @@ export default function RunPage({ name }: { name: string }) {
           </Button>
         </Box>
       )}
-      {(!report.running || report.checks.some((check) => check.status === "fail")) && report.command !== "plan" && <Checks report={report} />}
-      {!report.running && <Changed report={report} />}
+      {(!report.running || report.checks.some((check) => check.status === "fail")) && (report.command !== "plan" || connections) && <Checks report={report} all={connections} />}
+      {!report.running && !connections && <Changed report={report} />}
       <Log live={live} more={more} />
     </Stack>
   );
@@ -160,21 +163,34 @@ function Doing({ live }: { live: Live }) {
   );
 }
 
-function Checks({ report }: { report: Report }) {
+/** all: also what is well, in words. */
+function Checks({ report, all }: { report: Report; all: boolean }) {
   const bad = report.checks.filter((check) => check.status === "fail" || check.status === "warn");
-  if (!report.checks.length) return null;
-  const good = report.checks.filter((check) => check.status === "pass").length;
+  const asked = report.checks.filter((check) => check.status !== "skip");
+  if (!asked.length) return null;
+  const good = asked.filter((check) => check.status === "pass").length;
   return (
     <Card variant="outlined" component="section" aria-label={t.checks}>
       <CardContent>
         <Typography variant="h2" gutterBottom>
-          {t.checks}: {good} / {report.checks.length}
+          {t.checks}: {good} / {asked.length}
         </Typography>
         {bad.map((check) => (
           <Alert key={`${check.node} ${check.id}`} severity={check.status === "fail" ? "error" : "warning"} sx={{ mb: 1 }}>
             <strong>{check.node}</strong>: {check.title}. {check.seen} {check.remedy}
           </Alert>
         ))}
+        {all && (
+          <Box component="ul" sx={{ m: 0 }}>
+            {report.checks
+              .filter((check) => check.status === "pass")
+              .map((check) => (
+                <li key={`${check.node} ${check.id}`}>
+                  <strong>{check.node}</strong>: {check.title}. {check.seen}
+                </li>
+              ))}
+          </Box>
+        )}
       </CardContent>
     </Card>
   );

@@ -19,6 +19,7 @@ import { Begin } from "./begin";
 import { Description, Folded, Pairs, templates, Told } from "./entries";
 import { Machines } from "./machines";
 import { type Errors, place } from "./places";
+import { CONNECTIONS, useStart } from "./start";
 import { t } from "./texts";
 import unjudged from "./unjudged";
 import { title } from "./words";
@@ -240,6 +241,20 @@ interface RoleProps {
   node: string;
 }
 
+/** The machines try each other, and the internet, before anything is applied. */
+function Connections() {
+  const trying = useStart("plan");
+  return (
+    <Stack spacing={1} sx={{ my: 1.500, alignItems: "flex-start" }}>
+      <Button variant="outlined" loading={trying.isPending} onClick={() => trying.mutate([CONNECTIONS])}>
+        {t.tryConnections}
+      </Button>
+      <Typography color="textSecondary">{t.connectionsNote}</Typography>
+      <Wrong error={trying.error} />
+    </Stack>
+  );
+}
+
 /** Tries whom the declaration names, before anything is applied. */
 function Tests({ tests, revision }: { tests: string[]; revision: number }) {
   const { flush } = useOutbox();
@@ -300,6 +315,7 @@ function RoleCard({ role, draft, node, wanted }: RoleProps & { wanted: string })
           <Told text={role.description} />
         </Typography>
         <Options role={role} names={shown.first} own={own} draft={draft} node={node} problems={about} />
+        {role.name === "network" && !node && <Connections />}
         {role.tests.length > 0 && !node && <Tests tests={role.tests} revision={draft.revision} />}
         {shown.rest.length > 0 && (
           <Folded count={shown.rest.length}>
