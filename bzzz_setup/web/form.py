@@ -91,11 +91,14 @@ def judged(view: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]] | Non
     networks: dict[str, Any] = {"subnets": [], "others": []}
     if known and not any(one["severity"] == "error" for one in told):
         told += rules.effective(declared, cluster, known)
-        filled, _ = rules.settled(declared, cluster, known)
+        filled, settled = rules.settled(declared, cluster, known)
         for node in known:
             for option, value in filled[node]["network"].items():
                 if value is not None and declared[node]["network"][option] is None:
                     detected.setdefault(f"network_{option}", {})[node] = value
+        for machine in settled["nodes"]:
+            if machine["firewall"] and declared[machine["name"]]["firewall"]["backend"] == "auto":
+                detected.setdefault("firewall_backend", {})[machine["name"]] = machine["firewall"]
         networks = _networks(declared, cluster, known)
     return {
         "problems": [{**one, "step": step_of(one["option"], specs)} for one in merged(told, list(declared))],

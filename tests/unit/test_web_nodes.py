@@ -58,6 +58,7 @@ def test_every_interface_is_told_with_its_details_and_the_primary_one(client: Te
     }
     assert (by_name["ib0"]["primary"], by_name["ib0"]["speed"], by_name["ib0"]["kind"]) == ("", "200 Gb/s", "infiniband")
     assert client.get(f"{API}/draft").json()["detected"]["network_interface"] == {"n1": "eno1", "n2": "eno1"}
+    assert client.get(f"{API}/draft").json()["detected"]["firewall_backend"] == {"n1": "nftables", "n2": "nftables"}
 
 
 @pytest.mark.requirement("5.4.1", "5.4.2", "5.4.4", part="told to the wizard, by recordings of real tools")
