@@ -1,4 +1,5 @@
 import type { Report, RunEvent } from "./api";
+import { t } from "./texts";
 
 /** Lines that are kept of a log; older ones are asked for when they are wanted. */
 export const LINES = 10_000;
@@ -48,11 +49,11 @@ function bad(status: string | undefined): boolean {
 /** The line of the log that an event makes, if it makes one. */
 export function line(event: RunEvent): Line | null {
   const told = { id: event.id, at: event.at, node: event.node ?? "" };
-  if (event.event === "StepStarted") return { ...told, text: `— step ${event.step} —`, kind: "note" };
-  if (event.event === "Paused") return { ...told, text: `waiting before step ${event.step}`, kind: "note" };
-  if (event.event === "Resumed") return { ...told, text: "going on", kind: "note" };
+  if (event.event === "StepStarted") return { ...told, text: t.lines.step(event.step ?? 0), kind: "note" };
+  if (event.event === "Paused") return { ...told, text: t.lines.waits(event.step ?? 0), kind: "note" };
+  if (event.event === "Resumed") return { ...told, text: t.lines.goesOn, kind: "note" };
   if (event.event === "Message") return { ...told, text: event.text ?? "", kind: event.level === "error" ? "failed" : "note" };
-  if (event.event === "RunFinished") return { ...told, text: event.interrupted ? "stopped" : "ended", kind: "note" };
+  if (event.event === "RunFinished") return { ...told, text: event.interrupted ? t.lines.stopped : t.lines.ended, kind: "note" };
   if (event.event !== "TaskFinished" || event.status === "skipped") return null;
   const changed = event.changes?.length ? ` (${event.changes.map((one) => `${one.what} ${one.name}`).join(", ")})` : "";
   const text = `${event.role ? `${event.role}: ` : ""}${event.task ?? ""} — ${event.status}${changed}${event.message ? `: ${event.message}` : ""}`;

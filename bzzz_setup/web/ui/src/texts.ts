@@ -114,6 +114,7 @@ export const t = {
   discard: "Discard them",
   discardQuestion: "Discard all values that are typed and not applied?",
   log: "Log",
+  lines: { step: (step: number) => `— step ${step} —`, waits: (step: number) => `waiting before step ${step}`, goesOn: "going on", stopped: "stopped", ended: "ended" },
   search: "Search the log",
   older: "Older lines",
   running: "running",
