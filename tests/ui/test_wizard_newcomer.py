@@ -44,7 +44,6 @@ def picture(page: Any, name: str) -> None:
         page.screenshot(path=Path(kept) / f"wizard-{name}.png", full_page=True)
 
 
-@pytest.mark.slow
 @pytest.mark.requirement("1.1.12", part="the machines try each other by a button, before anything is applied")
 @pytest.mark.requirement(
     "T1", part="a newcomer's path: one typed value and two clicks a page at most, from the demo's link to the validated cluster"
@@ -58,7 +57,7 @@ def test_a_newcomer_gets_there_with_defaults(browser: Any, lab: Lab, tmp_path: P
         stack.callback(shown.stop)
         shown.start()
         own = stack.enter_context(contextlib.closing(browser.new_context(viewport={"width": 1400, "height": 900})))
-        own.set_default_timeout(30_000)
+        own.set_default_timeout(60_000)
         own.add_init_script(COUNT)
         screen = Screen(own.new_page())
         page = screen.page
@@ -106,9 +105,9 @@ def test_a_newcomer_gets_there_with_defaults(browser: Any, lab: Lab, tmp_path: P
         screen.ended(600)
         page.get_by_role("button", name="See the cluster").click()
         screen.heading("Cluster")
-        page.get_by_role("heading", level=3, name=lab.nodes[0].name).wait_for(timeout=60_000)
+        page.get_by_role("heading", level=3, name=lab.nodes[0].name).wait_for(timeout=120_000)
         beside = page.get_by_role("complementary").get_by_role("link")
-        beside.filter(has_text="well").filter(has_text="now").nth(2).wait_for()
+        beside.filter(has_text="well").filter(has_text="now").nth(2).wait_for(timeout=120_000)
         assert beside.filter(has_text="primary").count() == 1
         picture(page, "cluster")
         done = json.loads(page.evaluate("sessionStorage.done"))
