@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import runpy
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,7 @@ class WithPage(build_py):
 
     def run(self) -> None:
         if not self.editable_mode:
+            shutil.rmtree(self.build_lib, ignore_errors=True)  # earlier pages' parts have other names
             runpy.run_path(str(Path(__file__).resolve().parent / "bzzz_setup/web/frontend.py"))["built"](_part)
         super().run()
 

@@ -7,6 +7,7 @@ Answers do not pass through these, which would take its time; tests/unit/test_we
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from fastapi import FastAPI, Response
@@ -513,6 +514,11 @@ def _sent(partly: bool = False, **fields: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
+def of_path(path: str) -> list[dict[str, Any]]:
+    """The parameters that stand in it."""
+    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in re.findall(r"{(\w+)}", path)]
+
+
 _NAME = {"type": "string", "pattern": f"^{records.NAME.pattern}$", "maxLength": 64}
 _ROLE = {"type": "string", "enum": list(ROLES)}
 _SCOPES = {"type": "array", "items": {"type": "string", "enum": list(SCOPES)}, "default": [], "description": "None: all that the role has."}
@@ -532,7 +538,7 @@ _AWAY = bad(_503="It cannot be told now: ask again in some seconds")
 def _account(summary: str, status: int, model: type[Answer] | None, sent: dict[str, Any] | None = None, **told: str) -> dict[str, Any]:
     answered: dict[int | str, dict[str, Any]] = {status: {"model": model} if model else {"description": "Done"}}
     about = {"summary": summary, "tags": ["accounts"], "status_code": status, "responses": {**answered, **bad(**told), **_AWAY}}
-    return {**about, "openapi_extra": sent}
+    return {**about, "openapi_extra": sent or {}}
 
 
 _CHANGED, _NONE = "Somebody else has changed it meanwhile", "There is none of that name"

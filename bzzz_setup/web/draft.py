@@ -378,9 +378,26 @@ def _check(path: str, value: Any) -> None:
     if not known.get(kind):
         remedy = "Write options/<option>, nodes/<node>, nodes/<node>/<option> or secrets/<option>; the schema lists the options."
         raise Refusal(f"there is nothing at '{path}'", remedy, ExitCode.REFUSED, option=name or path)
-    if not secret and holds_private_key(dump({"value": value})):
+    if not secret:
+        refuse_private_key(name or path, value)
+
+
+def refuse_private_key(option: str, value: Any) -> None:
+    """Raises Refusal, which quotes nothing of it, where there is one in what is to be kept in clear."""
+    if holds_private_key("\n".join(_texts(value))):
         remedy = "Give the public key, the file that ends in .pub. The private one stays where it is."
-        raise Refusal("this is a private key. It is not kept, and was given to nobody", remedy, option=name or path)
+        raise Refusal("this is a private key. It is not kept, and was given to nobody", remedy, option=option)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from (*_texts(key), *_texts(inner))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
 
 
 def _write(folder: Path, files: Mapping[str, str]) -> None:

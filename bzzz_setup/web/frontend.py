@@ -60,7 +60,7 @@ def built(part: Part) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
             return DIST
-        environment = os.environ | {"PATH": path_with_npm(part)}
+        environment = _environment() | {"PATH": path_with_npm(part)}
         # Node.js has authorities of its own and heeds no other name; others here heed these.
         bundle = next((os.environ[name] for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT") if os.environ.get(name)), None)
         if bundle:
@@ -73,6 +73,11 @@ def built(part: Part) -> Path:
             _run(["npm", "exec", "--", "vite", "build"], environment)
         stamp.write_text(wanted, encoding="utf-8")
     return DIST
+
+
+def _environment() -> dict[str, str]:
+    """Without what hides this Python's packages from it, pip among them, where a wheel is built."""
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONNOUSERSITE")}
 
 
 def _stale() -> bool:
@@ -89,6 +94,7 @@ def path_with_npm(part: Part) -> str:
     with part(f"fetching {', '.join(pins)} (pip)"):
         done = subprocess.run(
             [sys.executable, "-m", "pip", "install", "-q", "--no-input", "--disable-pip-version-check", *pins],
+            env=_environment(),
             capture_output=True,
             text=True,
             check=False,

@@ -13,7 +13,7 @@ from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import lo
 from bzzz_setup import portable
 from bzzz_setup.declaration import KNOWN_HOSTS, Declaration, is_template
 from bzzz_setup.events import Refusal
-from bzzz_setup.web.draft import NODES, OPTIONS, SECRETS, Draft, machines
+from bzzz_setup.web.draft import NODES, OPTIONS, SECRETS, Draft, machines, refuse_private_key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,8 @@ def take(draft: Draft, text: str, base: int, by: str, secrets: Mapping[str, str]
     """Take the declaration in. secrets: those that come beside it. Raises Refusal and, as changing the draft does, Conflict."""
     declaration, lost = portable.declaration_of(text, draft.source, dict(secrets))
     if not draft.source.exists():
+        for option, value in declaration.options.items():
+            refuse_private_key(option, value)
         declaration.create()
         return Taken([], [], sorted({name for names in lost.values() for name in names}))
     if declaration.cluster != draft.declaration().cluster:

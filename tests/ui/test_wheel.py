@@ -38,9 +38,12 @@ def test_a_wheel_carries_the_page(tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
     source = copied(tmp_path / "source")
     assert not (source / "bzzz_setup/web/ui/dist").exists()
+    (source / "build/lib/bzzz_setup").mkdir(parents=True)
+    (source / "build/lib/bzzz_setup/gone.py").touch()  # of an earlier wheel
     subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path, source], check=True, timeout=300)
     (wheel,) = tmp_path.glob("bzzz_setup-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
+    assert "bzzz_setup/gone.py" not in names
     assert not [name for name in names if "/ui/" in name and "/ui/dist/" not in name], "sources would be built anew"
 
     subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "site", wheel], check=True, timeout=120)

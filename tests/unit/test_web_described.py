@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -158,6 +159,10 @@ def test_every_answer_is_one_that_the_description_tells(wizard: Wizard, subtests
     seen = {}
     with TestClient(app) as client:
         headers = sessions(client, wizard)
+        for path, operations in app.openapi()["paths"].items():
+            for operation in operations.values():
+                parts = [one["name"] for one in operation.get("parameters", []) if one["in"] == "path"]
+                assert sorted(parts) == sorted(re.findall(r"{(\w+)}", path)), path
         described = schemathesis.openapi.from_asgi(f"{API}/openapi.json", app, headers=headers["anna"])
         for found in described.get_all_operations():
             operation = found.ok()

@@ -187,6 +187,7 @@ def test_a_private_key_is_refused_and_not_kept(draft: Draft) -> None:
     draft.change(0, {"options/service_port": 9090}, "user:anna")
     for path, value in (
         ("options/ssh_public_keys", ["ssh-ed25519 AAAA anna", "-----BEGIN OPENSSH PRIVATE KEY-----", f"b3BlbnNzaC1rZXktdjE{CANARY}"]),
+        ("options/ssh_public_keys", ["\0".join(f"-----BEGIN PRIVATE KEY-----{CANARY}")]),  # UTF-16, read as another text
         ("nodes/node2/network_address", f"-----BEGIN RSA PRIVATE KEY-----\n{CANARY}"),
     ):
         with pytest.raises(Refusal, match="this is a private key") as refused:

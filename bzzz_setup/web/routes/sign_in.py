@@ -162,4 +162,6 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
     # Users and tokens, as on the nodes: docs/node-service.md describes them.
     for route in api.routes(gate, same_site):
         for method in (route.methods or set()) - {"HEAD"}:
-            app.add_api_route(route.path, route.endpoint, methods=[method], response_model=None, **answers.ACCOUNTS[method, route.path])
+            told: dict[str, Any] = {**answers.ACCOUNTS[method, route.path]}
+            told["openapi_extra"] = {**told["openapi_extra"], "parameters": answers.of_path(route.path)}
+            app.add_api_route(route.path, route.endpoint, methods=[method], response_model=None, **told)

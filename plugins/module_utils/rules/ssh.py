@@ -26,7 +26,8 @@ _PRIVATE_KEY = ("PRIVATE KEY-----", "b3BlbnNzaC1rZXktdjE", "PuTTY-User-Key-File"
 
 def holds_private_key(text: str) -> bool:
     """Whether a private key was pasted there, whole or in part."""
-    return any(mark in text for mark in _PRIVATE_KEY)
+    plain = text.replace("\0", "")  # a file in UTF-16 that was read as another text
+    return any(mark in plain for mark in _PRIVATE_KEY)
 
 
 def files(declared: Mapping[str, Declared]) -> list[Problem]:

@@ -45,7 +45,7 @@ export default function Frame({ me, children }: { me: Me; children: ReactNode })
   const path = usePath();
   const checks = useChecks();
   // Machines on which nothing was set up yet are not asked behind anybody's back.
-  const now = useWatch(path === "/cluster" || !!checks.data?.checks.length);
+  const now = useWatch(me.scopes.includes("events") && (path === "/cluster" || !!checks.data?.checks.length));
   const main = useRef<HTMLElement>(null);
   const first = useRef(true);
   // Whoever goes on by keyboard or hears the page is taken to the new heading, or to the field that they have asked for.
@@ -74,9 +74,13 @@ export default function Frame({ me, children }: { me: Me; children: ReactNode })
             {draft.data && ` · ${draft.data.cluster}`}
           </Typography>
           <Scheme />
-          <Link href={at("/people")} onClick={follow("/people")} color="inherit">
-            {me.name}
-          </Link>
+          {me.kind === "user" ? (
+            <Link href={at("/people")} onClick={follow("/people")} color="inherit" title={t.account}>
+              {me.name}
+            </Link>
+          ) : (
+            <Typography component="span">{me.name}</Typography>
+          )}
           <Button onClick={() => void leave()}>{t.signOut}</Button>
         </Toolbar>
       </AppBar>

@@ -78,6 +78,9 @@ export function useUnsentAt(paths: string[]): { values: Unsent["values"]; confli
 
 /** Events that are in the page at a time. */
 const EVENTS = 100;
+/** Milliseconds until it is asked again where nobody tells: longer each time. */
+const WAIT = 3_000;
+const LONGEST = 60_000;
 
 export interface Now {
   cluster: NonNullable<NonNullable<News["data"]>["cluster"]> | null;
@@ -96,7 +99,7 @@ export const useNow = () => useContext(NowContext);
 export function useWatch(wanted: boolean): Now {
   const [now, tell] = useReducer((before: Now, news: News): Now => {
     if (news.type === "snapshot") return { ...before, cluster: news.data?.cluster ?? before.cluster, away: null };
-    if (news.type === "away") return { ...before, away: news.data?.message ?? "" };
+    if (news.type === "away") return { ...before, cluster: before.cluster && { ...before.cluster, current: false }, away: news.data?.message ?? before.away };
     if (news.type === "quiet" || news.type === "resumed" || before.events.some((one) => one.id === news.id)) return before;
     return { ...before, events: [news, ...before.events].slice(0, EVENTS) };
   }, NOTHING);
@@ -104,16 +107,26 @@ export function useWatch(wanted: boolean): Now {
     if (!wanted) return;
     let socket: WebSocket;
     let timer: ReturnType<typeof setTimeout>;
+    let wait = WAIT;
     const connect = () => {
       socket = new WebSocket(socketAt("/api/v1/cluster/socket"));
-      socket.onmessage = (message) => tell(JSON.parse(message.data as string) as News);
-      socket.onclose = () => (timer = setTimeout(connect, 3000));
+      socket.onmessage = (message) => {
+        const news = JSON.parse(message.data as string) as News;
+        if (news.type === "snapshot") wait = WAIT;
+        tell(news);
+      };
+      socket.onclose = () => {
+        tell({ type: "away" });
+        timer = setTimeout(connect, wait);
+        wait = Math.min(2 * wait, LONGEST);
+      };
     };
     connect();
     return () => {
       socket.onclose = null;
       clearTimeout(timer);
       socket.close();
+      tell({ type: "away" });
     };
   }, [wanted]);
   return now;

@@ -69,6 +69,18 @@ test("of what conflicts the other's value stands and is told; the rest is sent",
   expect(got.at(-1)).toEqual([12, { a: 1, b: 3 }]);
 });
 
+test("one that is refused takes no other with it, and is told", async () => {
+  const no = new Refused(422, "A private key.", [{ option: "x", message: "A private key.", remedy: "Another." }]);
+  const { outbox, got } = server(no);
+  outbox.change({ "options/x": 1, "options/y": 2 });
+  await outbox.flush();
+  expect(got).toEqual([[1, { "options/x": 1, "options/y": 2 }], [11, { "options/y": 2 }]]);
+  expect(outbox.unsent).toMatchObject({ values: {}, refused: no });
+  outbox.change({ "options/x": 3 });
+  await outbox.flush();
+  expect(outbox.unsent.refused).toBeNull();
+});
+
 test("what is refused is not tried for ever, and why is told", async () => {
   const no = new Refused(422, "There is nothing at 'x'.");
   const { outbox, got } = server(no);

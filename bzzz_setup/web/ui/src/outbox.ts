@@ -35,6 +35,7 @@ export class Outbox {
   private timer: ReturnType<typeof setTimeout> | undefined;
   private sending: Promise<void> | null = null;
   private again = false;
+  private keep = false;
   /** What was seen when those were typed that found nobody: what others have changed since must not be overwritten. */
   private base: number | null = null;
 
@@ -87,7 +88,9 @@ export class Outbox {
       const draft = await this.server.send(base, changes);
       this.base = null;
       await this.server.has(draft);
-      this.without(changes, { away: false, refused: null });
+      // What was refused a moment ago, of the same values, is still to be read.
+      this.without(changes, { away: false, ...(this.keep ? {} : { refused: null }) });
+      this.keep = false;
     } catch (error) {
       if (later(error)) {
         this.base = base;
@@ -103,7 +106,13 @@ export class Outbox {
         // The rest of it is in nobody's way.
         this.again = true;
       } else {
-        this.without(changes, { away: false, refused: error as Error });
+        // One that is refused takes no other with it, where it is told which that is.
+        const named = new Set(error instanceof Refused ? error.problems.map((problem) => problem.option) : []);
+        const theirs = Object.entries(changes).filter(([path]) => named.has(path.split("/").at(-1)!));
+        const some = theirs.length > 0 && theirs.length < Object.keys(changes).length;
+        this.without(some ? Object.fromEntries(theirs) : changes, { away: false, refused: error as Error });
+        this.again ||= some;
+        this.keep = some;
       }
     }
   }

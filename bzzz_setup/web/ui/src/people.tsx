@@ -38,14 +38,16 @@ function Users({ me }: { me: Me }) {
   const removing = useMutation({ mutationFn: api.removeUser, onSuccess });
   const changing = useMutation({
     mutationFn: ({ who, change }: { who: string; change: Parameters<typeof api.changeUser>[1] }) => api.changeUser(who, change),
-    onSuccess: () => {
-      setResetting(null);
+    onSuccess: (_done, { change }) => {
+      if (change.password) setResetting(null);
       return onSuccess();
     },
   });
   return (
     <>
-      <Wrong error={users.error ?? adding.error ?? removing.error ?? changing.error} />
+      {[users, adding, removing, changing].map(({ error }, place) => (
+        <Wrong key={place} error={error} />
+      ))}
       <Listed label={t.people} heads={[t.user, t.role, t.since, t.actions]}>
         {users.data?.users.map((user) => (
           <TableRow key={user.name}>
@@ -67,7 +69,7 @@ function Users({ me }: { me: Me }) {
         ))}
       </Listed>
       {resetting && (
-        <Form key={resetting} title={t.resetPassword(resetting)} button={t.set} pending={changing.isPending} send={([password = ""]) => changing.mutate({ who: resetting, change: { password } })} secrets={[{ label: t.newPassword, help: t.passwordRule, fill: "new-password" }]} />
+        <Form key={resetting} wanted title={t.resetPassword(resetting)} button={t.set} pending={changing.isPending} send={([password = ""]) => changing.mutate({ who: resetting, change: { password } })} secrets={[{ label: t.newPassword, help: t.passwordRule, fill: "new-password" }]} />
       )}
       <Sheet title={t.addUser} submit={() => adding.mutate()}>
         <TextField label={t.user} value={name} required autoComplete="off" onChange={(event) => setName(event.target.value)} />
@@ -99,7 +101,9 @@ function Tokens() {
     <>
       <Typography variant="h2">{t.issuedTokens}</Typography>
       <Typography color="textSecondary">{t.tokensNote}</Typography>
-      <Wrong error={tokens.error ?? issuing.error ?? revoking.error} />
+      {[tokens, issuing, revoking].map(({ error }, place) => (
+        <Wrong key={place} error={error} />
+      ))}
       {tokens.data?.tokens.length === 0 && <Typography>{t.noTokens}</Typography>}
       {!!tokens.data?.tokens.length && (
         <Listed label={t.issuedTokens} heads={[t.name, t.role, t.expires, t.actions]}>
@@ -220,12 +224,12 @@ function Sheet({ title, submit, children }: { title: string; submit: () => void;
 }
 
 /** Passwords, and a button. */
-function Form({ title, button, pending, send, secrets }: { title: string; button: string; pending: boolean; send: (typed: string[]) => void; secrets: { label: string; help?: string; fill: string }[] }) {
+function Form({ title, button, pending, send, secrets, wanted }: { title: string; button: string; pending: boolean; send: (typed: string[]) => void; secrets: { label: string; help?: string; fill: string }[]; wanted?: boolean }) {
   const [typed, setTyped] = useState(secrets.map(() => ""));
   return (
     <Sheet title={title} submit={() => send(typed)}>
       {secrets.map(({ label, help, fill }, place) => (
-        <TextField key={label} label={label} type="password" required autoComplete={fill} helperText={help} value={typed[place]} onChange={(event) => setTyped(typed.with(place, event.target.value))} />
+        <TextField key={label} label={label} type="password" required autoFocus={wanted && !place} autoComplete={fill} helperText={help} value={typed[place]} onChange={(event) => setTyped(typed.with(place, event.target.value))} />
       ))}
       <Button type="submit" variant="contained" loading={pending}>
         {button}

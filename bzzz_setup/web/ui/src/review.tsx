@@ -3,7 +3,7 @@ import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { api } from "./api";
 import { Changed } from "./changed";
 import { useDraft, useRun, useRuns } from "./hooks";
-import { useStart } from "./start";
+import { isOfConnections, useStart } from "./start";
 import { t } from "./texts";
 import { Problems, Wrong } from "./wrong";
 
@@ -21,7 +21,7 @@ export default function Review() {
   if (!draft.data || !runs.data) return null;
   const typed = Object.keys(draft.data.changed);
   const errors = draft.data.problems.filter((problem) => problem.severity !== "warning");
-  const newest = runs.data.runs[0];
+  const newest = runs.data.runs.find((run) => !isOfConnections(run.command, run.only));
   const plan = newest?.command === "plan" && !newest.only.length ? newest.run : null;
   const refused = applying.error ?? planning.error;
   return (

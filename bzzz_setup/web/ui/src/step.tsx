@@ -35,7 +35,8 @@ const DRAWN = ["network", "service", "resources"];
 /** Options whose lines are in a file that people have. */
 const IN_FILES = ["ssh_public_keys"];
 const MOST_BYTES = 100_000;
-const PRIVATE = /PRIVATE KEY|PuTTY-User-Key-File/;
+/** What lines of such a file begin with; options of a key may come before its kind. */
+const PUBLIC = /(^|\s)(ssh-|ecdsa-sha2-|sk-ssh-|sk-ecdsa-)[\w@.-]+ AAAA/;
 /** Options whose values have been seen on the machines. */
 const CHOSEN: Record<string, (props: WidgetProps) => ReactNode> = {
   network_interface: (props) => (
@@ -92,9 +93,10 @@ function FromFile({ disabled, has }: { disabled: boolean; has: (text: string) =>
   const chosen = async (file: File | undefined) => {
     if (!file) return;
     const text = file.size > MOST_BYTES ? "" : await file.text();
-    const wrong = file.size > MOST_BYTES ? t.tooLarge(file.name) : PRIVATE.test(text) ? t.privateKey(file.name) : null;
+    const lines = text.split("\n").filter((line) => line.trim() && !line.startsWith("#"));
+    const wrong = file.size > MOST_BYTES ? t.tooLarge(file.name) : !lines.length || lines.some((line) => !PUBLIC.test(line)) ? t.noKeys(file.name) : null;
     setRefused(wrong);
-    if (!wrong) has(text.split("\n").filter((line) => !line.startsWith("#")).join("\n"));
+    if (!wrong) has(lines.join("\n"));
   };
   return (
     <Box>
