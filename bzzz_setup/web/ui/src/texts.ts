@@ -184,7 +184,7 @@ export const t = {
   issuedTokens: "Tokens",
   issue: "Issue a token",
   issued: (name: string) => `The token ${name}, shown this once:`,
-  tokensNote: "For programs: whoever bears one has its role, here and, once the cluster's own are issued on a node, there.",
+  tokensNote: "For programs that ask this wizard: whoever bears one has its role. Tokens of the cluster itself are issued on its nodes.",
   noTokens: "No token has been issued.",
   expires: "Expires",
   expired: "expired",
