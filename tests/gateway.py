@@ -76,8 +76,9 @@ class StandIn:
         self.process = subprocess.Popen([sys.executable, str(CHECKOUT / "tests/openai_standin.py"), str(self.port), self.address])
         wait_for(lambda: _answers(f"{self.url}/stand-in"), 20, "the stand-in answers")
 
-    def mode(self, mode: str = "fine", seconds: float = 0) -> None:
-        requests.put(f"{self.url}/stand-in", json={"mode": mode, "seconds": seconds}, timeout=10).raise_for_status()
+    def mode(self, mode: str = "fine", seconds: float = 0, back: int = 0) -> None:
+        given = {"mode": mode, "seconds": seconds, "back": back}
+        requests.put(f"{self.url}/stand-in", json=given, timeout=10).raise_for_status()
 
     @property
     def answers(self) -> list[dict[str, Any]]:

@@ -5,7 +5,8 @@ answers, and counts them.
 
 Served as OpenAI describes it: chat completions (plain, streamed, tools), embeddings, models, the organization's costs and usage. Beside
 it: ``GET /stand-in`` tells every answer, ``PUT /stand-in`` sets ``{"mode": …, "seconds": …}`` with a mode of ``MODES`` and how long an
-answer takes. What it counts is kept for as long as it runs. Standard library only.
+answer takes; ``"back"`` has what was answered in the last so many seconds be as much older. What it counts is kept for as long as it
+runs. Standard library only.
 """
 
 from __future__ import annotations
@@ -100,6 +101,9 @@ class Handler(BaseHTTPRequestHandler):
         fields = self._body()
         with STATE.lock:
             STATE.mode, STATE.seconds = fields.get("mode", "fine"), float(fields.get("seconds", 0))
+            back = fields.get("back", 0)
+            for each in STATE.answers:
+                each["at"] -= back if each["at"] > time.time() - back else 0
         self._send(200, {})
 
     def do_GET(self) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 import functools
 import hashlib
@@ -44,14 +45,22 @@ def api(cluster: Tools, tmp_path_factory: pytest.TempPathFactory) -> Api:
     return Api(cluster, tmp_path_factory.mktemp("api"))
 
 
-@pytest.fixture(scope="module")
-def gpu_node(cluster: Tools) -> Iterator[str]:
-    """A node that gets a GPU, as far as nvidia-smi tells, while the module's first tests run."""
-    node = cluster.nodes[2]
+@contextlib.contextmanager
+def gpu(cluster: Tools, node: str) -> Iterator[None]:
+    """The node has a GPU meanwhile, as far as nvidia-smi tells."""
     shown = f"[ \"$*\" = '-q -x' ] || exit 1\ncat <<'END'\n{CAPTURE.read_text()}\nEND\n"
     cluster.lab.exec(node, ["sh", "-c", f"cat >{STAND_IN} && chmod 755 {STAND_IN}"], stdin=f"#!/bin/sh\n{shown}")
-    yield node
-    cluster.lab.exec(node, ["rm", "-f", STAND_IN])
+    try:
+        yield
+    finally:
+        cluster.lab.exec(node, ["rm", "-f", STAND_IN])
+
+
+@pytest.fixture(scope="module")
+def gpu_node(cluster: Tools) -> Iterator[str]:
+    """A node that gets a GPU while the module's first tests run."""
+    with gpu(cluster, cluster.nodes[2]):
+        yield cluster.nodes[2]
 
 
 def show(cluster: Tools, node: str, unit: str, name: str) -> str:
