@@ -92,7 +92,7 @@ def test_what_was_seen_can_be_looked_at_and_chosen(browser: Any, tmp_path: Path)
         row.get_by_role("link", name="service_port").click()
         assert page.evaluate("document.activeElement.id") == "root_service_port"
         page.keyboard.type("9090")
-        page.get_by_role("region", name="Ports").get_by_role("row", name="9090 tcp free service_port all machines").wait_for()
+        page.get_by_role("region", name="Ports").get_by_role("row", name="9090 tcp no conflict service_port all machines").wait_for()
         page.get_by_role("link", name="coordination_peer_port").click()
         screen.heading("Step 7 of 8")
         page.wait_for_function("() => document.activeElement.id == 'root_coordination_peer_port'")
