@@ -243,7 +243,7 @@ interface RoleProps {
   node: string;
 }
 
-/** The machines try each other, and the internet, before anything is applied. */
+/** The machines try each other before anything is applied. */
 function Connections() {
   const trying = useStart("plan");
   return (

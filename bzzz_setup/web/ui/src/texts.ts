@@ -127,7 +127,7 @@ export const t = {
   tests: { ldap: "Test LDAP", oidc: "Test OpenID Connect", openai: "Test OpenAI key", endpoints: "Test endpoints" } as Record<string, string>,
   connections: "Test of connections",
   tryConnections: "Test connections",
-  connectionsNote: "The machines try each other and tell of latency, loss, packet size and clocks; how far they reach out is tried, too. That takes some seconds, and changes nothing.",
+  connectionsNote: "The machines try each other: who answers, packets of what size, whose clocks differ; latency and loss by pair are in the report. That takes some seconds, and changes nothing.",
   connectionsPlan: "Nothing is changed by this. Changes that are told are those that an apply would make.",
   backTo: (step: number) => `Back to step ${step}`,
   trying: "Asking from this host; that takes up to half a minute.",
