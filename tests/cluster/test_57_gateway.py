@@ -381,8 +381,8 @@ def test_calls_are_exported_to_the_nano_dollar(cluster: Tools, folder: Path, tmp
 
 @pytest.mark.requirement("4.2.4")
 def test_a_nodes_ledger_is_held_against_the_bill(cluster: Tools, openai: StandIn, folder: Path, tmp_path: Path) -> None:
-    """A day must be over before it is billed: both sides are set back by one. OpenAI is a stand-in, the ledger the node's own."""
-    node, day = cluster.nodes[0], 24 * 3600
+    """A day must be over, and by some hours, before it is billed: both sides are set back by two. OpenAI is a stand-in, the ledger is not."""
+    node, days = cluster.nodes[0], 48 * 3600
     back = f"""
 import os, sqlite3
 file = "/var/lib/bzzz-gateway/ledger.sqlite"
@@ -390,15 +390,15 @@ owner = os.stat(file)
 os.setegid(owner.st_gid)
 os.seteuid(owner.st_uid)
 with sqlite3.connect(file, timeout=30) as ledger:
-    ledger.execute("update calls set at_ms = at_ms - {day * 1000}")
+    ledger.execute("update calls set at_ms = at_ms - {days * 1000}")
 """
     cluster.lab.exec(node, ["python3", "-"], stdin=back)
-    openai.mode(back=day)
+    openai.mode(back=days)
     billed: collections.Counter[str] = collections.Counter()
     for each in openai.answers:
         billed[datetime.fromtimestamp(each["at"], UTC).date().isoformat()] += each["nano"]
     today = datetime.now(UTC).date()
-    of = ("cost", "reconcile", "--since", str(today - timedelta(3)), "--until", str(today))
+    of = ("cost", "reconcile", "--since", str(today - timedelta(4)), "--until", str(today - timedelta(1)))
     found = cluster.document(*of, folder=folder)
     assert {one["day"]: one["provider_nano"] for one in found["days"] if one["provider_nano"]} == billed and len(openai.answers) > 5
     counted = sum(row["cost_nano"] for row in rows(cluster, node) if row["provider"] == "openai" and row["state"] == "spent")
@@ -409,7 +409,7 @@ with sqlite3.connect(file, timeout=30) as ledger:
     body = {"model": "gpt-5", "messages": [{"role": "user", "content": "a long story " * 6200}]}
     requests.post(f"{openai.url}/v1/chat/completions", json=body, headers={"Authorization": f"Bearer {KEY}"}, timeout=30).raise_for_status()
     past = openai.answers[-1]["nano"]
-    openai.mode(back=day)
+    openai.mode(back=days)
     other = cluster.document(*of, folder=folder, code=1)
     (wrong,) = (one for one in other["days"] if not one["explained"])
     before = next(one["difference_nano"] for one in found["days"] if one["day"] == wrong["day"])
@@ -419,7 +419,7 @@ with sqlite3.connect(file, timeout=30) as ledger:
     assert KEY not in shown.stdout + shown.stderr + json.dumps(other)
     whole = sum(row["cost_nano"] for row in rows(cluster, node))
     for form, column in (("csv", "cost_usd"), ("focus", "BilledCost")):
-        cluster.setup("cost", "export", "--format", form, "--since", str(today - timedelta(3)), "-o", str(tmp_path / form), folder=folder)
+        cluster.setup("cost", "export", "--format", form, "--since", str(today - timedelta(4)), "-o", str(tmp_path / form), folder=folder)
         with (tmp_path / form).open(newline="") as file:
             assert sum(Decimal(line[column]) for line in csv.DictReader(file)) * 10**9 == whole > 0
 

@@ -118,6 +118,7 @@ def test_what_was_seen_can_be_looked_at_and_chosen(browser: Any, tmp_path: Path)
         page.get_by_role("link", name="Cost").click()
         screen.heading("Cost")
         days = page.get_by_role("region", name="By day")
+        days.locator("svg g").nth(spending.DAYS - 1).wait_for(state="attached")  # the heading is there before the ledger's answer
         assert days.locator("svg g").count() == spending.DAYS and days.get_by_role("listitem").count() == 6
         if kept := os.environ.get("BZZZ_PICTURES"):  # for the docs
             page.screenshot(path=Path(kept) / "wizard-cost.png", full_page=True)
