@@ -29,7 +29,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bzzz_setup import machine, paths, terminal
+from bzzz_setup import machine, paths, run, terminal
 from bzzz_setup.declaration import HOSTS, KNOWN_HOSTS, MAIN, dump, load, write
 from bzzz_setup.events import ExitCode, Refusal
 
@@ -448,8 +448,11 @@ def _look_here() -> None:
 @demo.command("down")
 def demo_down() -> None:
     """Remove the demo's cluster and its nodes, and end its wizard."""
-    _Wizard(Lab(DEMO)).stop()
+    lab = Lab(DEMO)
+    _Wizard(lab).stop()
     down(DEMO)
+    if reports := run.runs(lab.id):
+        typer.echo(f"the reports of its runs stay: {reports[0].parent}")
 
 
 class _Wizard:

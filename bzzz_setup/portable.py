@@ -220,7 +220,8 @@ def _export_files(folder: Path, kind: str, node: str | None, target: Path | None
     cluster = Declaration.read(folder).cluster
     with tempfile.TemporaryDirectory(prefix="bzzz-export-") as scratch:
         made = Path(scratch, "files")
-        remembered, when = remembered_facts(Report.of(run.events(folder)) for folder in reversed(run.runs(cluster)))
+        remembered, at = remembered_facts(Report.of(run.events(folder)) for folder in reversed(run.runs(cluster)))
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(at)) if at else None
         write(Path(scratch, "facts.json"), json.dumps(remembered), 0o600)
         variables = {"export_directory": str(made), "export_kind": kind, "export_facts": f"{scratch}/facts.json"}
         job = run.Job("export", folder, ["bzzz.cluster.export"], limit=node, journal=False, variables=variables)
@@ -262,15 +263,15 @@ def _export_files(folder: Path, kind: str, node: str | None, target: Path | None
                     sys.stdout.write((made / f"{name}{item['path']}").read_text(encoding="utf-8") + "\n")
 
 
-def remembered_facts(reports: Iterable[Report]) -> tuple[dict[str, dict[str, Any]], str | None]:
-    """What runs, the newest first, have seen of each node, and when the latest of them was."""
+def remembered_facts(reports: Iterable[Report]) -> tuple[dict[str, dict[str, Any]], float | None]:
+    """What runs, the newest first, have seen of each node, and when the latest of them began: seconds since the epoch."""
     known: dict[str, dict[str, Any]] = {}
     latest = None
     for report in reports:
         for node, facts in report.facts.items():
             if set(FACTS) <= set(facts) and node not in known:
                 known[node] = {name: facts[name] for name in FACTS}
-                latest = latest or time.strftime("%Y-%m-%d %H:%M", time.localtime(report.started))
+                latest = latest or report.started
     return known, latest
 
 

@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import random
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import declare, load_specs
 from ansible_collections.bzzz.cluster.plugins.module_utils.models import wanted
-from report_events import STARTED, a100s, facts, mixed
+from report_events import STARTED, a100s, check, facts, mixed, rows
 
 from bzzz_setup.events import Event, RunFinished, RunStarted, TaskFinished
 
@@ -38,25 +40,47 @@ def machine(number: int, gpus: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 def machines() -> dict[str, dict[str, Any]]:
-    """n1 has four A100, a web server where the node service is to be, and a bridge in the cluster's network; n2 GPUs of two vendors."""
+    """n1 has four A100, a web server where the node service is to be, and a bridge in the cluster's network.
+
+    n2 has GPUs of two vendors, and a node service.
+    """
     one, two = machine(1, a100s(4)), machine(2, mixed())
     one["bzzz_network"]["interfaces"].append(_interface("br-lab", "192.0.2.129 192.0.2.128/25", kind="bridge", speed_mbps=None))
     one["bzzz_ports"]["listeners"] = [
         {"protocol": "tcp", "address": address, "port": 8080, "pid": 4711, "program": "nginx", "unit": "nginx.service"}
         for address in ("0.0.0.0", "::")
     ]
+    own = {"protocol": "tcp", "address": "192.0.2.2", "port": 3000, "pid": 9, "program": "python3", "unit": "bzzz-node.service"}
+    two["bzzz_ports"]["listeners"] = [own]
     return {"n1": one, "n2": two}
 
 
 def detected(inventory: Path, state: Path, seen: dict[str, dict[str, Any]]) -> None:
     """Leave the journal of a run that has seen this. `state`: where the cluster's runs are kept."""
-    name = "20261118-120000-1-detect"
+    _ran(inventory, state, "20261118-120000-1-detect", 1, [_look(node, facts=found) for node, found in seen.items()])
+
+
+def tried(inventory: Path, state: Path, names: list[str]) -> str:
+    """Leave the journal of a test of connections, in which the first machine's way to the last is cut; returns the run's name."""
+    name, chance = "20261118-120500-1-plan", random.Random(7)
+    ways = {node: rows(names, node, chance, (names[0], names[-1])) for node in names}
+    checks = [
+        check(node, "peers", "Peers answer", "fail" if node == names[0] else "pass", role="network", data={"rows": ways[node]})
+        for node in names
+    ]
+    _ran(inventory, state, name, 2, [_look(one["node"], checks=[one]) for one in checks])
+    return name
+
+
+def _look(node: str, **found: Any) -> TaskFinished:
+    return TaskFinished(at=STARTED, step=0, node=node, role="detection", task="Look", status="ok", seconds=1.0, **found)
+
+
+def _ran(inventory: Path, state: Path, name: str, step: int, looks: list[TaskFinished]) -> None:
+    command = name.rpartition("-")[2]
     events: list[Event] = [
-        RunStarted(at=STARTED, run=name, command="detect", cluster="trial", inventory=str(inventory), steps=[1]),
-        *(
-            TaskFinished(at=STARTED, step=1, node=node, role="detection", task="Look", status="ok", seconds=1.0, facts=found)
-            for node, found in seen.items()
-        ),
+        RunStarted(at=STARTED, run=name, command=command, cluster="trial", inventory=str(inventory), steps=[step]),
+        *(dataclasses.replace(look, step=step) for look in looks),
         RunFinished(at=STARTED, returncode=0, failed=[], unreachable=[]),
     ]
     folder = state / "runs" / name

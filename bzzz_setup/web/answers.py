@@ -172,6 +172,7 @@ class Port(Answer):
     protocol: str
     nodes: list[str]
     taken: list[Listener]
+    own: list[str] = Field(description="Nodes on which the cluster itself listens there already.")
 
 
 class Network(Answer):
@@ -193,7 +194,7 @@ class Draft(View):
     detected: dict[str, dict[str, Any]] = Field(description="Option to node to what it is where it is not set.")
     ports: list[Port]
     networks: Networks
-    facts_of: str | None
+    facts_of: float | None = Field(description="When the machines were seen, in seconds since the epoch.")
 
 
 class Checked(Answer):
@@ -347,7 +348,7 @@ class Seen(Answer):
 
 
 class Nodes(Answer):
-    seen: str | None
+    seen: float | None = Field(description="When, in seconds since the epoch.")
     nodes: dict[str, Seen]
     topologies: list[dict[str, Any]] = Field(description="How the GPUs of machines that are alike lie, as a picture's coordinates.")
 
@@ -430,6 +431,51 @@ class Events(Answer):
 
 class Begun(Answer):
     run: str
+
+
+class Way(Answer):
+    text: str
+    heat: int | str = Field(description="Of a latency, 0 to 6; `self`, `none`, or `gone` where there is no answer.")
+
+
+class Ways(Answer):
+    """From the machine of a row to that of a column."""
+
+    label: str
+    cells: list[Way]
+
+
+class Layer(Answer):
+    name: Literal["latency", "mtu", "clock", "lost"]
+    title: str
+    same: str = Field(description="From the least to the most.")
+    rows: list[Ways]
+
+
+class OddWay(Answer):
+    status: Literal["fail", "warn", "skip"]
+    node: str
+    peer: str
+    why: str
+
+
+class Heat(Answer):
+    heat: int
+    text: str
+
+
+class Connections(Answer):
+    sentence: str
+    labels: list[str] = Field(description="Machines, or groups of many.")
+    size: int = Field(description="Of a group.")
+    legend: list[Heat]
+    layers: list[Layer]
+    odd: list[OddWay] = Field(description="Ways unlike the others, the worst first.")
+    more: int = Field(description="How many more of those there are.")
+
+
+class Measured(Answer):
+    ways: Connections | None = Field(description="Null where no run has tried them.")
 
 
 class Pausing(Answer):
@@ -541,7 +587,7 @@ def _account(summary: str, status: int, model: type[Answer] | None, sent: dict[s
     return {**about, "openapi_extra": sent or {}}
 
 
-_CHANGED, _NONE = "Somebody else has changed it meanwhile", "There is none of that name"
+_CHANGED, _NONE = "Somebody else has changed it meanwhile, or there would be no administrator any more", "There is none of that name"
 # What is asked of the accounts, which nodes answer likewise (node.auth.api), by method and path.
 ACCOUNTS = {
     ("POST", "/api/v1/sessions"): _account("Sign in for a bearer, good until it expires", 201, Whoever, _SIGN_IN),

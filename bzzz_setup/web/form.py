@@ -109,16 +109,22 @@ def judged(view: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]] | Non
 
 
 def _ports(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """`{option, port, protocol, nodes, taken: [{node, program, pid, unit}]}` of every port that the cluster is to listen on."""
+    """`{option, port, protocol, nodes, taken: [{node, program, pid, unit}], own}` of every port that the cluster is to listen on.
+
+    taken: who else listens there. own: nodes on which the cluster does already.
+    """
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for node, roles in declared.items():
         for option, port in rules.ports.own_ports(roles, node in cluster["coordinators"], node).items():
-            one = found.setdefault((option, port), {"option": option, "port": port, "protocol": "tcp", "nodes": [], "taken": []})
+            one = found.setdefault((option, port), {"option": option, "port": port, "protocol": "tcp", "nodes": [], "taken": [], "own": []})
             one["nodes"].append(node)
             parts = ("program", "pid", "unit")
+            seen = facts.get(node, {})
             # One program listens on several addresses.
-            listening = {tuple(who.get(part) for part in parts): None for who in rules.ports.strangers(option, port, facts.get(node, {}))}
+            listening = {tuple(who.get(part) for part in parts): None for who in rules.ports.strangers(option, port, seen)}
             one["taken"] += [{"node": node, **dict(zip(parts, who, strict=True))} for who in listening]
+            if not listening and rules.ports.listens(port, seen):
+                one["own"].append(node)
     return sorted(found.values(), key=lambda one: one["port"])
 
 

@@ -33,7 +33,7 @@ class Wizard:
         self.watching = Watching(draft.source)
         self._answers: collections.OrderedDict[str, tuple[Any, bytes]] = collections.OrderedDict()
 
-    def facts(self) -> tuple[dict[str, dict[str, Any]], str | None]:
+    def facts(self) -> tuple[dict[str, dict[str, Any]], float | None]:
         """What the last runs have seen of each node, and when."""
         return portable.remembered_facts(self.runs.reports())
 

@@ -39,7 +39,7 @@ class ActionModule(ActionBase):
                 "id": "clocks_between_nodes",
                 "title": "The nodes' clocks agree",
                 "status": "fail" if apart else "pass",
-                "seen": "; ".join(apart) or f"no two of {len(cells)} nodes are further apart",
+                "seen": "; ".join(apart) or f"no two of {len(cells)} nodes are more than {most:g} s apart",
                 "expected": f"at most {most:g} s apart",
                 "remedy": "Let every node take its time from the same source: apt-get install systemd-timesyncd; timedatectl set-ntp true",
             },

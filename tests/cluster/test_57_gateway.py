@@ -381,7 +381,7 @@ def test_calls_are_exported_to_the_nano_dollar(cluster: Tools, folder: Path, tmp
 
 @pytest.mark.requirement("4.2.4")
 def test_a_nodes_ledger_is_held_against_the_bill(cluster: Tools, openai: StandIn, folder: Path, tmp_path: Path) -> None:
-    """A day must be over, and by some hours, before it is billed: both sides are set back by two. OpenAI is a stand-in, the ledger is not."""
+    """A day must be over, and by some hours, before it is billed: both sides are set back by two. OpenAI is a stand-in."""
     node, days = cluster.nodes[0], 48 * 3600
     back = f"""
 import os, sqlite3

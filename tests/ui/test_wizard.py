@@ -69,7 +69,7 @@ def test_the_way_through(browser: Any, tmp_path: Path) -> None:
             page.get_by_label("Password").fill(PASSWORD)
             page.get_by_role("button", name="Make the account").click()
             screen.heading("Step 1 of 8")
-            page.get_by_role("row", name="n1 192.0.2.1 22 coordinators, workers").wait_for()
+            page.get_by_role("row", name="n1 192.0.2.1 22 coordinator, worker").wait_for()
             page.get_by_role("link", name="6. Services").click()
             port = page.get_by_label("Port", exact=True)
             port.fill("3000")

@@ -68,10 +68,15 @@ def test_an_administrator_lets_people_and_programs_in_and_out(screen: Screen, se
     adding = page.get_by_role("region", name="Add a user")
     adding.get_by_label("User").fill("vera")
     adding.get_by_label("Password").fill("short")
-    adding.get_by_role("button").click()
-    page.get_by_role("alert").filter(has_text="A password has 12 to 256 characters").wait_for()
+    adding.get_by_role("button", name="Add a user").click()
+    adding.get_by_text("A password has 12 to 256 characters").wait_for()
+    adding.get_by_role("button", name="Show what is typed").click()
+    assert adding.get_by_label("Password").get_attribute("type") == "text"
+    adding.get_by_role("button", name="Show what is typed").click()
+    assert adding.get_by_label("Password").get_attribute("type") == "password"
+    assert page.get_by_role("alert").count() == page.get_by_role("button", name="Remove anna").count() == 0
     adding.get_by_label("Password").fill(OTHER)
-    adding.get_by_role("button").click()
+    adding.get_by_role("button", name="Add a user").click()
     page.get_by_role("row", name="vera").wait_for()
     page.get_by_label("Role of vera").locator("..").get_by_role("combobox").click()
     page.get_by_role("option", name="admin").click()
@@ -84,7 +89,13 @@ def test_an_administrator_lets_people_and_programs_in_and_out(screen: Screen, se
 
     page.get_by_text("No token has been issued.").wait_for()
     issuing = page.get_by_role("region", name="Issue a token")
+    issuing.get_by_label("Name").fill("Nightly run")
+    issuing.get_by_label("Days").fill("0")
+    issuing.get_by_role("button").click()
+    issuing.get_by_text("This is no name").wait_for()
+    issuing.get_by_text("This is no time to live").wait_for()
     issuing.get_by_label("Name").fill("nightly")
+    issuing.get_by_label("Days").fill("30")
     issuing.get_by_role("button").click()
     secret = page.get_by_role("alert").locator("code").inner_text()
     page.get_by_role("row", name="nightly viewer").wait_for()
@@ -117,15 +128,27 @@ def test_an_administrator_lets_people_and_programs_in_and_out(screen: Screen, se
     own = page.get_by_role("region", name="Your password")
     own.get_by_label("Old password").fill("that is not it at all")
     own.get_by_label("New password").fill(OTHER)
-    own.get_by_role("button").click()
+    own.get_by_role("button", name="Change it").click()
     page.get_by_role("alert").filter(has_text="User or password is wrong").wait_for()
     own.get_by_label("Old password").fill(PASSWORD)
-    own.get_by_role("button").click()
+    own.get_by_role("button", name="Change it").click()
     sign_in(screen, "vera", OTHER)
 
     page.get_by_role("link", name="vera").click()
+    page.get_by_role("row", name="anna").wait_for()
+    assert page.get_by_role("button", name="Remove vera").count() == 0, "nobody by a slip shuts themselves out"
+    page.get_by_role("button", name="Sign out").click()
+    sign_in(screen, "anna", PASSWORD)
+    page.get_by_role("link", name="People").click()
     page.get_by_role("button", name="Remove vera").click()
-    screen.heading("Sign in")
+    page.get_by_role("row", name="vera").wait_for(state="detached")
+    me, own = f"{server.address}/api/v1/users/anna", {"Origin": server.address}
+    cookies = {one["name"]: one["value"] for one in page.context.cookies()}
+    for refused in (
+        requests.delete(me, cookies=cookies, headers=own, timeout=10),
+        requests.patch(me, json={"role": "viewer"}, cookies=cookies, headers=own, timeout=10),
+    ):
+        assert refused.status_code == 409 and "only administrator" in refused.text, refused.text
 
 
 @pytest.mark.requirement("2.1.2", part="uploaded in a browser; a private key by mistake, which does not leave it")

@@ -29,6 +29,7 @@ def test_what_was_seen_can_be_looked_at_and_chosen(browser: Any, tmp_path: Path)
     front = Front(tmp_path)
     (front.inventory / HOSTS).write_text(dump(init.hosts({"n1": "192.0.2.1", "n2": "192.0.2.2"}, ["n1"], {})))
     sights.detected(front.inventory, front.state, sights.machines())
+    sights.tried(front.inventory, front.state, ["n1", "n2", "n3"])
     server = Server(front.inventory, own_home(tmp_path))
     server.start()
     with contextlib.ExitStack() as stack:
@@ -57,7 +58,7 @@ def test_what_was_seen_can_be_looked_at_and_chosen(browser: Any, tmp_path: Path)
 
         page.get_by_role("link", name="2. Network").click()
         interfaces = page.get_by_role("region", name="Network interfaces")
-        interfaces.get_by_role("row", name="n1 eno1 primary 192.0.2.1/24 up 1 Gb/s 1500 02:00:00:00:00:01 physical, igb").wait_for()
+        interfaces.get_by_role("row", name="n1 eno1 primary 02:00:00:00:00:01 192.0.2.1/24 up 1 Gb/s 1500 physical, igb").wait_for()
         assert interfaces.get_by_role("row").count() == 8, "a heading, four of n1, three of n2"
         networks = page.get_by_role("region", name="Networks beside the cluster's")
         networks.get_by_role("row", name="192.0.2.128/25 ⚠ overlaps, hides addresses br-lab (bridge) n1").wait_for()
@@ -69,13 +70,13 @@ def test_what_was_seen_can_be_looked_at_and_chosen(browser: Any, tmp_path: Path)
         page.get_by_role("option", name=re.compile("eno1 primary on 2 machines on all machines")).wait_for()
         clean()
         page.keyboard.press("Escape")
-        page.get_by_label("These values are for").click()
+        page.get_by_label("Values for").click()
         page.get_by_role("option", name="only n1").click()
         field.click()
         with page.expect_response(lambda answer: answer.request.method == "PATCH"):
             page.get_by_role("option", name="ib0 10.9.0.1/16 · up · 200 Gb/s · MTU 4092 · infiniband").click()
         page.reload()
-        page.get_by_label("These values are for").click()
+        page.get_by_label("Values for").click()
         page.get_by_role("option", name="only n1").click()
         assert field.input_value() == "ib0", "what was chosen is kept"
         with page.expect_response(lambda answer: answer.request.method == "PATCH") as answered:
@@ -93,6 +94,7 @@ def test_what_was_seen_can_be_looked_at_and_chosen(browser: Any, tmp_path: Path)
         assert page.evaluate("document.activeElement.id") == "root_service_port"
         page.keyboard.type("9090")
         page.get_by_role("region", name="Ports").get_by_role("row", name="9090 tcp no conflict service_port all machines").wait_for()
+        page.get_by_role("row", name="3000 tcp the cluster's own service_mcp_port all machines the cluster itself, on n2").wait_for()
         page.get_by_role("link", name="coordination_peer_port").click()
         screen.heading("Step 7 of 8")
         page.wait_for_function("() => document.activeElement.id == 'root_coordination_peer_port'")
@@ -104,6 +106,16 @@ def test_what_was_seen_can_be_looked_at_and_chosen(browser: Any, tmp_path: Path)
         page.get_by_role("img", name=re.compile("GPUs of n1 in their NUMA nodes")).get_by_text("NV12 between every two").wait_for()
         page.get_by_role("button", name="Links as a table").last.click()
         page.get_by_role("row", name="nvidia 0 nvidia 1 PIX: one PCIe switch").wait_for()
+        clean()
+
+        page.get_by_role("complementary").get_by_role("link", name="Test of connections").click()
+        screen.heading("Test of connections ·")
+        assert page.get_by_role("navigation").get_by_role("link", name="2. Network").get_attribute("aria-current") == "step"
+        between = page.get_by_role("region", name="From each machine to each other")
+        assert re.fullmatch(r"n1 - 0\.0\d ✗", between.get_by_role("row").nth(1).inner_text().replace("\t", " ").replace("\n", " "))
+        between.get_by_label("What is shown").select_option("mtu")
+        between.get_by_role("row", name="n3 1500 9000 -").wait_for()
+        between.get_by_role("alert").filter(has_text="n1 → n3: no answer in 2 s").wait_for()
         clean()
 
         # What a ledger answers; asking it on its node is of other tests.

@@ -26,7 +26,7 @@ from schemathesis.core.media_types import YAML_MEDIA_TYPES
 from starlette.testclient import TestClient
 
 from bzzz_setup import init, paths
-from bzzz_setup.declaration import HOSTS, dump, load
+from bzzz_setup.declaration import HOSTS, MAIN, dump, load
 from bzzz_setup.gateway.asked import answer
 from bzzz_setup.node.auth.passwords import hashed
 from bzzz_setup.node.auth.records import User
@@ -68,6 +68,8 @@ def _as_ansible_reads_it(_context: Any, answer: Any) -> Any:
 def wizard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wizard]:
     front = Front(tmp_path)
     (front.inventory / HOSTS).write_text(dump(init.hosts({"n1": "192.0.2.1", "n2": "192.0.2.2"}, ["n1"], {})))
+    with (front.inventory / MAIN).open("a", encoding="utf-8") as file:
+        file.write("gateway_enabled: true\n")
     for name, value in front.environment.items():
         monkeypatch.setenv(name, value)
     for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME"):

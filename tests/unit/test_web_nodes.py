@@ -22,9 +22,13 @@ ORIGIN = {"Origin": "http://testserver"}
 
 
 @pytest.fixture
-def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def front(tmp_path: Path) -> Front:
+    return Front(tmp_path)
+
+
+@pytest.fixture
+def client(front: Front, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The wizard of two machines that were looked at, for who has made the first account."""
-    front = Front(tmp_path)
     (front.inventory / HOSTS).write_text(dump(init.hosts({"n1": "192.0.2.1", "n2": "192.0.2.2"}, ["n1"], {})))
     for name, value in front.environment.items():
         monkeypatch.setenv(name, value)
@@ -86,8 +90,10 @@ def test_ports_are_told_with_who_listens_there_already(client: TestClient) -> No
         "protocol": "tcp",
         "nodes": ["n1", "n2"],
         "taken": [{"node": "n1", "program": "nginx", "pid": 4711, "unit": "nginx.service"}],
+        "own": [],
     }
-    assert ports["coordination_client_port"]["nodes"] == ["n1"] and not ports["service_mcp_port"]["taken"]
+    assert ports["coordination_client_port"]["nodes"] == ["n1"]
+    assert (ports["service_mcp_port"]["taken"], ports["service_mcp_port"]["own"]) == ([], ["n2"])
     (told,) = [one for one in draft["problems"] if one["option"] == "service_port"]
     assert told["value"] == 8080 and "nginx" in told["message"] and "is free" in told["remedy"]
     # What is wrong without looking at machines hides neither ports nor who has them.
@@ -97,6 +103,17 @@ def test_ports_are_told_with_who_listens_there_already(client: TestClient) -> No
         "service_mcp_port": True,
         "service_web_port": True,
     }
+
+
+@pytest.mark.requirement("1.1.12", part="told to the wizard: each way between the machines")
+def test_the_ways_between_machines_are_told_as_a_map(client: TestClient, front: Front) -> None:
+    assert client.get(f"{API}/runs/20261118-120000-1-detect/ways").json() == {"ways": None}
+    assert client.get(f"{API}/runs/20261118-120000-9-detect/ways").status_code == 404
+    told = client.get(f"{API}/runs/{sights.tried(front.inventory, front.state, ['n1', 'n2', 'n3'])}/ways").json()["ways"]
+    assert told["labels"] == ["n1", "n2", "n3"] and told["sentence"].startswith("5 of 6 ways between 3 nodes answer")
+    latency = next(layer for layer in told["layers"] if layer["name"] == "latency")
+    assert [cell["text"] for cell in latency["rows"][0]["cells"]][::2] == ["-", "✗"]
+    assert told["odd"][0] == {"status": "fail", "node": "n1", "peer": "n3", "why": "no answer in 2 s"}
 
 
 @pytest.mark.requirement("1.1.4", part="told to the wizard: the cluster's network among those of the machines")

@@ -10,15 +10,26 @@ from typing import Any
 
 import pytest
 import spending
+from front import Front
 from starlette.testclient import TestClient
-from test_web_nodes import client as client  # noqa: PLC0414 - a fixture
+from test_web_nodes import client as client  # noqa: PLC0414 - fixtures
+from test_web_nodes import front as front  # noqa: PLC0414
 
+from bzzz_setup.declaration import MAIN
 from bzzz_setup.gateway.asked import answer
 from bzzz_setup.web import answers
 from bzzz_setup.web.runs import Runs
 from bzzz_setup.web.shapes import API
 
 
+@pytest.fixture
+def gateway(front: Front) -> None:
+    """One is declared."""
+    with (front.inventory / MAIN).open("a", encoding="utf-8") as file:
+        file.write("gateway_enabled: true\n")
+
+
+@pytest.mark.usefixtures("gateway")
 @pytest.mark.requirement("4.3.2", "4.3.3", part="told to the wizard: any range, by model and task")
 def test_spending_is_told_by_day_and_asked_for_once(client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger, asked = spending.made(tmp_path), []
@@ -47,8 +58,15 @@ def test_what_cannot_be_asked_is_refused(client: TestClient, query: str, option:
     assert refused.status_code == 422 and refused.json()["problems"][0]["option"].endswith(option)
 
 
-def test_where_there_is_no_ledger_that_is_told(client: TestClient) -> None:
-    """By the terminal's own command: the machines of this inventory have no gateway."""
+def test_where_there_is_no_gateway_nobody_is_asked(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Runs, "spent", lambda *_: pytest.fail("somebody is asked"))
+    refused = client.get(f"{API}/cost")
+    assert refused.status_code == 422 and refused.json()["problems"][0]["option"] == "gateway_enabled"
+
+
+@pytest.mark.usefixtures("gateway")
+def test_where_no_ledger_answers_that_is_told(client: TestClient) -> None:
+    """By the terminal's own command: the machines of this inventory are none."""
     refused = client.get(f"{API}/cost")
     told = refused.json()["problems"][0]
     assert refused.status_code in (422, 502) and told["message"] and told["remedy"], told

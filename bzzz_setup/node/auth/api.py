@@ -21,10 +21,11 @@ from ..store import Unavailable
 from ..web import body_of, problem
 from .directory import Directory, View
 from .gate import UNSURE, Gate, address
-from .principals import SCOPES, USER, Principal
+from .principals import ADMIN, SCOPES, USER, Principal
 from .records import CHANGED_USER, DAY, NEW_TOKEN, NEW_USER, OWN_PASSWORD, SESSION, TOKEN_DEFAULTS, Invalid, Token, User, asked
 
 BODY_BYTES = 4096
+ONLY_ADMIN = "You are the only administrator: make another one first"
 AWAY = {"Retry-After": "5"}
 
 Handler = Callable[[Request, Principal, Directory], Awaitable[Response]]
@@ -118,6 +119,8 @@ def routes(gate: Gate, is_own: Callable[[Request], bool]) -> list[Route]:
     async def change_user(request: Request, who: Principal, directory: Directory) -> Response:
         fields = asked(await body_of(request, BODY_BYTES), CHANGED_USER, partly=True)
         before = await _found(request, directory)
+        if fields.get("role", ADMIN) != ADMIN and _only_admin(who, before, await asyncio.to_thread(directory.refresh)):
+            return problem(409, ONLY_ADMIN)
         new: dict[str, Any] = {key: fields[key] for key in ("role",) if key in fields}
         if "password" in fields:
             new["password"] = await _hashed(fields["password"])
@@ -131,6 +134,8 @@ def routes(gate: Gate, is_own: Callable[[Request], bool]) -> list[Route]:
 
     async def remove_user(request: Request, who: Principal, directory: Directory) -> Response:
         user = await _found(request, directory)
+        if _only_admin(who, user, await asyncio.to_thread(directory.refresh)):
+            return problem(409, ONLY_ADMIN)
         if not await asyncio.to_thread(directory.write, user, None):
             return problem(409, f"{user.name} was changed by somebody else meanwhile: look again")
         gate.audit("user.remove", who, address(request), user=user.name)
@@ -174,6 +179,12 @@ def routes(gate: Gate, is_own: Callable[[Request], bool]) -> list[Route]:
         Route("/api/v1/tokens", managed(issue_token), methods=["POST"]),
         Route("/api/v1/tokens/{id}", managed(revoke_token), methods=["DELETE"]),
     ]
+
+
+def _only_admin(who: Principal, user: User, view: View) -> bool:
+    """Whether these are one, and nobody else of the users may let people in."""
+    mine = who.kind == USER and who.name == user.name and user.role == ADMIN
+    return mine and not any(other.role == ADMIN for name, other in view.users.items() if name != user.name)
 
 
 def _invalid(invalid: Invalid) -> Response:

@@ -9,6 +9,7 @@ import contextlib
 import json
 from typing import Annotated, Any, Literal
 
+from ansible_collections.bzzz.cluster.plugins.module_utils.probe import matrix
 from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem, errors
 from fastapi import FastAPI, Query, Request, Response, WebSocket
 from fastapi.responses import HTMLResponse, JSONResponse
@@ -19,6 +20,7 @@ from bzzz_setup import reports, run, steps
 from bzzz_setup.events import Refusal
 from bzzz_setup.node.auth.gate import address
 from bzzz_setup.report import Report
+from bzzz_setup.reports.network import network
 from bzzz_setup.web import answers, form
 from bzzz_setup.web.answers import bad
 from bzzz_setup.web.runs import Journal
@@ -143,6 +145,16 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
         journal = kept(name)
         lines = journal.lines(after, most)
         return JSONResponse({"events": [_short(journal, after + place, line) for place, line in enumerate(lines, 1)]})
+
+    @app.get(
+        f"{API}/runs/{{name}}/ways",
+        tags=["runs"],
+        response_model=None,
+        responses={200: {"model": answers.Measured}, **bad(_404="No such run")},
+    )
+    def ways_of(_who: Viewer, name: str) -> dict[str, Any]:
+        """How each node reaches each other, as a run has measured it: latency, size of packets, clocks, loss. By groups of many nodes."""
+        return {"ways": network(matrix(Report.of(run.events(kept(name).folder)).checks))}
 
     @app.get(f"{API}/runs/{{name}}/report", tags=["runs"], response_class=HTMLResponse, responses=bad(_404="No such run"))
     def page_of(_who: Viewer, name: str) -> Response:

@@ -21,6 +21,7 @@ from bzzz_setup.web.wizard import Wizard
 FRESH_SECONDS = 20
 # By hours there are more columns than a chart can show.
 HOURS_UP_TO = datetime.timedelta(days=2)
+SWITCH = "gateway_enabled"
 
 Day = Annotated[datetime.date | None, Query(description="A day in the gateway's time zone.")]
 
@@ -42,6 +43,8 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
         """Calls, tokens and cost by day (by hour for up to two days), from `since`, this month's first, to before `until`, now."""
         if since and until and since >= until:
             raise Refusal("there is nothing between these days", "Give until a later day than since.", option="until")
+        if not _has_gateway(wizard):
+            raise Refusal("there is no gateway, and so no call was counted", f"Turn {SWITCH} on in step 4, and apply.", option=SWITCH)
         first = since or datetime.date.today().replace(day=1)
         per = "hour" if (until or datetime.date.today() + datetime.timedelta(days=1)) - first <= HOURS_UP_TO else "day"
         days = [word for name, day in (("since", since), ("until", until)) if day for word in (f"--{name}", day.isoformat())]
@@ -51,3 +54,10 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
                 known.clear()
                 known[arguments] = time.monotonic(), {**wizard.runs.spent(*arguments), "by": by, "per": per}
             return known[arguments][1]
+
+
+def _has_gateway(wizard: Wizard) -> bool:
+    """Whether one may have been applied: that much is known without asking a machine."""
+    view = wizard.draft.view()
+    given = [wizard.draft.declaration().options, *(node["options"] for node in view["nodes"].values())]
+    return SWITCH in view["elsewhere"] or any(options.get(SWITCH, False) is not False for options in given)

@@ -104,17 +104,15 @@ def is_own(listener: Mapping[str, Any], seen: Mapping[str, Any]) -> bool:
     return listener.get("program") == OWN_PROGRAM or any(fnmatch.fnmatchcase(unit, pattern) for pattern in OWN_UNITS)
 
 
+def listens(port: int, seen: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Who listens on a port, the cluster or others; `seen` are the node's facts."""
+    listeners = (seen.get("bzzz_ports") or {}).get("listeners") or []
+    return [one for one in listeners if one["protocol"] == "tcp" and one["port"] == port]
+
+
 def strangers(option: str, port: int, seen: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Who listens on this port of an option and is none of the cluster; `seen` are the node's facts."""
-    listeners = (seen.get("bzzz_ports") or {}).get("listeners") or []
-    return [
-        one
-        for one in listeners
-        if one["protocol"] == "tcp"
-        and one["port"] == port
-        and not is_own(one, seen)
-        and not (option == SSH and one.get("unit") in SSHD_UNITS)
-    ]
+    return [one for one in listens(port, seen) if not is_own(one, seen) and not (option == SSH and one.get("unit") in SSHD_UNITS)]
 
 
 def ranges_of(texts: list[str]) -> list[range]:

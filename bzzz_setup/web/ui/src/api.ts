@@ -66,9 +66,10 @@ export interface Draft {
   problems: Problem[];
   /** Option to node to what it is where it is not set. */
   detected: Record<string, Record<string, unknown>>;
-  facts_of: string | null;
+  /** When the machines were seen, in seconds since the epoch. */
+  facts_of: number | null;
   /** The ports that the cluster is to listen on, and who listens there already. */
-  ports: { option: string; port: number; protocol: string; nodes: string[]; taken: { node: string; program: string | null; pid: number | null; unit: string | null }[] }[];
+  ports: { option: string; port: number; protocol: string; nodes: string[]; taken: { node: string; program: string | null; pid: number | null; unit: string | null }[]; own: string[] }[];
   /** The cluster's networks, and which others its machines know. */
   networks: {
     subnets: string[];
@@ -156,6 +157,16 @@ export interface RunEvent {
   steps?: number[];
   interrupted?: boolean;
   returncode?: number;
+}
+
+/** How machines, or groups of many, reach each other: a map a layer. */
+export interface Ways {
+  sentence: string;
+  labels: string[];
+  size: number;
+  layers: { name: string; title: string; same: string; rows: { label: string; cells: { text: string; heat: number | "self" | "none" | "gone" }[] }[] }[];
+  odd: { status: "fail" | "warn" | "skip"; node: string; peer: string; why: string }[];
+  more: number;
 }
 
 /** A node as it tells of itself; what another release tells may lack anything. */
@@ -319,7 +330,7 @@ export const api = {
   fit: () => ask<Fit>("POST", "/models/plan"),
   takeIn: (base: number, declaration: string) => ask<{ changed: string[]; left: string[]; secrets_missing: string[] }>("POST", "/import", { base, declaration }),
   cost: (by: Spend["by"], since?: string) => ask<Spend>("GET", `/cost?by=${by}${since ? `&since=${since}` : ""}`),
-  nodes: () => ask<{ seen: string | null; nodes: Record<string, Seen>; topologies: Topology[] }>("GET", "/nodes"),
+  nodes: () => ask<{ seen: number | null; nodes: Record<string, Seen>; topologies: Topology[] }>("GET", "/nodes"),
   ownPassword: (old: string, password: string) => ask<unknown>("PATCH", "/me", { old, password }),
   users: () => ask<{ users: { name: string; role: string; created: string; locked: boolean }[] }>("GET", "/users"),
   addUser: (name: string, role: string, password: string) => ask<unknown>("POST", "/users", { name, role, password }),
@@ -335,6 +346,7 @@ export const api = {
   runs: () => ask<{ running: { pid: number; command: string } | null; runs: RunSummary[] }>("GET", "/runs"),
   run: (name: string) => ask<Report>("GET", `/runs/${name}`),
   events: (name: string, after: number, most: number) => ask<{ events: RunEvent[] }>("GET", `/runs/${name}/events?after=${after}&most=${most}`),
+  ways: (name: string) => ask<{ ways: Ways | null }>("GET", `/runs/${name}/ways`),
   pause: (name: string, pausing: boolean) => ask<{ pausing: boolean }>("PUT", `/runs/${name}/pause`, { pausing }),
   stop: (name: string) => ask<{ asked: boolean }>("DELETE", `/runs/${name}`),
 };

@@ -6,6 +6,7 @@ import { go, useChecks, useDraft, useNow, useRuns } from "./hooks";
 import { called, useStart } from "./start";
 import { at } from "./place";
 import { t } from "./texts";
+import { naturally, rolesOf, when } from "./words";
 import { Wrong } from "./wrong";
 
 /** Afterwards: how the cluster is, what happens in it, what has been run, and what can be taken along. */
@@ -153,7 +154,7 @@ function NodeCard({ member }: { member: Member }) {
           <Chip size="small" color={HEALTH[member.health]} variant={member.health === "pass" ? "outlined" : "filled"} label={t.health[member.health]} />
         </Stack>
         <Typography color="textSecondary">
-          {member.address}, {member.primary ? t.primaryCoordinator : member.roles?.join(", ")}
+          {[member.address, rolesOf(member.roles, member.primary)].filter(Boolean).join(", ")}
         </Typography>
         <Typography>{machine}</Typography>
         {has.gpus?.map((gpu, place) => (
@@ -182,13 +183,16 @@ function Checks() {
   if (!checks.data) return null;
   const { at, checks: all } = checks.data;
   const asked = all.filter((check) => check.status !== "skip");
-  const nodes = [...new Set(asked.map((check) => check.node))].filter((node) => !node.includes(",")).sort();
-  const roles = [...new Set(asked.filter((check) => nodes.includes(check.node)).map((check) => check.role ?? ""))].sort();
+  // Checks of what is between machines name them all.
+  const where = (check: Check) => (check.node.includes(",") ? t.betweenMachines : check.node);
+  const machines = [...new Set(asked.map(where))].filter((node) => node !== t.betweenMachines).sort(naturally);
+  const nodes = [...machines, ...(asked.some((check) => where(check) === t.betweenMachines) ? [t.betweenMachines] : [])];
+  const roles = [...new Set(asked.map((check) => check.role ?? ""))].sort();
   const bad = asked.filter((check) => check.status !== "pass");
   return (
     <>
       <Typography variant="h2" id="checks">
-        {at ? t.checksOf(new Date(at * 1000).toLocaleString()) : t.checks}
+        {at ? t.checksOf(when(at)) : t.checks}
       </Typography>
       {!asked.length && <Typography>{t.noChecks}</Typography>}
       {bad.map((check) => (
@@ -214,7 +218,7 @@ function Checks() {
                     {role}
                   </TableCell>
                   {nodes.map((node) => (
-                    <Score key={node} checks={asked.filter((check) => check.node === node && (check.role ?? "") === role)} />
+                    <Score key={node} checks={asked.filter((check) => where(check) === node && (check.role ?? "") === role)} />
                   ))}
                 </TableRow>
               ))}
@@ -264,7 +268,7 @@ function Runs() {
                     {called(run.command, run.only)}
                   </Link>
                 </TableCell>
-                <TableCell>{new Date(run.started * 1000).toLocaleString()}</TableCell>
+                <TableCell>{when(run.started)}</TableCell>
                 <TableCell>{run.seconds.toFixed(0)}</TableCell>
                 <TableCell>{run.exit_code === 0 ? t.fine : (t.outcomes[run.outcome] ?? run.outcome)}</TableCell>
                 <TableCell>

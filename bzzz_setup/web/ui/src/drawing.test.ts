@@ -2,9 +2,9 @@ import { expect, test } from "vitest";
 import type { Draft, Seen } from "./api";
 import { among, axis, choices, portRows, span } from "./drawing";
 
-const draft = (more: Partial<Draft>) => ({ nodes: { n1: {}, n2: {}, n3: {} }, problems: [], detected: {}, facts_of: "today", ports: [], ...more }) as unknown as Draft;
+const draft = (more: Partial<Draft>) => ({ nodes: { n1: {}, n2: {}, n3: {} }, problems: [], detected: {}, facts_of: 1, ports: [], ...more }) as unknown as Draft;
 const taken = { node: "n1", program: "nginx", pid: 7, unit: "nginx.service" };
-const port = { option: "service_port", port: 8080, protocol: "tcp", nodes: ["n1", "n2", "n3"], taken: [] as (typeof taken)[] };
+const port = { option: "service_port", port: 8080, protocol: "tcp", nodes: ["n1", "n2", "n3"], taken: [] as (typeof taken)[], own: [] as string[] };
 const card = { primary: "", kind: "physical", state: "up", addresses: "", speed: "", mtu: "1500", mac: "", driver: "" };
 
 test("networks are told apart by their addresses, of IPv6 too", () => {
@@ -39,6 +39,7 @@ test("a port is free only where somebody has looked, and a warning is no conflic
   const warning = { severity: "warning" as const, option: "service_port", message: "may be taken", remedy: "" };
   expect(portRows(draft({ ports: [port] }))[0]?.state).toBe("free");
   expect(portRows(draft({ ports: [port], facts_of: null }))[0]?.state).toBe("unknown");
+  expect(portRows(draft({ ports: [{ ...port, own: ["n1", "n3"] }] }))[0]).toMatchObject({ state: "own", taken: ["the cluster itself, on n1, n3"] });
   expect(portRows(draft({ ports: [port], problems: [warning] }))[0]?.state).toBe("warning");
 });
 

@@ -50,7 +50,7 @@ export interface PortRow {
   /** Who listens there already, and where. */
   taken: string[];
   problems: Problem[];
-  state: "conflict" | "warning" | "free" | "unknown";
+  state: "conflict" | "warning" | "own" | "free" | "unknown";
 }
 
 /** Each port that the cluster is to listen on, who has it already, and what the rules say of it. */
@@ -67,9 +67,12 @@ export function portRows(draft: Draft): PortRow[] {
     return {
       ...one,
       nodes: among(one.nodes, everyone),
-      taken: [...taken].map(([who, all]) => t.listens(who, all.length === 1 ? (all[0]!.pid ?? null) : null, among([...new Set(all.map((each) => each.node))], everyone))),
+      taken: [
+        ...[...taken].map(([who, all]) => t.listens(who, all.length === 1 ? (all[0]!.pid ?? null) : null, among([...new Set(all.map((each) => each.node))], everyone))),
+        ...(one.own.length ? [t.ownOn(among(one.own, everyone))] : []),
+      ],
       problems,
-      state: conflict ? "conflict" : problems.length ? "warning" : draft.facts_of ? "free" : "unknown",
+      state: conflict ? "conflict" : problems.length ? "warning" : one.own.length ? "own" : draft.facts_of ? "free" : "unknown",
     };
   });
 }

@@ -2,7 +2,9 @@ import { Alert, Box, Button, Container, Divider, Paper, Stack, TextField, Typogr
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
 import { api, type Welcome } from "./api";
+import { Password } from "./password";
 import { at } from "./place";
+import { ofField, ofNone } from "./refused";
 import { t } from "./texts";
 
 // Told by the link's fragment, which no server is sent; it does not stay in the address.
@@ -21,7 +23,7 @@ export default function Enter({ welcome: { claimed, provider, refused } }: { wel
     onSuccess: () => queries.invalidateQueries(),
     onError: () => queries.invalidateQueries({ queryKey: ["welcome"] }),
   });
-  const error = entering.error?.message ?? refused;
+  const wrong = entering.error ? ofNone(entering.error, ["name", "password"])?.message : refused;
   const submit = (event: FormEvent) => {
     event.preventDefault();
     entering.mutate();
@@ -41,20 +43,28 @@ export default function Enter({ welcome: { claimed, provider, refused } }: { wel
           )}
           {!byToken && (
             <>
-              <TextField label={t.user} value={name} onChange={(event) => setName(event.target.value)} required autoComplete="username" autoFocus={claimed} />
               <TextField
-                label={t.password}
-                type="password"
-                value={password}
-                onChange={(event) => setPassword(event.target.value)}
+                label={t.user}
+                value={name}
+                onChange={(event) => setName(event.target.value)}
                 required
-                autoFocus={!claimed && !!told}
-                autoComplete={claimed ? "current-password" : "new-password"}
-                helperText={claimed ? undefined : t.passwordRule}
+                autoComplete="username"
+                autoFocus={claimed}
+                error={!!ofField(entering.error, "name")}
+                helperText={ofField(entering.error, "name")}
+              />
+              <Password
+                label={t.password}
+                value={password}
+                change={setPassword}
+                focus={!claimed && !!told}
+                fill={claimed ? "current-password" : "new-password"}
+                help={claimed ? undefined : t.passwordRule}
+                wrong={ofField(entering.error, "password")}
               />
             </>
           )}
-          {error && <Alert severity="error">{error}</Alert>}
+          {wrong && <Alert severity="error">{wrong}</Alert>}
           <Button type="submit" variant="contained" loading={entering.isPending}>
             {claimed ? t.signIn : t.claim}
           </Button>

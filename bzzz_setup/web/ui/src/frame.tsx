@@ -23,9 +23,9 @@ import { api, type Check, type Draft, type Me, type Member, type Step } from "./
 import { Field } from "./field";
 import { go, NowContext, useChecks, useDraft, useNow, useOutbox, usePath, useRuns, useSchema, useUnsent, useWatch } from "./hooks";
 import { at } from "./place";
-import { called } from "./start";
+import { called, CONNECTIONS, isOfConnections } from "./start";
 import { t } from "./texts";
-import { FIRST } from "./words";
+import { FIRST, rolesOf, when } from "./words";
 import { Wrong } from "./wrong";
 
 function follow(path: string) {
@@ -149,6 +149,8 @@ function Scheme() {
   );
 }
 
+/** So many runs are beside each page; all of them are on the cluster's. */
+const LAST = 3;
 const COLOURS = { pass: "success", warn: "warning", fail: "error" } as const;
 
 /** Beside the page one below the other; above it, where that is narrow, as they fit. */
@@ -159,7 +161,9 @@ function Steps({ steps, draft, path, admin }: { steps: Step[]; draft: Draft | un
     ...steps.map((step) => ({ path: `/step/${step.number}`, label: `${step.number}. ${step.title}`, step })),
     { path: "/review", label: t.reviewTitle, step: null },
   ];
-  const current = path === "/" ? "/step/1" : path.startsWith("/run/") ? (path.endsWith("-detect") ? "/step/1" : "/review") : path;
+  const runs = useRuns().data?.runs;
+  const run = path.startsWith("/run/") ? runs?.find((one) => path === `/run/${one.run}`) : undefined;
+  const current = path === "/" ? "/step/1" : path.startsWith("/run/") ? (path.endsWith("-detect") ? "/step/1" : run && isOfConnections(run.command, run.only) ? `/step/${CONNECTIONS}` : "/review") : path;
   return (
     <>
       <List component="ol" dense disablePadding sx={{ ...ROWS, py: 1 }}>
@@ -216,10 +220,10 @@ function Beside({ draft }: { draft: Draft | undefined }) {
   const runs = useRuns();
   const checks = useChecks();
   const { cluster } = useNow();
-  const newest = runs.data?.runs[0];
   if (!draft) return null;
   const typed = Object.keys(draft.changed).length;
   const machines = Object.entries(draft.nodes);
+  const newest = runs.data?.runs.slice(0, LAST) ?? [];
   return (
     <Stack spacing={2}>
       <Paper sx={{ p: 1.500 }}>
@@ -229,27 +233,29 @@ function Beside({ draft }: { draft: Draft | undefined }) {
         <Stack component="ul" spacing={0.500} sx={{ listStyle: "none", p: 0, m: 0 }}>
           {machines.slice(0, FIRST).map(([name, node]) => (
             <Box component="li" key={name}>
-              <Typography sx={{ fontWeight: 600 }} noWrap>
-                {name}
-              </Typography>
-              <Typography color="textSecondary">
-                {node.address}
-                {node.groups.includes("coordinators") && `, ${t.coordinator}`}
-              </Typography>
+              <Typography sx={{ fontWeight: 600, overflowWrap: "anywhere" }}>{name}</Typography>
+              <Typography color="textSecondary">{[node.address, rolesOf(node.groups)].filter(Boolean).join(", ")}</Typography>
               <Health member={cluster?.current ? cluster.members.find((member) => member.name === name) : undefined} checks={checks.data?.checks.filter((check) => check.node === name) ?? []} />
             </Box>
           ))}
         </Stack>
         {machines.length > FIRST && <Typography color="textSecondary">{t.more(machines.length - FIRST)}</Typography>}
       </Paper>
-      {newest && (
+      {newest.length > 0 && (
         <Paper sx={{ p: 1.500 }}>
           <Typography variant="h2" gutterBottom>
-            {t.runs}
+            {t.lastRuns}
           </Typography>
-          <Link href={at(`/run/${newest.run}`)} onClick={follow(`/run/${newest.run}`)}>
-            {called(newest.command, newest.only)} · {new Date(newest.started * 1000).toLocaleString([], { dateStyle: "short", timeStyle: "short" })}
-          </Link>
+          <Stack component="ul" spacing={0.500} sx={{ listStyle: "none", p: 0, m: 0 }}>
+            {newest.map(({ run, command, only, started }) => (
+              <li key={run}>
+                <Link href={at(`/run/${run}`)} onClick={follow(`/run/${run}`)}>
+                  {called(command, only)}
+                </Link>
+                <Typography color="textSecondary">{when(started)}</Typography>
+              </li>
+            ))}
+          </Stack>
         </Paper>
       )}
       {typed > 0 && <Alert severity="info">{t.unapplied(typed)}</Alert>}
@@ -269,5 +275,5 @@ function Health({ member, checks }: { member: Member | undefined; checks: Check[
   if (!member && !checks.length) return null;
   const status = member?.health ?? (failed ? "fail" : warned ? "warn" : "pass");
   const told = member ? [t.health[status], ...(member.primary ? [t.primary] : [])].join(", ") : failed ? t.checksFail(failed) : warned ? t.warnings(warned) : t.health.pass;
-  return <Chip component="a" clickable href={at("/cluster")} onClick={follow("/cluster")} size="small" variant="outlined" color={COLOURS[status]} label={`${told} · ${member ? t.justNow : t.lastChecked}`} />;
+  return <Chip component="a" clickable href={at("/cluster")} onClick={follow("/cluster")} size="small" variant="outlined" color={COLOURS[status]} sx={{ height: "auto", "& > span": { whiteSpace: "normal" } }} label={`${told} · ${member ? t.justNow : t.lastChecked}`} />;
 }

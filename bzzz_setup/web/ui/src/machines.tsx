@@ -3,6 +3,7 @@ import type { Draft } from "./api";
 import { useNodes } from "./hooks";
 import { useStart } from "./start";
 import { t } from "./texts";
+import { rolesOf, when } from "./words";
 import { Wrong } from "./wrong";
 
 /** The machines of the inventory, and what the last look at each has found. */
@@ -16,7 +17,7 @@ export function Machines({ draft }: { draft: Draft }) {
           <Typography variant="h2" id="machines" sx={{ flexGrow: 1 }}>
             {t.machines}
           </Typography>
-          <Typography color="textSecondary">{nodes.data?.seen ? t.seen(nodes.data.seen) : t.notSeen}</Typography>
+          <Typography color="textSecondary">{nodes.data?.seen ? t.seen(when(nodes.data.seen)) : t.notSeen}</Typography>
           <Button variant="outlined" loading={detecting.isPending} onClick={() => detecting.mutate([])}>
             {nodes.data?.seen ? t.detectAgain : t.detect}
           </Button>
@@ -42,7 +43,7 @@ export function Machines({ draft }: { draft: Draft }) {
                   </TableCell>
                   <TableCell>{node.address}</TableCell>
                   <TableCell>{node.port}</TableCell>
-                  <TableCell>{node.groups.join(", ")}</TableCell>
+                  <TableCell>{rolesOf(node.groups)}</TableCell>
                   <TableCell>{nodes.data?.nodes[name]?.hardware ?? ""}</TableCell>
                 </TableRow>
               ))}

@@ -2,7 +2,10 @@ import { Alert, Button, Card, CardContent, MenuItem, Stack, Table, TableBody, Ta
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, type ReactNode, useState } from "react";
 import { api, type Me } from "./api";
+import { Password } from "./password";
+import { ofField, ofNone } from "./refused";
 import { t } from "./texts";
+import { day } from "./words";
 import { Wrong } from "./wrong";
 
 const ROLES = ["viewer", "operator", "admin"];
@@ -45,7 +48,7 @@ function Users({ me }: { me: Me }) {
   });
   return (
     <>
-      {[users, adding, removing, changing].map(({ error }, place) => (
+      {[users.error, ofNone(adding.error, ["name", "password"]), removing.error, ofNone(changing.error, ["password"])].map((error, place) => (
         <Wrong key={place} error={error} />
       ))}
       <Listed label={t.people} heads={[t.user, t.role, t.since, t.actions]}>
@@ -57,24 +60,26 @@ function Users({ me }: { me: Me }) {
             <TableCell>
               {user.name === me.name ? user.role : <Choice label={t.roleOf(user.name)} hidden value={user.role} choose={(role) => changing.mutate({ who: user.name, change: { role } })} />}
             </TableCell>
-            <TableCell>{new Date(user.created).toLocaleDateString()}</TableCell>
+            <TableCell>{day(user.created)}</TableCell>
             <TableCell align="right">
               {user.locked && <Button onClick={() => changing.mutate({ who: user.name, change: { locked: false } })}>{t.unlock(user.name)}</Button>}
               {user.name !== me.name && <Button onClick={() => setResetting(user.name)}>{t.resetPassword(user.name)}</Button>}
-              <Button color="error" onClick={() => confirm(t.removeQuestion(user.name)) && removing.mutate(user.name)}>
-                {t.remove(user.name)}
-              </Button>
+              {user.name !== me.name && (
+                <Button color="error" onClick={() => confirm(t.removeQuestion(user.name)) && removing.mutate(user.name)}>
+                  {t.remove(user.name)}
+                </Button>
+              )}
             </TableCell>
           </TableRow>
         ))}
       </Listed>
       {resetting && (
-        <Form key={resetting} wanted title={t.resetPassword(resetting)} button={t.set} pending={changing.isPending} send={([password = ""]) => changing.mutate({ who: resetting, change: { password } })} secrets={[{ label: t.newPassword, help: t.passwordRule, fill: "new-password" }]} />
+        <Form key={resetting} wanted error={changing.error} title={t.resetPassword(resetting)} button={t.set} pending={changing.isPending} send={([password = ""]) => changing.mutate({ who: resetting, change: { password } })} secrets={[{ label: t.newPassword, option: "password", help: t.passwordRule, fill: "new-password" }]} />
       )}
       <Sheet title={t.addUser} submit={() => adding.mutate()}>
-        <TextField label={t.user} value={name} required autoComplete="off" onChange={(event) => setName(event.target.value)} />
+        <Named label={t.user} value={name} change={setName} error={adding.error} />
         <Choice label={t.role} value={role} choose={setRole} />
-        <TextField label={t.password} type="password" required autoComplete="new-password" value={password} helperText={t.passwordRule} onChange={(event) => setPassword(event.target.value)} />
+        <Password label={t.password} value={password} change={setPassword} fill="new-password" help={t.passwordRule} wrong={ofField(adding.error, "password")} />
         <Button type="submit" variant="contained" loading={adding.isPending}>
           {t.addUser}
         </Button>
@@ -101,7 +106,7 @@ function Tokens() {
     <>
       <Typography variant="h2">{t.issuedTokens}</Typography>
       <Typography color="textSecondary">{t.tokensNote}</Typography>
-      {[tokens, issuing, revoking].map(({ error }, place) => (
+      {[tokens.error, ofNone(issuing.error, ["name", "days"]), revoking.error].map((error, place) => (
         <Wrong key={place} error={error} />
       ))}
       {tokens.data?.tokens.length === 0 && <Typography>{t.noTokens}</Typography>}
@@ -113,7 +118,7 @@ function Tokens() {
                 {token.name}
               </TableCell>
               <TableCell>{[token.role, ...token.scopes].join(", ")}</TableCell>
-              <TableCell>{token.expired ? t.expired : new Date(token.expires).toLocaleDateString()}</TableCell>
+              <TableCell>{token.expired ? t.expired : day(token.expires)}</TableCell>
               <TableCell align="right">
                 <Button color="error" onClick={() => confirm(t.revokeQuestion(token.name)) && revoking.mutate(token.id)}>
                   {t.revoke(token.name)}
@@ -129,9 +134,18 @@ function Tokens() {
         </Alert>
       )}
       <Sheet title={t.issue} submit={() => issuing.mutate()}>
-        <TextField label={t.name} value={name} required autoComplete="off" onChange={(event) => setName(event.target.value)} />
+        <Named label={t.name} value={name} change={setName} error={issuing.error} />
         <Choice label={t.role} value={role} choose={setRole} />
-        <TextField label={t.days} type="number" required value={days} onChange={(event) => setDays(event.target.value)} sx={{ width: 110 }} />
+        <TextField
+          label={t.days}
+          type="number"
+          required
+          value={days}
+          onChange={(event) => setDays(event.target.value)}
+          error={!!ofField(issuing.error, "days")}
+          helperText={ofField(issuing.error, "days") ?? t.daysRule}
+          sx={{ width: 180 }}
+        />
         <Button type="submit" variant="contained" loading={issuing.isPending}>
           {t.issue}
         </Button>
@@ -151,15 +165,16 @@ function OwnPassword() {
   });
   return (
     <>
-      <Wrong error={changing.error} />
+      <Wrong error={ofNone(changing.error, ["old", "password"])} />
       <Form
+        error={changing.error}
         title={t.ownPassword}
         button={t.changePassword}
         pending={changing.isPending}
         send={changing.mutate}
         secrets={[
-          { label: t.oldPassword, fill: "current-password" },
-          { label: t.newPassword, help: t.passwordRule, fill: "new-password" },
+          { label: t.oldPassword, option: "old", fill: "current-password" },
+          { label: t.newPassword, option: "password", help: t.passwordRule, fill: "new-password" },
         ]}
       />
     </>
@@ -223,13 +238,27 @@ function Sheet({ title, submit, children }: { title: string; submit: () => void;
   );
 }
 
+/** A name for the interface: what it may be made of is told before it is refused. */
+function Named({ label, value, change, error }: { label: string; value: string; change: (typed: string) => void; error: Error | null }) {
+  const wrong = ofField(error, "name");
+  return <TextField label={label} value={value} required autoComplete="off" onChange={(event) => change(event.target.value)} error={!!wrong} helperText={wrong ?? t.nameRule} sx={{ width: 260 }} />;
+}
+
+interface Secret {
+  label: string;
+  /** What the interface calls it. */
+  option: string;
+  help?: string;
+  fill: "current-password" | "new-password";
+}
+
 /** Passwords, and a button. */
-function Form({ title, button, pending, send, secrets, wanted }: { title: string; button: string; pending: boolean; send: (typed: string[]) => void; secrets: { label: string; help?: string; fill: string }[]; wanted?: boolean }) {
+function Form({ title, button, pending, send, secrets, wanted, error }: { title: string; button: string; pending: boolean; send: (typed: string[]) => void; secrets: Secret[]; wanted?: boolean; error: Error | null }) {
   const [typed, setTyped] = useState(secrets.map(() => ""));
   return (
     <Sheet title={title} submit={() => send(typed)}>
-      {secrets.map(({ label, help, fill }, place) => (
-        <TextField key={label} label={label} type="password" required autoFocus={wanted && !place} autoComplete={fill} helperText={help} value={typed[place]} onChange={(event) => setTyped(typed.with(place, event.target.value))} />
+      {secrets.map(({ label, option, help, fill }, place) => (
+        <Password key={label} label={label} focus={!!wanted && !place} fill={fill} help={help} wrong={ofField(error, option)} value={typed[place] ?? ""} change={(text) => setTyped(typed.with(place, text))} />
       ))}
       <Button type="submit" variant="contained" loading={pending}>
         {button}

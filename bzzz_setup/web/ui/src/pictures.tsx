@@ -6,7 +6,7 @@ import { among, axis, choices, portRows, primaryOf } from "./drawing";
 import { Field } from "./field";
 import { useDraft, useNodes } from "./hooks";
 import { t } from "./texts";
-import { FIRST } from "./words";
+import { FIRST, when } from "./words";
 
 /** What there is to look at for a role: nothing where nothing has been seen. */
 export default function Pictures({ role, steps, draft }: { role: string; steps: Step[]; draft: Draft }) {
@@ -134,7 +134,7 @@ function Interfaces({ draft, seen }: { draft: Draft; seen: [string, Seen][] }) {
   const [shown, more] = useFirst(all);
   return (
     <Picture id="interfaces" title={t.interfaces}>
-      <Rows id="interfaces" heads={[t.machine, t.interface, t.addresses, t.state, t.speed, "MTU", "MAC", t.kind]}>
+      <Rows id="interfaces" heads={[t.machine, `${t.interface}, MAC`, t.addresses, `${t.state}, ${t.speed.toLowerCase()}`, "MTU", t.kind]}>
         {shown.map(({ node, one, primary }) => (
           <TableRow key={`${node} ${one.name}`}>
             <TableCell component="th" scope="row" sx={{ fontWeight: 600 }}>
@@ -142,12 +142,15 @@ function Interfaces({ draft, seen }: { draft: Draft; seen: [string, Seen][] }) {
             </TableCell>
             <TableCell sx={{ whiteSpace: "nowrap" }}>
               {one.name} {primary && <Chip size="small" color="primary" variant="outlined" label={t.primary} />}
+              <Typography variant="body2" color="textSecondary" sx={{ fontFamily: "monospace" }}>
+                {one.mac}
+              </Typography>
             </TableCell>
-            <TableCell>{one.addresses}</TableCell>
-            <TableCell>{one.state}</TableCell>
-            <TableCell sx={{ whiteSpace: "nowrap" }}>{one.speed}</TableCell>
+            <TableCell sx={{ overflowWrap: "anywhere" }}>{one.addresses}</TableCell>
+            <TableCell>
+              {one.state} <span style={{ whiteSpace: "nowrap" }}>{one.speed}</span>
+            </TableCell>
             <TableCell>{one.mtu}</TableCell>
-            <TableCell sx={{ fontFamily: "monospace" }}>{one.mac}</TableCell>
             <TableCell>{[one.kind, one.driver].filter(Boolean).join(", ")}</TableCell>
           </TableRow>
         ))}
@@ -212,13 +215,13 @@ export function InterfaceChoice({ id, label, value, placeholder, disabled, reado
 
 // --- step 6 ---
 
-const STATE = { conflict: "error", warning: "warning", free: "success", unknown: "default" } as const;
+const STATE = { conflict: "error", warning: "warning", own: "primary", free: "success", unknown: "default" } as const;
 
 function Ports({ draft, steps }: { draft: Draft; steps: Step[] }) {
   const rows = useMemo(() => portRows(draft), [draft]);
   const stepOf = (option: string) => steps.find((step) => step.roles.some((role) => option in role.schema.properties))?.number ?? 1;
   return (
-    <Picture id="ports" title={t.ports} note={draft.facts_of ? t.seen(draft.facts_of) : t.portsNotSeen}>
+    <Picture id="ports" title={t.ports} note={draft.facts_of ? t.seen(when(draft.facts_of)) : t.portsNotSeen}>
       <Rows id="ports" heads={[t.port, t.state, t.listener, t.machines, t.alreadyThere]}>
         {rows.map((row) => (
           <TableRow key={`${row.option} ${row.port}`}>
@@ -232,7 +235,7 @@ function Ports({ draft, steps }: { draft: Draft; steps: Step[] }) {
               <Field option={row.option} step={stepOf(row.option)} />
             </TableCell>
             <TableCell>{row.nodes}</TableCell>
-            <TableCell sx={{ minWidth: row.state === "free" ? 0 : 280 }}>
+            <TableCell sx={{ minWidth: row.problems.length ? 280 : 0 }}>
               {row.taken.map((who) => (
                 <div key={who}>{who}</div>
               ))}

@@ -11,3 +11,15 @@ export class Refused extends Error {
     super(detail);
   }
 }
+
+/** What is wrong with a field of a form, in words, if that is why it was refused. */
+export function ofField(error: Error | null, field: string): string | undefined {
+  const found = error instanceof Refused ? error.problems.find((problem) => problem.option === field) : undefined;
+  return found && `${whole(found.message)} ${whole(found.remedy)}`;
+}
+
+/** Why a form was refused, unless that is told at its fields. */
+export const ofNone = (error: Error | null, fields: string[]) => (fields.some((field) => ofField(error, field)) ? null : error);
+
+/** As a sentence; an address stays as it is. */
+export const whole = (text: string) => text.replace(/^[a-z]+(?=[ ,])/, (word) => word.charAt(0).toUpperCase() + word.slice(1)).replace(/[^.]$/, "$&.");

@@ -1,6 +1,6 @@
 import { Alert, Box, Button, Card, CardContent, Chip, LinearProgress, Stack, TextField, Typography } from "@mui/material";
 import { useMutation } from "@tanstack/react-query";
-import { useDeferredValue, useEffect, useMemo, useRef, useState } from "react";
+import { lazy, Suspense, useDeferredValue, useEffect, useMemo, useRef, useState } from "react";
 import { api, type Report } from "./api";
 import { Changed } from "./changed";
 import { go, useRun } from "./hooks";
@@ -8,7 +8,10 @@ import type { Live } from "./live";
 import { called, CONNECTIONS, isOfConnections, useStart } from "./start";
 import { at } from "./place";
 import { t } from "./texts";
+import { naturally, when } from "./words";
 import { Problems } from "./wrong";
+
+const Between = lazy(() => import("./between"));
 
 /** Where what a run has found or done is looked at. */
 const AFTERWARDS: Record<string, string> = { detect: "/step/1", plan: "/review", apply: "/cluster", verify: "/cluster", "models-plan": "/step/4#models_wanted" };
@@ -31,7 +34,7 @@ export default function RunPage({ name }: { name: string }) {
     <Stack spacing={2}>
       <Stack direction="row" sx={{ gap: 2, alignItems: "center", flexWrap: "wrap" }}>
         <Typography variant="h1" sx={{ flexGrow: 1 }}>
-          {called(report.command, only)} · {new Date(report.started * 1000).toLocaleString([], { dateStyle: "short", timeStyle: "short" })}
+          {called(report.command, only)} · {when(report.started)}
         </Typography>
         <Outcome report={report} />
         {report.running && report.steps.length > 1 && <Pause report={report} />}
@@ -76,6 +79,11 @@ export default function RunPage({ name }: { name: string }) {
             {t.applyFrom(failed.number)}
           </Button>
         </Box>
+      )}
+      {connections && !report.running && (
+        <Suspense>
+          <Between name={name} />
+        </Suspense>
       )}
       {(!report.running || report.checks.some((check) => check.status === "fail")) && (report.command !== "plan" || connections) && <Checks report={report} all={connections} />}
       {!report.running && !connections && <Changed report={report} />}
@@ -184,9 +192,11 @@ function Checks({ report, all }: { report: Report; all: boolean }) {
           <Box component="ul" sx={{ m: 0 }}>
             {report.checks
               .filter((check) => check.status === "pass")
+              .sort((a, b) => naturally(a.node, b.node))
               .map((check) => (
                 <li key={`${check.node} ${check.id}`}>
                   <strong>{check.node}</strong>: {check.title}. {check.seen}
+                  {check.expected && ` (${t.asked(check.expected)})`}
                 </li>
               ))}
           </Box>

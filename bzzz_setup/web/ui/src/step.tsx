@@ -190,7 +190,7 @@ export default function StepPage({ number }: { number: number }) {
       {number === 1 && Object.keys(draft.data.nodes).length > 0 && <Machines draft={draft.data} />}
       {number === 1 && <Begin first={!Object.keys(draft.data.nodes).length} />}
       {Object.keys(draft.data.nodes).length > 1 && step.roles.length > 0 && (
-        <TextField select label={t.forWhom} value={node} onChange={(event) => setNode(event.target.value)} sx={{ maxWidth: 360 }} helperText={node && t.overridden} slotProps={{ select: { displayEmpty: true }, inputLabel: { shrink: true } }}>
+        <TextField select label={t.forWhom} value={node} onChange={(event) => setNode(event.target.value)} sx={{ maxWidth: 480 }} helperText={node ? t.overridden : t.forAll} slotProps={{ select: { displayEmpty: true }, inputLabel: { shrink: true } }}>
           <MenuItem value="">{t.allMachines}</MenuItem>
           {Object.keys(draft.data.nodes).map((name) => (
             <MenuItem key={name} value={name}>
@@ -443,7 +443,7 @@ function otherwise(option: OptionSchema, draft: Draft, node: string, name: strin
 function forForm(role: string, option: OptionSchema, name: string, elsewhere: Draft["elsewhere"][string] = []): RJSFSchema {
   const others = elsewhere.map(({ file, value }) => t.elsewhere(file, inWords(value)));
   const found = bare(option, title(role, name));
-  return { ...found, description: [found.description, `\`${name}\``, ...others].join(" ") } as RJSFSchema;
+  return { ...found, description: [found.description, t.option(name), ...others].join(" ") } as RJSFSchema;
 }
 
 /** Without defaults, and with words for its names, however deep they are. */

@@ -4,8 +4,8 @@ import { createTheme } from "@mui/material";
 export const theme = createTheme({
   cssVariables: { colorSchemeSelector: "data-scheme" },
   colorSchemes: {
-    light: { palette: { primary: { main: "#0b57d0" }, background: { default: "#f6f8fb" }, success: { main: "#1b6e35" }, warning: { main: "#8a5300" } } },
-    dark: { palette: { primary: { main: "#9ec2ff" }, background: { default: "#0f1318", paper: "#171c23" }, success: { main: "#7fd197" }, warning: { main: "#ffc46b" } } },
+    light: { palette: { contrastThreshold: 4.5, primary: { main: "#0b57d0" }, background: { default: "#f6f8fb" }, success: { main: "#1b6e35" }, warning: { main: "#8a5300" } } },
+    dark: { palette: { contrastThreshold: 4.5, primary: { main: "#9ec2ff" }, background: { default: "#0f1318", paper: "#171c23" }, success: { main: "#7fd197" }, warning: { main: "#ffc46b" } } },
   },
   typography: {
     fontFamily: "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif",

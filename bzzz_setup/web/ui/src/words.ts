@@ -1,3 +1,5 @@
+import { t } from "./texts";
+
 /** Of many machines and rows, as many are there at first. */
 export const FIRST = 12;
 
@@ -12,4 +14,21 @@ export function title(role: string, name: string): string {
   const unit = parts.length > 1 && UNITS.test(parts[parts.length - 1]!) ? parts.pop()! : "";
   const text = parts.map((word) => WORDS[word] ?? (ACRONYMS.test(word) ? word.toUpperCase() : word)).join(" ");
   return text.charAt(0).toUpperCase() + text.slice(1) + (unit ? ` (${WORDS[unit] ?? unit})` : "");
+}
+
+/** A time of a run or an event: seconds since the epoch, or as text. */
+export function when(time: number | string): string {
+  return new Date(typeof time === "number" ? time * 1000 : time).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+}
+
+export const day = (time: string) => new Date(time).toLocaleDateString([], { dateStyle: "medium" });
+
+/** By their names, numbers in them as numbers: node2 comes before node10. */
+export const naturally = (a: string, b: string) => a.localeCompare(b, "en", { numeric: true });
+
+const SINGULAR: Record<string, string> = { coordinators: "coordinator", workers: "worker" };
+
+/** What a machine is in the cluster: of its groups, or as it tells itself. */
+export function rolesOf(groups: string[] = [], primary = false): string {
+  return groups.map((group) => SINGULAR[group] ?? group).map((role) => (primary && role === "coordinator" ? t.primaryCoordinator : role)).join(", ");
 }

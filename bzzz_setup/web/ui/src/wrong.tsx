@@ -2,10 +2,8 @@ import { Alert } from "@mui/material";
 import { type Problem, Refused } from "./api";
 import { Field } from "./field";
 import { useSchema } from "./hooks";
+import { whole } from "./refused";
 import { t } from "./texts";
-
-/** As a sentence; an address stays as it is. */
-const whole = (text: string) => text.replace(/^[a-z]+(?=[ ,])/, (word) => word.charAt(0).toUpperCase() + word.slice(1)).replace(/[^.]$/, "$&.");
 
 /** What is wrong, the way to its field where there is one, and the remedy. */
 export function Told({ problem }: { problem: Problem }) {
