@@ -47,15 +47,16 @@ class Systemd:
     def run(self, argv: list[str]) -> tuple[int, str, str]:
         self.ran.append(argv)
         if argv[0] == "systemctl":
-            verb, unit = argv[1], argv[-1]
-            if verb in ("start", "restart", "reload-or-restart") and not (verb == "start" and unit in self.active):
-                self.active[unit] = self.snapshot(unit)
-            if verb == "stop" or "--now" in argv:
-                self.active.pop(unit, None)
-            if verb == "enable":
-                self.enabled.add(unit)
-            if verb == "disable":
-                self.enabled.discard(unit)
+            verb = argv[1]
+            for unit in [word for word in argv[2:] if not word.startswith("-")]:
+                if verb in ("start", "restart", "reload-or-restart") and not (verb == "start" and unit in self.active):
+                    self.active[unit] = self.snapshot(unit)
+                if verb == "stop" or "--now" in argv:
+                    self.active.pop(unit, None)
+                if verb == "enable":
+                    self.enabled.add(unit)
+                if verb == "disable":
+                    self.enabled.discard(unit)
         elif argv[0] == "sh":
             self.script(Path(argv[1]))
         elif argv[0] == "loader":  # stands for nft: what is in the file is then in the kernel

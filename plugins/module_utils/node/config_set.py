@@ -396,6 +396,8 @@ class ConfigSet:
         units = unit_states([unit["name"] for unit in self.spec["units"]])
         if any(found.get("NeedDaemonReload") == "yes" for found in units.values()):
             self.pend(["daemon_reload"])
+        if "daemon_reload" in self.state["pending"]:
+            self._enabled_unseen()
         for action in sorted(self.state["pending"], key=lambda action: ACTION_ORDER.index(action.split(":", 1)[0])):
             verb, _colon, name = action.partition(":")
             if verb == "daemon_reload":
@@ -412,6 +414,13 @@ class ConfigSet:
             self.save()
         self.load([item for item in self.spec["loaded"] if self.state["applied"].get(item["name"]) != node_state.loaded_now(item)])
         self.units()
+
+    def _enabled_unseen(self) -> None:
+        """Enable and disable what is to be, of which the reload that is due tells systemd: else each has it read all units again."""
+        changes = node_state.unit_changes(self.spec, {"units": []})
+        for verb in ("enable", "disable"):
+            if names := [change["name"] for change in changes if change["what"] == verb]:
+                self.do.run(["systemctl", verb, "--no-reload", "--", *names])  # what fails is tried again by itself, and told
 
     def load(self, items: list[dict[str, Any]]) -> None:
         for item in items:
@@ -454,7 +463,7 @@ class ConfigSet:
             "#!/bin/sh",
             f"# Puts back what was there before generation {self.state['generation'] + 1} of '{self.spec['name']}'; twice does no harm.",
             *(shlex.join(item["undo"]) for item in self.spec["loaded"] if item["name"] not in loaded),
-            *(f"systemctl disable {shlex.quote(name)}" for name in names if name not in enabled),
+            *(f"systemctl disable --no-reload {shlex.quote(name)}" for name in names if name not in enabled),
             *(f"systemctl stop {shlex.quote(name)}" for name in names if name not in active),
         ]
         for operation in operations:
@@ -463,9 +472,9 @@ class ConfigSet:
                 lines.append(f"cp -a {shlex.quote(directory + '/' + operation['previous'])} {path}.bzzz && mv -fT {path}.bzzz {path}")
             elif operation["kind"] != "directory":
                 lines.append(f"rm -f {path}")
+        lines += [f"systemctl enable --no-reload {shlex.quote(name)}" for name in enabled]
         lines.append("systemctl daemon-reload")
         lines += [shlex.join(item["apply"]) for _name, item in sorted(loaded.items())]
-        lines += [f"systemctl enable {shlex.quote(name)}" for name in enabled]
         lines += [f"systemctl start {shlex.quote(name)}" for name in active]
         for action in _notified(operations):
             verb, _colon, name = action.partition(":")
@@ -494,9 +503,9 @@ class ConfigSet:
         before = {**{key: self.state[key] for key in node_state.UNDONE}, "applied": loaded, "undone": self.spec["change"]}
         self.state["armed"] = json.loads(json.dumps(before))
         self.save()
+        self._must(["systemctl", "enable", "--no-reload", f"{unit}.timer"], "the revert timer")
         self._must(["systemctl", "daemon-reload"], "the revert timer")
         self.do.run(["systemctl", "stop", f"{unit}.service"])
-        self._must(["systemctl", "enable", f"{unit}.timer"], "the revert timer")
         self._must(["systemctl", "restart", f"{unit}.timer"], "the revert timer")
 
     def settle(self) -> None:
@@ -640,8 +649,8 @@ def disarm(name: str, state: dict[str, Any], reverted: bool, root: str, do: Effe
     """Take the revert timer away; the set's lock is held. After reverting, the state is as if the change had never been."""
     unit = f"bzzz-revert-{name}"
     directory = state_directory(name, root)
-    do.run(["systemctl", "disable", "--now", f"{unit}.timer"])
-    do.run(["systemctl", "stop", f"{unit}.service"])  # it can only be waiting for the lock
+    do.run(["systemctl", "disable", "--no-reload", f"{unit}.timer"])
+    do.run(["systemctl", "stop", f"{unit}.timer", f"{unit}.service"])  # the service can only be waiting for the lock
     if reverted:
         state.update(state["armed"], committing=None)
     state["armed"] = None
