@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import queue
 import shutil
 import subprocess
 import sys
@@ -46,7 +47,8 @@ TOOLS = {
     "slapd": "slapd libltdl7 libwrap0 libnsl2 libodbc2",
 }
 UNPACKED = CHECKOUT / ".cache/tools"
-PYTEST = [sys.executable, "-m", "pytest", "--durations=10"]
+PYTEST = [sys.executable, "-m", "pytest", "--durations=25"]
+Stages = queue.SimpleQueue[tuple[str, list[str]]]
 # What hangs is named while CI still listens, which it does for 90 minutes; a single test has its own limit (pyproject.toml).
 BUDGET_SECONDS = 5250
 
@@ -65,24 +67,28 @@ def test(
     pytest = [*PYTEST, *(["--all"] if everything else [])]
     cluster = [*pytest, "tests/cluster", "-m"]
     # A browser's driver does not share a process with tests that use asyncio.
-    beside = LINTERS | {"unit": [*pytest, "tests/unit"], "browser": [*pytest, "tests/ui"], "labs": [*cluster, "beside"]}
-    lanes = [{"cluster": [*cluster, "not beside"]}, beside]
+    first = {"cluster": [*cluster, "not beside and not alone"]}
+    rest = LINTERS | {"unit": [*pytest, "tests/unit"], "browser": [*pytest, "tests/ui"]}
+    rest |= {"faults": [*cluster, "beside"], "labs": [*cluster, "alone"]}
     if arguments:
-        lanes = [{"pytest": [*pytest, *arguments]}]
+        first, rest = {"pytest": [*pytest, *arguments]}, {}
     elif fast:
-        del beside["browser"], beside["labs"], lanes[0]
+        first, rest = {}, {name: command for name, command in rest.items() if name in {*LINTERS, "unit"}}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], *map(str, machine.places(UNPACKED))])
     os.environ |= {"PATH": path, "BZZZ_TEST_OS": system, "BZZZ_REQUIREMENTS": str(RESULTS)}
     RESULTS.unlink(missing_ok=True)
     browser = any("tests/ui" in argument for argument in arguments) if arguments else not fast
     _fetch("test", *(["ui"] if browser else []), *([] if shutil.which("npm") else ["node-js"]))
-    # Tests on nodes wait most of their time, and leave a core to the rest, which prints a stage when it has ended.
     deadline = time.monotonic() + BUDGET_SECONDS * (3 if everything else 1)
-    with ThreadPoolExecutor(len(lanes) + 1) as pool:
+    with ThreadPoolExecutor() as pool:
         # Linters need nothing of it, and fill the time.
         prepared = pool.submit(_prepare, lab=not fast, browser=browser, ollama=everything and not arguments and not fast)
-        ends = pool.map(_failing, lanes, [True, False], [deadline] * 2, [prepared] * 2)
-        failed = [name for names in ends for name in names]
+        stages = Stages()
+        for stage in rest.items():
+            stages.put(stage)
+        # The longest is seen as it goes; whatever else there is prints when it has ended, on the other core and then on both.
+        lanes = [pool.submit(_failing, own, stages, deadline, prepared) for own in (first, {})]
+        failed = [name for lane in lanes for name in lane.result()]
     outcomes: dict[str, str] = json.loads(RESULTS.read_text(encoding="utf-8"))["outcomes"] if RESULTS.exists() else {}
     bad = [test for test, outcome in outcomes.items() if outcome == "failed"] + [name for name in failed if name in LINTERS]
     passed, skipped = (list(outcomes.values()).count(outcome) for outcome in ("passed", "skipped"))
@@ -134,15 +140,19 @@ def _fetch(*extras: str) -> None:
         subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-input", "--disable-pip-version-check", *missing], check=False)
 
 
-def _failing(stages: dict[str, list[str]], live: bool, deadline: float, prepared: Future[None]) -> list[str]:
-    """Run stages one after the other and return the names of those that failed. All but the linters wait for what they run."""
-    failed = []
-    for name, command in stages.items():
+def _failing(own: dict[str, list[str]], stages: Stages, deadline: float, prepared: Future[None]) -> list[str]:
+    """Run the lane's own stages, then those that wait; the names of those that failed. All but the linters wait for what they run."""
+    failed: list[str] = []
+    while True:
+        live = bool(own)
+        try:
+            name, command = own.popitem() if live else stages.get_nowait()
+        except queue.Empty:
+            return failed
         if name not in LINTERS:
             prepared.result()
         if not _passes(name, command, live, deadline):
             failed.append(name)
-    return failed
 
 
 def _passes(name: str, command: list[str], live: bool, deadline: float) -> bool:

@@ -20,7 +20,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: runs only with --all")
-    config.addinivalue_line("markers", "beside: runs on other lab nodes than the rest, beside it")
+    config.addinivalue_line("markers", "beside: runs on three other nodes than the rest, beside it")
+    config.addinivalue_line("markers", "alone: makes the lab nodes that it runs on, and may run at any time")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -65,7 +65,7 @@ def test_a_killed_node_comes_back_as_it_was(lab: Lab) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.beside
+@pytest.mark.alone
 @pytest.mark.parametrize("moment", ["make the network", "start nodes", "waiting for systemd"])
 def test_what_a_killed_lab_up_left_does_not_stop_the_next(moment: str) -> None:
     other = Lab("killed")

@@ -81,7 +81,7 @@ for root in ("/etc/apt", "/usr/local/share/ca-certificates", "/etc/ssl/certs", "
 print(json.dumps(found))
 """
 
-pytestmark = pytest.mark.beside
+pytestmark = pytest.mark.alone
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from bzzz_setup.lab import CHECKOUT, USER, Lab
 from bzzz_setup.machine import prepare
 
 # Minutes each, on machines of their own.
-pytestmark = [pytest.mark.beside, pytest.mark.slow]
+pytestmark = [pytest.mark.alone, pytest.mark.slow]
 COLLECTION = "ansible_collections/bzzz/cluster"
 PLAYBOOKS = [step.playbook for step in steps.steps()]
 # In a mount namespace of its own: nothing of the checkout can be seen, and the project cannot be written to.

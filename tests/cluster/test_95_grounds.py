@@ -22,7 +22,7 @@ from bzzz_setup.lab import CHECKOUT, USER, Lab, Node
 from bzzz_setup.machine import prepare
 
 # Minutes each, on machines of their own.
-pytestmark = [pytest.mark.beside, pytest.mark.slow]
+pytestmark = [pytest.mark.alone, pytest.mark.slow]
 # How this machine gets at a package index holds for the admin host inside the lab as well.
 PASSED = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 TRUSTED = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")

@@ -14,7 +14,7 @@ from conftest import BIN
 from bzzz_setup.lab import CHECKOUT
 from bzzz_setup.machine import prepare
 
-pytestmark = pytest.mark.beside
+pytestmark = pytest.mark.alone
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from conftest import Tools
 from bzzz_setup.events import Refusal
 from bzzz_setup.lab import Lab
 
-pytestmark = pytest.mark.beside
+pytestmark = pytest.mark.alone
 NODE = "bzzz-node1"
 CAPTURE = Path(__file__).parents[1] / "fixtures/gpu/nvidia-smi-q-x.tesla-t4.xml"
 GEOMETRY = {"layers": 36, "embedding": 4096, "heads": 32, "heads_kv": 8, "head_length": 128, "vocabulary": 151936}

@@ -32,7 +32,7 @@ from bzzz_setup.declaration import HOSTS, VAULT, dump, load, write
 from bzzz_setup.events import Refusal
 from bzzz_setup.lab import Lab
 
-pytestmark = pytest.mark.beside
+pytestmark = pytest.mark.alone
 FIRST, SECOND = "bzzz-node1", "bzzz-node2"
 STORE = "/var/lib/bzzz-ollama/models"
 GEOMETRY = {"layers": 1, "embedding": 64, "heads": 4, "heads_kv": 4}

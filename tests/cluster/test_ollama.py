@@ -19,7 +19,7 @@ from bzzz_setup.events import Refusal
 from bzzz_setup.lab import Lab
 
 # Compiling Ollama takes minutes of both cores.
-pytestmark = [pytest.mark.beside, pytest.mark.slow]
+pytestmark = [pytest.mark.alone, pytest.mark.slow]
 WITH, WITHOUT = "bzzz-node1", "bzzz-node2"
 LOCAL = "http://127.0.0.1:11434"
 CHECK = "ollama-answers"

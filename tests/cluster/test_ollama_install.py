@@ -26,7 +26,7 @@ from rest import wait_for
 from bzzz_setup.events import Refusal
 from bzzz_setup.lab import Lab
 
-pytestmark = pytest.mark.beside
+pytestmark = pytest.mark.alone
 OWN, FOREIGN = "bzzz-node1", "bzzz-node2"
 CAPTURE = Path(__file__).parents[1] / "fixtures/gpu/nvidia-smi-q-x.tesla-t4.xml"
 MODELS = "/usr/share/ollama/.ollama/models"

@@ -17,7 +17,7 @@ from conftest import Tools
 from rest import wait_for
 from test_ollama_install import FOREIGN, MODELS, OWN, apply, ask, declared, gpus, shell, tell, two_nodes
 
-pytestmark = [pytest.mark.beside, pytest.mark.slow]
+pytestmark = [pytest.mark.alone, pytest.mark.slow]
 GENERATE = """
 import sys, urllib.request
 print(urllib.request.urlopen("http://127.0.0.1:11434/api/generate", sys.stdin.buffer.read()).read().decode())
