@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import sights
 from starlette.testclient import TestClient
-from test_web_nodes import client as client  # noqa: PLC0414 - a fixture
+from test_web_nodes import client as client  # noqa: PLC0414 - fixtures
+from test_web_nodes import front as front  # noqa: PLC0414
 
 from bzzz_setup.web import answers
 from bzzz_setup.web.runs import Runs
