@@ -271,6 +271,25 @@ def test_a_kill_between_write_and_restart_still_restarts(machine: Systemd) -> No
     assert machine.active["one.service"] == {f"{machine.root}/etc/c.conf": "new"}
 
 
+def test_what_has_just_started_is_not_told_to_read_its_files_again(machine: Systemd) -> None:
+    def spec(command: str, content: str) -> dict[str, Any]:
+        unit = {"path": "/etc/one.service", "content": command, "notify": ["daemon_reload", "restart:one.service"]}
+        conf = {"path": "/etc/one.conf", "content": content, "notify": ["reload:one.service"]}
+        return specification(files=[unit, conf], units=[{"name": "one.service", "enabled": True, "active": True}])
+
+    def told() -> list[str]:
+        verbs = [argv[1] for argv in machine.ran if argv[-1] == "one.service" and argv[1] in ("start", "restart", "reload-or-restart")]
+        machine.ran.clear()
+        return verbs
+
+    land(machine, spec("a", "1"))
+    assert told() == ["restart"]
+    land(machine, spec("a", "2"))
+    assert told() == ["reload-or-restart"]
+    land(machine, spec("b", "3"))
+    assert told() == ["restart"]
+
+
 def test_secrets_are_filled_in_on_the_node_only(machine: Systemd) -> None:
     (machine.root / "etc/key.conf").write_text("key = the-older-secret\n")
     spec = specification(files=[{"path": "/etc/key.conf", "content": "key = @@api@@\n", "mode": "0600"}], secrets={"api": "canary-7"})

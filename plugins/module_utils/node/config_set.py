@@ -398,6 +398,7 @@ class ConfigSet:
             self.pend(["daemon_reload"])
         if "daemon_reload" in self.state["pending"]:
             self._enabled_unseen()
+        restarted = set()
         for action in sorted(self.state["pending"], key=lambda action: ACTION_ORDER.index(action.split(":", 1)[0])):
             verb, _colon, name = action.partition(":")
             if verb == "daemon_reload":
@@ -409,7 +410,10 @@ class ConfigSet:
             elif verb == "load":
                 self.load([item for item in self.spec["loaded"] if item["name"] == name])
             elif any(unit["name"] == name and unit.get("active") is not False for unit in self.spec["units"]):
-                self._systemctl("restart" if verb == "restart" else "reload-or-restart", name)
+                # One that has just started has read all, and may not know yet what to do with a signal.
+                if name not in restarted:
+                    self._systemctl("restart" if verb == "restart" else "reload-or-restart", name)
+                restarted.add(name)
             self.state["pending"].remove(action)
             self.save()
         self.load([item for item in self.spec["loaded"] if self.state["applied"].get(item["name"]) != node_state.loaded_now(item)])
