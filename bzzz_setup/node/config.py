@@ -49,6 +49,8 @@
       role_groups: {admin: ["cn=ops,ou=groups,dc=example,dc=com"]}
     ollama:
       token_sha256: [<64 hex digits>]  # who may use this node's Ollama from elsewhere, at /ollama; nobody without
+    alerting:
+      url: https://192.0.2.11:9093 # this node's Alertmanager, which is shown the certificate above; without, nobody is alerted
     etcd:
       endpoints: [https://192.0.2.11:2379]  # none: the cluster is not formed yet
       lease_seconds: 6             # a node not heard of for so long is no member any more
@@ -225,7 +227,7 @@ def _https(value: Any) -> str:
             return str(value)
     except ValueError:
         pass
-    raise _Wrong(f"{value!r} is no https:// URL", "write it as the provider does, such as https://id.example.com")
+    raise _Wrong(f"{value!r} is no https:// URL", "write it with its host, such as https://id.example.com")
 
 
 def _directory_server(value: Any) -> str:
@@ -368,6 +370,11 @@ class Ollama:
 
 
 @dataclasses.dataclass(frozen=True)
+class Alerting:
+    url: Annotated[str | None, _optional(_https)] = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Etcd:
     endpoints: Annotated[tuple[str, ...], _each(_endpoint)] = ()
     # etcd itself grants no lease shorter than one and a half election time-outs.
@@ -399,6 +406,7 @@ class Settings:
     oidc: Oidc
     ldap: Ldap
     ollama: Ollama
+    alerting: Alerting
     etcd: Etcd
     logging: Logging
     paths: Paths
@@ -420,6 +428,7 @@ SECTIONS: dict[str, type] = {
     "oidc": Oidc,
     "ldap": Ldap,
     "ollama": Ollama,
+    "alerting": Alerting,
     "etcd": Etcd,
     "logging": Logging,
     "paths": Paths,

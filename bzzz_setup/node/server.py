@@ -133,7 +133,8 @@ async def _serve(service: Service, tls: ssl.SSLContext, sockets: list[socket.soc
         loop.add_signal_handler(number, leaving.set)
     loop.add_signal_handler(signal.SIGHUP, reload)
 
-    parts = [asyncio.create_task(each) for each in (events.watch(), mcp.run(), _watchdog(service))]
+    alerting = [service.alerting.watch()] if service.alerting else []
+    parts = [asyncio.create_task(each) for each in (events.watch(), mcp.run(), _watchdog(service), *alerting)]
     running = asyncio.create_task(server.serve(sockets))
     while not server.started and not running.done():
         await asyncio.sleep(0.01)

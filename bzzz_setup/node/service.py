@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .alerting import Alerting
 from .auth.directory import Directory
 from .capabilities import Detector
 from .checks import FAIL, PASS, WARN, Check, health, publish, worst
@@ -62,6 +63,7 @@ class Service:
 
             self.oidc = Oidc(settings.oidc)
         self.outside = [each for each in (self.ldap, self.oidc) if each]
+        self.alerting = Alerting(self, settings.alerting.url.rstrip("/")) if settings.alerting.url else None
 
     def start(self) -> None:
         self.detector.start()
@@ -112,7 +114,8 @@ class Service:
             detection = Check("detection", WARN, f"findings of detection: {problems}, see /api/v1/node", ready=False)
         else:
             detection = Check("detection", PASS, "no findings", ready=False)
-        return [storage, detection, *_gpus(), *_budgets(), *(each.check() for each in self.outside)]
+        told = [self.alerting.check()] if self.alerting else []
+        return [storage, detection, *_gpus(), *_budgets(), *told, *(each.check() for each in self.outside)]
 
     def checks(self) -> list[Check]:
         if self.membership is None:

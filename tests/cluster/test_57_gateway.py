@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -43,6 +44,7 @@ from bzzz_setup.declaration import VAULT
 # Of different limits: by day, of a project by day, by month, of a project by month, and of a share of all.
 ANNA, BERTA, CARLA, DORA, EVI = "lab-anna", "lab-berta", "lab-carla", "lab-dora", "lab-evi"
 FREE, GUS, HAL = "lab-fay", f"lab-gus-{os.getpid()}", "lab-hal"  # none, less than two calls, and a project's share
+IVO = f"lab-ivo-{os.getpid()}"  # as GUS
 # With it the tiny model is one that takes tools; their description would be more than it can hold.
 TEMPLATE = "{{ if .Tools }}t{{ end }}{{ range .Messages }}{{ .Content }}{{ end }}"
 # OpenAI's own client.
@@ -79,6 +81,44 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /ru
 systemd-run --unit=box python3 /opt/openai_standin.py 4998 $0 /etc/bzzz/tls/node.crt /etc/bzzz/tls/node.key
 systemd-run --unit=forged python3 /opt/openai_standin.py 4999 $0 /run/forged.crt /run/forged.key
 """
+# A real mail server, which asks who comes, and a server that takes webhooks; Slack's is stood in for by the latter. They show a certificate
+# of a company's authority.
+MAIL_USER, MAIL_PASSWORD, HOOK_TOKEN, SLACK_PATH = (
+    "bzzz",
+    "mail-secret-0123456789",
+    "hook-secret-0123456789",
+    "/services/T0/B0/slack-secret-0123456789",
+)
+RECEIVERS = """
+set -e
+DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends opensmtpd >/dev/null
+echo "$0 $(smtpctl encrypt "$1")" >/etc/lab-mail-users
+cat >/etc/smtpd.conf <<END
+pki lab cert "/etc/lab-mail.crt"
+pki lab key "/etc/lab-mail.key"
+table people file:/etc/lab-mail-users
+listen on 0.0.0.0 port 2525 tls-require pki lab auth <people>
+action "keep" maildir
+match from any auth for domain "lab.example" action "keep"
+END
+systemctl restart opensmtpd
+systemd-run --unit=hooks python3 /opt/hooks.py
+"""
+HOOKS = """
+import http.server, json, ssl
+class Hook(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        with open("/run/hooks", "a") as file:
+            file.write(json.dumps({"path": self.path, "authorization": self.headers["authorization"], "body": body}) + "\\n")
+        self.send_response(200)
+        self.end_headers()
+server = http.server.ThreadingHTTPServer(("0.0.0.0", 9443), Hook)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("/etc/lab-mail.crt", "/etc/lab-mail.key")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
 OPTIONS: dict[str, Any] = {
     "gateway_enabled": True,
     "gateway_release_index": "releases/index.json",
@@ -103,7 +143,7 @@ OPTIONS: dict[str, Any] = {
 # So little that nobody's first call is within it, but for all's.
 LITTLE = "0.000001"
 LIMITS: dict[str, Any] = {
-    "cost_users": {ANNA: {"day_usd": LITTLE}, CARLA: {"month_usd": LITTLE}, GUS: {"day_usd": "0.000024"}},
+    "cost_users": {ANNA: {"day_usd": LITTLE}, CARLA: {"month_usd": LITTLE}, GUS: {"day_usd": "0.000024"}, IVO: {"day_usd": "0.000024"}},
     "cost_projects": {"tight": {"day_usd": LITTLE}, "long": {"month_usd": LITTLE}},
     "cost_all": {"day_usd": "0.05", "month_usd": "0.03", "user_shares": {EVI: 10}, "project_shares": {"shared": 5}},
     "cost_warn_percent": [50, 100],
@@ -153,7 +193,7 @@ def folder(cluster: Tools, openai: StandIn, tmp_path_factory: pytest.TempPathFac
     cluster.lab.exec(node, ["sh", "-c", BOX, cluster.lab.nodes[0].address])
     yield folder
     cluster.lab.exec(node, ["sh", "-c", "systemctl stop box forged; rm /opt/openai_standin.py"])
-    cluster.setup("apply", "--only", "2,4,6")
+    cluster.setup("apply", "--only", "2,4,5,6")
     cluster.lab.exec(node, ["sh", "-c", "rm -f /var/lib/bzzz-gateway/ledger.sqlite*"])
 
 
@@ -506,6 +546,82 @@ def test_what_is_over_a_limit_is_refused_until_it_is_reset(
     wait_for("an alert", alerts, 20)
     assert f"user {GUS} has spent" in alerts()[0] and "50 % is reached" in alerts()[0]
     assert GUS not in api.get(node, "/health", token="").text, "strangers are told nothing of it"
+
+
+@pytest.fixture
+def receivers(cluster: Tools, tmp_path: Path) -> Iterator[str]:
+    """The node on which alerts arrive. Who is to trust it is given company.crt of `tmp_path`."""
+    node = next((node for node in cluster.lab.nodes if node.os == "trixie"), None)
+    if node is None:
+        pytest.skip("OpenSMTPD of Debian 12 speaks no TLS with its OpenSSL; use --os mixed or trixie")
+    key, certificate = tmp_path / "company.key", tmp_path / "company.crt"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(certificate)]
+    made += ["-subj", "/CN=company", "-addext", f"subjectAltName=IP:{node.address}"]
+    subprocess.run(made, check=True, capture_output=True)
+    for file in (key, certificate):
+        cluster.lab.exec(node.name, ["sh", "-c", f"umask 077; cat >/etc/lab-mail{file.suffix}"], stdin=file.read_text())
+    cluster.lab.exec(node.name, ["tee", "/opt/hooks.py"], stdin=HOOKS)
+    cluster.lab.exec(node.name, ["sh", "-c", RECEIVERS, MAIL_USER, MAIL_PASSWORD])
+    yield node.name
+    cluster.lab.exec(node.name, ["sh", "-c", "systemctl stop hooks; apt-get -qq purge -y opensmtpd >/dev/null"])
+    left = ["/run/hooks", "/opt/hooks.py", "/etc/lab-mail-users", "/etc/lab-mail.key", "/etc/lab-mail.crt", "/home/operator/Maildir"]
+    cluster.lab.exec(node.name, ["rm", "-rf", *left])
+
+
+@pytest.mark.requirement("4.1.4")
+@pytest.mark.requirement("7.4.2", part="e-mail, webhook and what takes Slack's, each on a lab node")
+def test_a_threshold_is_told_once_by_every_channel(
+    cluster: Tools, openai: StandIn, folder: Path, tmp_path: Path, api: Api, service: Service, receivers: str
+) -> None:
+    """Three coordinators see it, and agree on who tells. The mail server is real; Slack's is stood in for."""
+    there = f"https://{api.addresses[receivers]}:9443"
+    channels = {
+        "alerting_email_to": ["operator@lab.example"],
+        "alerting_email_from": "bzzz@lab.example",
+        "alerting_smtp_server": f"{api.addresses[receivers]}:2525",
+        "alerting_smtp_user": MAIL_USER,
+        "alerting_smtp_password": MAIL_PASSWORD,
+        "alerting_webhook_urls": [f"{there}/hook"],
+        "alerting_webhook_token": HOOK_TOKEN,
+        "alerting_slack_url": there + SLACK_PATH,
+        "firewall_open_ports": ["9443/tcp", "2525/tcp"],
+        "downloads_ca_files": [str(tmp_path / "company.crt")],
+    }
+    alerting = cluster.declare(tmp_path / "alerting", wanted(cluster, openai, **LIMITS, **channels))
+    shutil.copytree(folder / "releases", alerting / "releases")
+    shutil.copy(folder / VAULT, alerting / VAULT)
+    hidden = {"mail": MAIL_PASSWORD, "hook": HOOK_TOKEN, "slack": SLACK_PATH}
+    with leaks.Watch(hidden, cluster.home) as watch:
+        done = cluster.document("apply", "--only", "2,4,5,6", folder=alerting)
+        again = cluster.document("apply", "--only", "5", folder=alerting)
+    failed = [check for check in done["checks"] if check["status"] == "fail"]
+    told = {check["id"] for check in done["checks"] if check["status"] == "pass"}
+    assert not failed and {"alerting-unit", "alerting-ready", "alerting-secrets"} <= told and again["changes"] == []
+    assert not watch.found and not any(secret in json.dumps([done, again]) for secret in hidden.values())
+
+    def arrived(path: str) -> list[dict[str, Any]]:
+        lines = cluster.lab.exec(receivers, ["sh", "-c", "cat /run/hooks || true"]).stdout.splitlines()
+        return [each for each in map(json.loads, lines) if each["path"] == path and IVO in json.dumps(each["body"])]
+
+    def mails() -> int:
+        return int(cluster.lab.exec(receivers, ["sh", "-c", f"grep -l {IVO} /home/operator/Maildir/new/* 2>/dev/null | wc -l"]).stdout)
+
+    token, node = service.token(IVO), cluster.nodes[0]
+    wait_for("the token", lambda: called(cluster, api, token, max_tokens=10**7).status_code != 401, 30)
+    assert called(cluster, api, token, model="gpt-4o-mini").status_code == 200
+    wait_for("a webhook", lambda: arrived("/hook"), 60)
+    wait_for("Slack's", lambda: arrived(SLACK_PATH), 30)
+    wait_for("an e-mail", mails, 30)
+    (hook,), (slack,) = arrived("/hook"), arrived(SLACK_PATH)
+    assert hook["authorization"] == f"Bearer {HOOK_TOKEN}" and slack["authorization"] is None
+    (alert,) = hook["body"]["alerts"]
+    assert alert["labels"]["check"] == f"budget user {IVO} day 50" and "50 % is reached" in alert["annotations"]["summary"]
+    assert "50 % is reached" in slack["body"]["attachments"][0]["text"]
+    # All three tell it to their Alertmanagers again and again; nobody else does.
+    time.sleep(45)
+    assert (len(arrived("/hook")), len(arrived(SLACK_PATH)), mails()) == (1, 1, 1)
+    heard = {check["name"]: check["status"] for name in cluster.nodes for check in (api.member(node, name) or {"checks": []})["checks"]}
+    assert heard["alerting"] == "pass"
 
 
 @pytest.mark.slow

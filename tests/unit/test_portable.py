@@ -94,6 +94,9 @@ def test_no_secret_is_in_it_and_each_is_named(folder: Path) -> None:
     assert found["secrets"] == {
         "group_vars/bzzz": {
             "auth_ldap_bind_password": "not set",
+            "alerting_slack_url": "not set",
+            "alerting_smtp_password": "not set",
+            "alerting_webhook_token": "not set",
             "auth_oidc_client_secret": "not set",
             "downloads_proxy_credentials": "not set",
             "cost_database_url": "not set",

@@ -15,7 +15,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..problems import Problem
-from . import auth, coordination, cost, downloads, firewall, gateway, models, network, ollama, ports, ranges, resources, service, ssh, tls
+from . import (
+    alerting,
+    auth,
+    coordination,
+    cost,
+    downloads,
+    firewall,
+    gateway,
+    models,
+    network,
+    ollama,
+    ports,
+    ranges,
+    resources,
+    service,
+    ssh,
+    tls,
+)
 from . import cluster as cluster_rules
 
 if TYPE_CHECKING:
@@ -38,6 +55,7 @@ LITERAL = (
     gateway,
     cost,
     resources,
+    alerting,
     auth,
     service,
     coordination,

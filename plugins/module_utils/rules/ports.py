@@ -27,6 +27,8 @@ FOREIGN = "ollama_port"
 GATEWAY = ("gateway_port", "gateway_metrics_port")
 # Used where the ledger's PostgreSQL is.
 DATABASE = "cost_database_port"
+# Used where there are channels for alerts.
+ALERTING = ("alerting_port", "alerting_cluster_port")
 # Used while models are copied.
 COPY = "models_copy_port"
 # sshd's own port, which is Ansible's as well once the move to it is done, and the units that listen on it.
@@ -55,6 +57,13 @@ PACKAGED = {
         "Let another node be a coordinator in its place (group coordinators); "
         "or, where nobody needs it any more, stop it yourself: systemctl disable --now etcd.service.",
     ),
+    "prometheus-alertmanager.service": Packaged(
+        "alerting",
+        "alerting_email_to",
+        "step 5 would stop and disable it, whatever its ports",
+        "Where nobody needs it any more, stop it yourself: systemctl disable --now prometheus-alertmanager.service. "
+        "To keep it, declare no channels here, and have it told by the node service's events.",
+    ),
     "prometheus-node-exporter.service": Packaged(
         "metrics",
         "metrics_node_exporter_port",
@@ -80,6 +89,8 @@ def ports_of(roles: Declared) -> dict[str, int]:
 def _used(option: str, options: Mapping[str, Any], roles: Declared) -> bool:
     if option == DATABASE:
         return bool(database_node(roles))
+    if option in ALERTING:
+        return bool(options["email_to"] or options["webhook_urls"] or options["slack_url"])
     if option == COPY:
         return bool(options["copy"] and options["wanted"])
     return option not in GATEWAY or bool(options["enabled"])
@@ -91,7 +102,7 @@ def own_ports(roles: Declared, coordinates: bool, node: str) -> dict[str, int]:
         option: port
         for option, port in ports_of(roles).items()
         if option != FOREIGN
-        and (coordinates or not option.startswith(("coordination_", *GATEWAY)))
+        and (coordinates or not option.startswith(("coordination_", "alerting_", *GATEWAY)))
         and (option != DATABASE or node == database_node(roles))
     }
 
@@ -179,6 +190,8 @@ def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping
         packaged = {unit: [one for one in others if one.get("unit") == unit] for unit in PACKAGED}
         if node not in cluster["coordinators"]:
             del packaged["etcd.service"]
+        if "alerting_port" not in own_ports(roles, node in cluster["coordinators"], node):
+            del packaged["prometheus-alertmanager.service"]
         for unit, mine in packaged.items():
             if mine:
                 where = " and ".join(dict.fromkeys(str(one["port"]) for one in mine))

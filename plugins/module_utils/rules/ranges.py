@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # (role, option) -> least, greatest (None: any), why
 RANGES: dict[tuple[str, str], tuple[float, float | None, str]] = {
+    ("alerting", "repeat_hours"): (1, 1000, "an hour is soon enough, and what was told is forgotten after some weeks"),
     ("coordination", "lease_seconds"): (3, 300, "a shorter lease is lost to a short pause, a longer one hides a lost node"),
     ("detection", "cpu_min"): (1, None, "a node has at least one thread"),
     ("detection", "memory_min_mib"): (0, None, "there is no less than nothing"),
@@ -66,6 +67,17 @@ FORMS: dict[tuple[str, str], tuple[re.Pattern[str], str, str]] = {
     **dict.fromkeys(
         (("auth", "oidc_client_secret"), ("auth", "ldap_bind_password")),
         (re.compile(r"[^\x00-\x1f]+"), "one line of text", "Write it in quotes, without an end of line, into the vault file."),
+    ),
+    ("alerting", "smtp_password"): (re.compile(r"[^\x00-\x1f]+"), "one line of text", "Write it in quotes into the vault file."),
+    ("alerting", "webhook_token"): (
+        re.compile(r"[!-~]+"),
+        "a bearer token",
+        "Write it without white space, in ASCII, into the vault file.",
+    ),
+    ("alerting", "slack_url"): (
+        re.compile(r"https?://[!-?A-~]+"),
+        "an incoming webhook's URL",
+        "Write it as Slack shows it, such as https://hooks.slack.com/services/…, into the vault file.",
     ),
     ("cost", "database_url"): (
         re.compile(r"postgres(ql)?(\+psycopg)?://[!-~]*@[!-?A-~]+/[!-~]+"),

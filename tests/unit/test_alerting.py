@@ -1,0 +1,150 @@
+# Copyright (c) 2026 BZZZ cluster setup maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Alerts: what channels may be, what is an alert, and what an Alertmanager is told of it."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from typing import Any
+
+import pytest
+from declarations import facts_of, judge, judge_on, listener
+from hypothesis import given
+from hypothesis import strategies as st
+from test_node_parts import right as right  # noqa: PLC0414 - a fixture
+
+from bzzz_setup.node import alerting, config
+from bzzz_setup.node.alerting import LOST_SECONDS, Absent, alerts
+from bzzz_setup.node.checks import FAIL, PASS, WARN, Check, publish
+from bzzz_setup.node.events import Seen
+from bzzz_setup.node.service import Service
+
+MAIL = {"alerting_email_to": ["ops@example.com"], "alerting_email_from": "bzzz@example.com", "alerting_smtp_server": "mail.example.com:587"}
+
+
+def refused(given: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(one["option"], one["message"]) for one in judge(given) if one["severity"] == "error"]
+
+
+@pytest.mark.parametrize(
+    ("given", "option", "words"),
+    [
+        ({**MAIL, "alerting_email_to": ["ops"]}, "alerting_email_to", "no e-mail address"),
+        ({**MAIL, "alerting_email_to": ["a@b, c@d"]}, "alerting_email_to", "no e-mail address"),
+        ({**MAIL, "alerting_email_from": "Ops <a@b>"}, "alerting_email_from", "no e-mail address"),
+        ({**MAIL, "alerting_smtp_server": "mail.example.com"}, "alerting_smtp_server", "no server and port"),
+        ({**MAIL, "alerting_smtp_server": "mail.example.com:99999"}, "alerting_smtp_server", "no server and port"),
+        ({**MAIL, "alerting_smtp_server": None}, "alerting_smtp_server", "is missing"),
+        ({"alerting_email_to": ["a@b"], "alerting_smtp_server": "m:25"}, "alerting_email_from", "is missing"),
+        ({**MAIL, "alerting_smtp_user": "u"}, "alerting_smtp_password", "is missing"),
+        ({**MAIL, "alerting_smtp_password": "p"}, "alerting_smtp_user", "is missing"),
+        (
+            {**MAIL, "alerting_smtp_user": "u", "alerting_smtp_password": "p", "alerting_smtp_tls": False},
+            "alerting_smtp_tls",
+            "see the password",
+        ),
+        ({"alerting_webhook_urls": ["hooks.example.com"]}, "alerting_webhook_urls", "no URL"),
+        ({"alerting_webhook_urls": ["https://u:secret@h/x"]}, "alerting_webhook_urls", "has no place"),
+        ({"alerting_webhook_urls": ["http://h/x"], "alerting_webhook_token": "abc"}, "alerting_webhook_urls", "see alerting_webhook_token"),
+        ({"alerting_slack_url": "hooks.slack.com/x"}, "alerting_slack_url", "not an incoming webhook"),
+        ({**MAIL, "alerting_port": 9100}, "metrics_node_exporter_port", "9100 is also"),
+        ({**MAIL, "alerting_repeat_hours": 0}, "alerting_repeat_hours", "at least"),
+    ],
+)
+def test_channels_that_cannot_work_are_refused(given: dict[str, Any], option: str, words: str) -> None:
+    found = refused(given)
+    assert any(name in (option, "alerting_port") and words in message for name, message in found), found
+    assert "secret" not in str(judge(given))
+
+
+def test_channels_that_can_are_not_and_without_any_no_port_is_taken() -> None:
+    signed_in = {"alerting_smtp_user": "bzzz", "alerting_smtp_password": "a b"}
+    hooks = {"alerting_webhook_urls": ["https://hooks.example.com:8443/a?b=c", "http://[fd00::1]:9000/x"]}
+    assert refused({**MAIL, **signed_in, **hooks, "alerting_slack_url": "https://hooks.slack.com/services/T0/B0/x"}) == []
+    assert refused({"alerting_port": 9100}) == []
+
+
+def test_somebody_elses_alertmanager_is_not_taken_over() -> None:
+    theirs = facts_of(listeners=(listener(9093, "prometheus-alertmanager", unit="prometheus-alertmanager.service"),))
+    facts = {"n1": theirs, "n2": facts_of(), "n3": facts_of()}
+    (found,) = (one for one in judge_on(facts, MAIL) if "alertmanager" in one["message"])
+    assert found["node"] == "n1" and "stop and disable" in found["message"] and "systemctl disable" in found["remedy"]
+    assert not [one for one in judge_on(facts, {}) if "stop and disable" in one["message"]]
+
+
+def told(node: str, *checks: Check) -> dict[str, Any]:
+    return {"name": node, "checks": publish(checks), "healthy": True}
+
+
+@pytest.mark.requirement("4.1.4", part="what is an alert, and which is told once")
+def test_what_is_wrong_is_an_alert_each() -> None:
+    members = {
+        "n1": told("n1", Check("storage", FAIL, "stale")),
+        "n2": told("n2", Check("gpus", WARN, "GPU 0 is lost"), Check("storage", PASS, "")),
+        "n3": told("n3", Check("budget user anna day 50", WARN, "user anna has spent 5 of 10 USD")),
+    }
+    own = {"coordination": Check("coordination", FAIL, "no majority"), "storage": Check("storage", PASS, "")}
+    found = alerts(Seen("n1", members, "n1", 1, None, own), ["n4"], "lab").values()
+    assert [(one["labels"]["alertname"], one["labels"]["node"], one["labels"]["severity"]) for one in found] == [
+        ("NodeLost", "n4", "critical"),
+        ("Check", "n1", "critical"),
+        ("Check", "n2", "warning"),
+        ("Budget", "n3", "warning"),
+    ]
+    assert [one["labels"].get("once") for one in found] == [None, None, None, "yes"]
+    assert [one["annotations"]["summary"] for one in found][1:3] == ["n1: coordination: no majority", "n2: gpus: GPU 0 is lost"]
+
+
+@given(st.lists(st.sets(st.sampled_from(["n1", "n2", "n3"])), min_size=1, max_size=20), st.sampled_from([1.0, 20.0, 70.0]))
+def test_only_who_was_there_and_stays_away_is_lost(views: list[set[str]], step: float) -> None:
+    absent, last = Absent(), dict[str, float]()
+    for number, members in enumerate(views):
+        now = number * step
+        lost = absent.lost(members, now)
+        last |= dict.fromkeys(members, now)
+        assert not set(lost) & members and set(lost) <= set(last)
+        # Noticed at the next look at the earliest.
+        assert set(lost) == {name for name, at in last.items() if name not in members and now - (at + step) >= LOST_SECONDS}
+    assert absent.lost(None, 1e6) == []
+
+
+@pytest.mark.requirement("4.1.4", part="told when it begins, goes on and ends; an Alertmanager that is away is a check")
+def test_an_alertmanager_is_told_of_beginnings_and_ends(right: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service(config.parse({**right, "alerting": {"url": "https://192.0.2.11:9093/"}}, {}), "1.0")
+    telling, bodies = service.alerting, list[list[dict[str, Any]]]()
+    assert telling and telling.url == "https://192.0.2.11:9093"
+    problem, own, clock = None, dict[str, Check](), [1000.0]
+
+    def post(body: list[dict[str, Any]]) -> str | None:
+        bodies.append(copy.deepcopy(body))
+        return problem
+
+    monkeypatch.setattr(telling, "_post", post)
+    monkeypatch.setattr(alerting, "look", lambda _: Seen("node1", None, None, None, None, own))
+    monkeypatch.setattr(alerting.time, "monotonic", lambda: clock[0])
+
+    def tell(seconds: float) -> list[list[str]]:
+        """What was told: of each alert its check, with "over" where it ends at once."""
+        before, clock[0] = len(bodies), clock[0] + seconds
+        asyncio.run(telling.tell())
+        now = alerting._time(alerting.time.time())
+        return [[one["labels"]["check"] + (" over" if one["endsAt"] <= now else "") for one in body] for body in bodies[before:]]
+
+    assert tell(2) == [[]] and tell(2) == []
+    assert telling.check().status == PASS
+    own = {"gpus": Check("gpus", WARN, "GPU 0 is lost")}
+    assert tell(2) == [["gpus"]] and tell(2) == [] and tell(30) == [["gpus"]]
+    problem = "Connection refused"
+    own = {}
+    assert tell(2) == [["gpus over"]] and telling.check().status == WARN and "Connection refused" in telling.check().message
+    problem = None
+    assert tell(2) == [["gpus over"]], "an end that was not heard is told again"
+    assert tell(2) == [] and telling.check().status == PASS
+
+
+def test_without_an_alertmanager_nobody_is_told(right: dict[str, Any]) -> None:
+    service = Service(config.parse(right, {}), "1.0")
+    assert service.alerting is None and "alerting" not in {check.name for check in service.local_checks()}
+    with pytest.raises(config.ConfigError, match=r"alerting\.url"):
+        config.parse({**right, "alerting": {"url": "http://192.0.2.11:9093"}}, {})
