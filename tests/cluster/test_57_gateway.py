@@ -113,6 +113,7 @@ class Hook(http.server.BaseHTTPRequestHandler):
             file.write(json.dumps({"path": self.path, "authorization": self.headers["authorization"], "body": body}) + "\\n")
         self.send_response(200)
         self.end_headers()
+        self.wfile.write(b"ok")  # else it is an error, as Slack has it
 server = http.server.ThreadingHTTPServer(("0.0.0.0", 9443), Hook)
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain("/etc/lab-mail.crt", "/etc/lab-mail.key")
