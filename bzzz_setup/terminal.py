@@ -257,7 +257,7 @@ def _cell(way: dict[str, Any]) -> str:
     if way.get("lost"):
         said.append(f"{100 * way['lost'] / way['sent']:.0f} % lost")
     if "clock_offset_seconds" in way:
-        said.append(f"clock {way['clock_offset_seconds']:+.3f} s")
+        said.append(f"clock {way['clock_offset_seconds']:+.3f} s ± {way['clock_uncertainty_seconds']:.3f}")
     if way["address"] not in way["resolves"]:
         said.append("name unknown" if not way["resolves"] else f"name is {way['resolves'][0]}")
     return ", ".join(said)

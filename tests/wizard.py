@@ -25,6 +25,13 @@ from bzzz_setup.events import Refusal
 PASSWORD = "correct horse battery"
 
 
+def canary(option: str, number: int) -> str:
+    """A secret that is told from all others, in the form that the option wants."""
+    text = f"c4nary-{number}-of-a-secret-that-is-long-enough"
+    forms = {"alerting_slack_url": "https://h/{}", "cost_database_url": "postgresql://u:{}@h/l", "downloads_proxy_credentials": "u:{}"}
+    return forms.get(option, "{}").format(text)
+
+
 @dataclass
 class Server:
     """`bzzz-setup web` as a person starts it; `said` is what it printed."""

@@ -112,7 +112,9 @@ def _clock(ways: list[dict[str, Any]]) -> tuple[str, float | None]:
     if not found:
         return "?", None
     most = round(max(found) if max(found) >= -min(found) else min(found), 1)
-    return f"{most:+.1f}", most
+    doubt = max((1000 * value for way in ways if (value := number(way.get("clock_uncertainty_seconds"))) is not None), default=None)
+    # What is less than the doubt is nothing that was seen.
+    return (f"{most:+.1f}" if doubt is None else f"{most:+.0f} ± {doubt:.0f}" if abs(most) > doubt else f"0 ± {doubt:.0f}"), most
 
 
 def _lost(ways: list[dict[str, Any]]) -> tuple[str, float | None]:

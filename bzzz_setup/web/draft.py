@@ -16,11 +16,12 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import Spec, load_specs, options_of
+from ansible_collections.bzzz.cluster.plugins.module_utils.rules.ranges import unfit
 from ansible_collections.bzzz.cluster.plugins.module_utils.rules.ssh import holds_private_key
 
 from bzzz_setup import paths
@@ -274,7 +275,7 @@ class Draft:
             changed = {
                 path: {"revision": change.revision, "by": change.by, "at": change.at}
                 for path, change in self.changes.items()
-                if not path.startswith(KNOWN_HOSTS)
+                if not path.startswith(KNOWN_HOSTS) and not _nothing(path, change, declaration)
             }
             # Paths are made of it: one that is none is told by the rules, and stays out of them.
             typed_name = str(options.get("declaration_cluster_name", ""))
@@ -380,6 +381,24 @@ def _check(path: str, value: Any) -> None:
         raise Refusal(f"there is nothing at '{path}'", remedy, ExitCode.REFUSED, option=name or path)
     if not secret:
         refuse_private_key(name or path, value)
+    elif isinstance(value, str):
+        _fits(name, value)
+
+
+def _nothing(path: str, change: Change, declaration: Declaration) -> bool:
+    """Whether it takes away what is not there: somebody has typed a value and thought better of it."""
+    kind, _, name = path.partition("/")
+    there: dict[str, Iterable[str]] = {OPTIONS: declaration.options, SECRETS: declaration.secrets_set() | set(declaration.options)}
+    return change.value is None and kind in there and name not in there[kind]
+
+
+def _fits(name: str, secret: str) -> None:
+    """Raises Refusal, which quotes nothing of it, for what cannot be this secret: once it is kept, nobody looks at it any more."""
+    role = next(role for role, described in load_specs().items() if name in described["options"])
+    if wrong := unfit(role, name.removeprefix(f"{role}_"), secret, ""):
+        refused = Refusal(wrong["message"], wrong["remedy"], option=name)
+        refused.problems = [{**wrong, "node": None}]
+        raise refused
 
 
 def refuse_private_key(option: str, value: Any) -> None:

@@ -89,8 +89,11 @@ def judged(view: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]] | Non
     known = {name: seen for name, seen in (facts or {}).items() if name in declared}
     detected: dict[str, dict[str, Any]] = {}
     networks: dict[str, Any] = {"subnets": [], "others": []}
-    if known and not any(one["severity"] == "error" for one in told):
+    wrong = {str(one["option"]) for one in told if one["severity"] == "error"}
+    if known and not wrong:
         told += rules.effective(declared, cluster, known)
+    # What is detected is of the network, and does not go away for what is wrong elsewhere.
+    if known and not any(name in specs[role]["options"] for role in ("network", "firewall") for name in wrong):
         filled, settled = rules.settled(declared, cluster, known)
         for node in known:
             for option, value in filled[node]["network"].items():

@@ -160,10 +160,10 @@ def test_the_key_is_tried_as_it_is_typed(page: Any, standin: StandIn) -> None:
     openai.get_by_role("button", name="more settings").click()
     openai.get_by_label("Base URL").fill(f"{standin.url}/v1")
     # Pressed at once: what was typed goes first.
-    openai.get_by_label("API key").fill("sk-of-somebody-else-0000")
+    openai.get_by_label("API key", exact=True).fill("sk-of-somebody-else-0000")
     test.click()
     openai.get_by_role("alert").filter(has_text="it does not take the key (401 invalid_api_key). Put a key").wait_for()
-    openai.get_by_label("API key").fill(KEY)
+    openai.get_by_label("API key", exact=True).fill(KEY)
     test.click()
     # gpt-5 is what a gateway would call.
     openai.get_by_text("takes the key, which has 4 models; gpt-5 may be called.").wait_for()
@@ -220,3 +220,38 @@ def test_it_stands_in_nobodys_way(page: Any, scheme: str) -> None:
     found = Axe().run(page).response["violations"]
     assert not found, f"{scheme}: {[(one['id'], one['nodes'][0]['html'][:300]) for one in found]}"
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+@pytest.mark.requirement("T1", "4.1.4", part="channels for alerts are judged at their fields, and a secret is taken away again")
+def test_channels_for_alerts_are_judged_where_they_are_typed(page: Any) -> None:
+    def typed() -> str:
+        told = page.get_by_role("complementary").inner_text()
+        found = re.search(r"(\d+) values? (is|are) typed", told)
+        return found[1] if found else "0"
+
+    page.get_by_role("link", name="5. Resources").click()
+    page.get_by_role("button", name="Next").wait_for()
+    before = typed()
+    alerts = card(page, "alerting")
+    alerts.get_by_label("Webhook URLs").fill("https://hooks.example.com/a\nnonsense")
+    alerts.get_by_text("'nonsense' is no URL.").wait_for()
+    assert alerts.get_by_label("Webhook URLs").get_attribute("aria-invalid") == "true"
+    alerts.get_by_label("Webhook URLs").fill("")
+    alerts.get_by_text("'nonsense' is no URL.").wait_for(state="detached")
+    alerts.get_by_label("E-mail to").fill("ops@example.com")
+    alerts.get_by_label("SMTP server").fill("mail.example.com")
+    alerts.get_by_text("'mail.example.com' is no server and port").wait_for()
+    alerts.get_by_label("E-mail from").and_(page.locator("[aria-invalid=true]")).wait_for()
+    alerts.get_by_label("E-mail to").fill("")
+    alerts.get_by_label("SMTP server").fill("")
+
+    alerts.get_by_role("button", name=re.compile("more settings")).click()
+    slack = alerts.get_by_label("Slack URL", exact=True)
+    slack.fill("nonsense")
+    slack.blur()
+    alerts.get_by_text("It is not an incoming webhook's URL.").wait_for()
+    slack.fill("https://hooks.example.com/x")
+    slack.blur()
+    alerts.get_by_role("button", name="Remove Slack URL").click()
+    alerts.get_by_role("button", name="Remove Slack URL").wait_for(state="detached")
+    assert typed() == before, "what was thought better of is no value that is typed"

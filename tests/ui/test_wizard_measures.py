@@ -19,7 +19,7 @@ import people
 import pytest
 from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import load_specs, options_of
 from front import Front
-from wizard import PASSWORD, Screen, Server, own_home
+from wizard import PASSWORD, Screen, Server, canary, own_home
 
 from bzzz_setup import init, machine, run
 from bzzz_setup.declaration import HOSTS, dump
@@ -240,7 +240,7 @@ def test_typed_secrets_are_seen_nowhere_again(screen: Screen, server: Server, fr
         for fold in page.get_by_role("button", name=re.compile(r"\d+ more settings?,")).all():
             fold.click()
         for field in page.locator("main input[type=password]").all():
-            field.fill(f"c4nary-{len(typed)}-of-a-secret-that-is-long-enough")
+            field.fill(canary(field.get_attribute("id").removeprefix("root_"), len(typed)))
             with page.expect_response(lambda answer: answer.request.method == "PATCH") as kept:
                 field.blur()
             assert kept.value.status == 200, kept.value.text()

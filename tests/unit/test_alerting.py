@@ -9,7 +9,7 @@ import copy
 from typing import Any
 
 import pytest
-from declarations import facts_of, judge, judge_on, listener
+from declarations import cluster_of, facts_of, judge, judge_on, listener
 from hypothesis import given
 from hypothesis import strategies as st
 from test_node_parts import right as right  # noqa: PLC0414 - a fixture
@@ -30,11 +30,11 @@ def refused(given: dict[str, Any]) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("given", "option", "words"),
     [
-        ({**MAIL, "alerting_email_to": ["ops"]}, "alerting_email_to", "no e-mail address"),
-        ({**MAIL, "alerting_email_to": ["a@b, c@d"]}, "alerting_email_to", "no e-mail address"),
-        ({**MAIL, "alerting_email_from": "Ops <a@b>"}, "alerting_email_from", "no e-mail address"),
-        ({**MAIL, "alerting_smtp_server": "mail.example.com"}, "alerting_smtp_server", "no server and port"),
-        ({**MAIL, "alerting_smtp_server": "mail.example.com:99999"}, "alerting_smtp_server", "no server and port"),
+        ({**MAIL, "alerting_email_to": ["ops"]}, "alerting_email_to", "is no e-mail address"),
+        ({**MAIL, "alerting_email_to": ["a@b, c@d"]}, "alerting_email_to", "is no e-mail address"),
+        ({**MAIL, "alerting_email_from": "Ops <a@b>"}, "alerting_email_from", "is no e-mail address"),
+        ({**MAIL, "alerting_smtp_server": "mail.example.com"}, "alerting_smtp_server", "is no server and port"),
+        ({**MAIL, "alerting_smtp_server": "mail.example.com:99999"}, "alerting_smtp_server", "is no server and port"),
         ({**MAIL, "alerting_smtp_server": None}, "alerting_smtp_server", "is missing"),
         ({"alerting_email_to": ["a@b"], "alerting_smtp_server": "m:25"}, "alerting_email_from", "is missing"),
         ({**MAIL, "alerting_smtp_user": "u"}, "alerting_smtp_password", "is missing"),
@@ -44,7 +44,7 @@ def refused(given: dict[str, Any]) -> list[tuple[str, str]]:
             "alerting_smtp_tls",
             "see the password",
         ),
-        ({"alerting_webhook_urls": ["hooks.example.com"]}, "alerting_webhook_urls", "no URL"),
+        ({"alerting_webhook_urls": ["hooks.example.com"]}, "alerting_webhook_urls", "'hooks.example.com' is no URL"),
         ({"alerting_webhook_urls": ["https://u:secret@h/x"]}, "alerting_webhook_urls", "has no place"),
         ({"alerting_webhook_urls": ["http://h/x"], "alerting_webhook_token": "abc"}, "alerting_webhook_urls", "see alerting_webhook_token"),
         ({"alerting_slack_url": "hooks.slack.com/x"}, "alerting_slack_url", "not an incoming webhook"),
@@ -63,6 +63,9 @@ def test_channels_that_can_are_not_and_without_any_no_port_is_taken() -> None:
     hooks = {"alerting_webhook_urls": ["https://hooks.example.com:8443/a?b=c", "http://[fd00::1]:9000/x"]}
     assert refused({**MAIL, **signed_in, **hooks, "alerting_slack_url": "https://hooks.slack.com/services/T0/B0/x"}) == []
     assert refused({"alerting_port": 9100}) == []
+    server = {"alerting_smtp_server": "mail.example.com:25"}
+    (warned,) = (one for one in judge(server, cluster_of(1)) if one["option"] == "alerting_smtp_server")
+    assert warned["severity"] == "warning" and "nobody is to get one" in warned["message"]
 
 
 def test_somebody_elses_alertmanager_is_not_taken_over() -> None:

@@ -18,6 +18,7 @@ from ansible_collections.bzzz.cluster.plugins.module_utils import discovery
 from front import Front
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
+from wizard import canary
 
 from bzzz_setup import host_keys, init
 from bzzz_setup.declaration import HOSTS, dump
@@ -223,11 +224,16 @@ def test_a_canary_in_every_secret_field_is_in_no_answer(
     caplog.set_level("DEBUG")
     secrets = list(admin.get(f"{API}/draft").json()["secrets"])
     assert len(secrets) >= 8
-    canaries = {name: f"c4nary-{number}-of-a-secret-that-is-long-enough" for number, name in enumerate(secrets)}
-    told = [admin.patch(f"{API}/draft", json={"base": 0, "changes": {f"secrets/{name}": canary}}).text for name, canary in canaries.items()]
+    canaries = {name: canary(name, number) for number, name in enumerate(secrets)}
+    wrong = admin.patch(f"{API}/draft", json={"base": 0, "changes": {"secrets/alerting_slack_url": "c4nary of no URL"}})
+    assert wrong.status_code == 422 and wrong.json()["problems"][0]["option"] == "alerting_slack_url"
+    told = [wrong.text]
+    told += [
+        admin.patch(f"{API}/draft", json={"base": 0, "changes": {f"secrets/{name}": canary}}).text for name, canary in canaries.items()
+    ]
     told.append(admin.patch(f"{API}/draft", json={"base": 0, "changes": {f"secrets/{secrets[0]}": "other-c4nary"}}).text)
     told += [admin.get(API + path).text for path in ("/draft", "/schema", "/export", "/runs", "/nodes", "/openapi.json")]
-    assert '"revision":' in told[0] and all(admin.get(f"{API}/draft").json()["secrets"].values())
+    assert '"revision":' in told[1] and all(admin.get(f"{API}/draft").json()["secrets"].values())
     assert "c4nary" not in "".join(told) + caplog.text
     files = [path for path in front.home.rglob("*") if path.is_file()]
     assert files and not any(b"c4nary" in path.read_bytes() for path in files)

@@ -110,7 +110,8 @@ def routes(gate: Gate, is_own: Callable[[Request], bool]) -> list[Route]:
         now = int(time.time())
         user = User(fields["name"], fields["role"], await _hashed(fields["password"]), now, now, str(who))
         if not await asyncio.to_thread(directory.write, None, user):
-            return problem(409, f"There is a user {user.name} already")
+            taken = f"there is a user {user.name} already"
+            return problem(409, taken.capitalize(), problems=[{"option": "name", "message": taken, "remedy": "choose another name"}])
         await asyncio.to_thread(directory.forgive, user.name)
         gate.audit("user.add", who, address(request), user=user.name, role=user.role)
         view = await asyncio.to_thread(directory.refresh)

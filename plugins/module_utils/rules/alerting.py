@@ -33,17 +33,19 @@ def _mail(alerting: Mapping[str, Any], node: str) -> Iterator[Problem]:
     senders = [("email_from", alerting["email_from"])] if alerting["email_from"] else []
     for option, text in [("email_to", each) for each in alerting["email_to"]] + senders:
         if not ADDRESS.fullmatch(text):
-            yield problem(f"alerting_{option}", "This is no e-mail address.", "Write it as ops@example.com.", value=text, node=node)
+            yield problem(f"alerting_{option}", f"'{text}' is no e-mail address.", "Write it as ops@example.com.", value=text, node=node)
     server = alerting["smtp_server"]
     match = SERVER.fullmatch(server) if server else None
     if server and not (match and 1 <= int(match[2]) <= 65535):
-        yield problem(
-            "alerting_smtp_server", "This is no server and port.", "Write host:port, such as mail.example.com:587.", value=server, node=node
-        )
+        message = f"'{server}' is no server and port (1 to 65535)."
+        yield problem("alerting_smtp_server", message, "Write host:port, such as mail.example.com:587.", value=server, node=node)
     for option in ("smtp_server", "email_from"):
         if alerting["email_to"] and not alerting[option]:
             message = "Alerts are to go by e-mail, and this is missing."
             yield problem(f"alerting_{option}", message, "Set it, or take alerting_email_to away.", node=node)
+    if server and not alerting["email_to"]:
+        message = "No alert goes there: nobody is to get one."
+        yield problem("alerting_smtp_server", message, "Set alerting_email_to.", value=server, node=node, severity="warning")
     if bool(alerting["smtp_user"]) != bool(alerting["smtp_password"]):
         missing = "smtp_user" if alerting["smtp_password"] else "smtp_password"
         message = "Of the mail server's user and password, this one is missing."
@@ -54,7 +56,8 @@ def _mail(alerting: Mapping[str, Any], node: str) -> Iterator[Problem]:
 
 
 def _webhook(url: str, token: bool, node: str) -> Iterator[Problem]:
-    parts, wrong = None, "This is no URL."
+    # What may hold a password is not repeated.
+    parts, wrong = None, "This is no URL." if "@" in url else f"'{url}' is no URL."
     try:
         parts = urlsplit(url)
         _port = parts.port
@@ -65,8 +68,7 @@ def _webhook(url: str, token: bool, node: str) -> Iterator[Problem]:
     except ValueError:
         parts = None
     if parts is None:
-        remedy = "Write it as https://host/path; what it is to be shown goes into alerting_webhook_token."
-        # What may hold a password is not repeated.
+        remedy = "Write it as https://host/path."
         yield problem("alerting_webhook_urls", wrong, remedy, value=None if "@" in url else url, node=node)
     elif token and parts.scheme == "http":
         yield problem(

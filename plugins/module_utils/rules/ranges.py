@@ -68,16 +68,16 @@ FORMS: dict[tuple[str, str], tuple[re.Pattern[str], str, str]] = {
         (("auth", "oidc_client_secret"), ("auth", "ldap_bind_password")),
         (re.compile(r"[^\x00-\x1f]+"), "one line of text", "Write it in quotes, without an end of line, into the vault file."),
     ),
-    ("alerting", "smtp_password"): (re.compile(r"[^\x00-\x1f]+"), "one line of text", "Write it in quotes into the vault file."),
+    ("alerting", "smtp_password"): (re.compile(r"[^\x00-\x1f]+"), "one line of text", "Write it in one line."),
     ("alerting", "webhook_token"): (
         re.compile(r"[!-~]+"),
         "a bearer token",
-        "Write it without white space, in ASCII, into the vault file.",
+        "Write it without white space, in ASCII.",
     ),
     ("alerting", "slack_url"): (
         re.compile(r"https?://[!-?A-~]+"),
         "an incoming webhook's URL",
-        "Write it as Slack shows it, such as https://hooks.slack.com/services/…, into the vault file.",
+        "Write it as Slack shows it, such as https://hooks.slack.com/services/….",
     ),
     ("cost", "database_url"): (
         re.compile(r"postgres(ql)?(\+psycopg)?://[!-~]*@[!-?A-~]+/[!-~]+"),

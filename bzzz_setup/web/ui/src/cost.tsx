@@ -1,10 +1,14 @@
 import { Alert, Box, Card, CardContent, LinearProgress, Stack, Table, TableBody, TableCell, TableContainer, TableHead, TableRow, TextField, Typography } from "@mui/material";
 import { useQuery } from "@tanstack/react-query";
 import { type ReactNode, useMemo, useState } from "react";
-import { api, type Spend } from "./api";
+import { api, Refused, type Spend } from "./api";
+import { Field } from "./field";
 import { type Column, stacks, totals, usd } from "./spend";
 import { t } from "./texts";
 import { Wrong } from "./wrong";
+
+/** Without it there is no gateway. */
+const SWITCH = "gateway_enabled";
 
 /** What calls have cost: over time, by what people ask for, and against the budgets. */
 export default function Cost() {
@@ -13,6 +17,17 @@ export default function Cost() {
   const since = days ? new Date(Date.now() - days * 86_400_000).toISOString().slice(0, 10) : undefined;
   const asked = useQuery({ queryKey: ["cost", by, since], queryFn: () => api.cost(by, since), retry: false, placeholderData: (before) => before });
   const spend = asked.data;
+  const without = asked.error instanceof Refused ? asked.error.problems.find((problem) => problem.option === SWITCH) : undefined;
+  if (without) {
+    return (
+      <Stack spacing={2}>
+        <Typography variant="h1">{t.cost}</Typography>
+        <Alert severity="info">
+          {t.noGateway} <Field option={SWITCH} step={4} />.
+        </Alert>
+      </Stack>
+    );
+  }
   return (
     <Stack spacing={2}>
       <Stack direction="row" sx={{ gap: 1, alignItems: "center", flexWrap: "wrap" }}>

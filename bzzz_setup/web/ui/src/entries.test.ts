@@ -36,6 +36,9 @@ test("a problem is shown at the field that it is about, as far as that can be to
   expect(at("gateway_endpoints", "Wrong.", 1, [{ weight: 1 }, { weight: 1 }])).toEqual({ __errors: ["Wrong. Mend it."] });
   expect(at("cost_users", "anna: day_usd is no amount.", -1, { anna: { day_usd: -1 } })).toEqual({ anna: { day_usd: { __errors: ["day_usd is no amount. Mend it."] } } });
   expect(at("service_port", "Taken.", 80, 80)).toEqual({ __errors: ["Taken. Mend it."] });
+  expect(at("alerting_webhook_urls", "'x' is no URL.", "x", ["https://a", "x"])).toEqual({ __errors: ["'x' is no URL. Mend it."] });
+  expect(at("network_reserved_ports", "Entry 1: 'x' is no port.", "x", ["x"])).toEqual({ __errors: ["Entry 1: 'x' is no port. Mend it."] });
+  expect(at("models_wanted", "Entry 1: n9 is none.", "n9", [{ nodes: ["n1", "n9"] }])).toEqual({ 0: { nodes: { __errors: ["n9 is none. Mend it."] } } });
   expect(at("models_wanted", "Entry 3: gone.", "x", [])).toEqual({ __errors: ["Entry 3: gone. Mend it."] });
 });
 
@@ -43,6 +46,8 @@ test("names of options are words, with units and acronyms as people write them",
   expect(title("models", "models_vram_reserve_mib")).toBe("VRAM reserve (MiB)");
   expect(title("detection", "detection_tool_timeout_seconds")).toBe("Tool timeout (seconds)");
   expect(title("auth", "auth_oidc_issuer")).toBe("OIDC issuer");
+  expect(title("alerting", "alerting_smtp_server")).toBe("SMTP server");
+  expect(title("alerting", "alerting_email_to")).toBe("E-mail to");
   expect(title("", "day_usd")).toBe("Day (USD)");
   expect(title("", "seconds")).toBe("Seconds");
 });

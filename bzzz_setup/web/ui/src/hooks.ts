@@ -61,7 +61,7 @@ export function useUnsent(): Unsent {
 }
 
 /** What is on its way to these paths: another only when that is, so that a key in one form does not draw the others. */
-export function useUnsentAt(paths: string[]): { values: Unsent["values"]; conflict: Unsent["conflict"] } {
+export function useUnsentAt(paths: string[]): Unsent {
   const { listen, now } = useOutbox();
   const last = useRef<Unsent["values"]>({});
   const values = useSyncExternalStore(listen, () => {
@@ -71,7 +71,8 @@ export function useUnsentAt(paths: string[]): { values: Unsent["values"]; confli
     if (!same) last.current = Object.fromEntries(there.map((path) => [path, all[path]]));
     return last.current;
   });
-  return { values, conflict: useSyncExternalStore(listen, () => now().conflict) };
+  const { away } = now();
+  return { values, away, conflict: useSyncExternalStore(listen, () => now().conflict), refused: useSyncExternalStore(listen, () => now().refused) };
 }
 
 // --- the cluster ---

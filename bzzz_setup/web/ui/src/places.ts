@@ -20,12 +20,19 @@ export function place(errors: Errors, problem: Problem, value: unknown): void {
   const found = problem.value === undefined || problem.value === null ? [] : holders(within, problem.value);
   // Where several have this value, nobody can tell which is meant.
   if (found.length === 1) path = [...path, ...found[0]!];
+  // Lists of words are one field, and which of its lines is meant is for the message to say.
+  if (path.length && isWords(path.slice(0, -1).reduce<unknown>((whole, part) => (whole as Record<string | number, unknown>)[part], value))) {
+    path = path.slice(0, -1);
+    if (!path.length) said = problem.message;
+  }
   // A message that begins with the name under which it is put says that twice.
   for (const part of path) said = said.startsWith(`${part}: `) ? said.slice(`${part}: `.length) : said;
   let at = errors;
   for (const part of [problem.option, ...path]) at = (at[part] ??= {}) as Errors;
   ((at.__errors ??= []) as string[]).push(`${said} ${problem.remedy}`);
 }
+
+const isWords = (value: unknown) => Array.isArray(value) && !value.some((one) => typeof one === "object");
 
 /** The ways to all that has this value, in what has parts. */
 function holders(whole: unknown, value: unknown): (string | number)[][] {

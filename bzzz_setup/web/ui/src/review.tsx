@@ -54,7 +54,7 @@ export default function Review() {
       )}
       <Stack direction="row" spacing={1}>
         <Button variant="outlined" loading={planning.isPending} onClick={() => planning.mutate([])}>
-          {plan ? t.planAgain : t.plan}
+          {t.plan}
         </Button>
         <Button variant="contained" loading={applying.isPending} disabled={errors.length > 0} onClick={() => applying.mutate([])}>
           {t.apply}

@@ -1,14 +1,14 @@
-import { Alert, Box, Button, Card, CardContent, Chip, LinearProgress, Stack, TextField, Typography } from "@mui/material";
+import { Accordion, AccordionDetails, AccordionSummary, Alert, Box, Button, Card, CardContent, Chip, LinearProgress, Stack, TextField, Typography } from "@mui/material";
 import { useMutation } from "@tanstack/react-query";
 import { lazy, Suspense, useDeferredValue, useEffect, useMemo, useRef, useState } from "react";
-import { api, type Report } from "./api";
+import { api, type Check, type Report } from "./api";
 import { Changed } from "./changed";
 import { go, useRun } from "./hooks";
 import type { Live } from "./live";
 import { called, CONNECTIONS, isOfConnections, useStart } from "./start";
 import { at } from "./place";
 import { t } from "./texts";
-import { naturally, when } from "./words";
+import { capital, naturally, when } from "./words";
 import { Problems } from "./wrong";
 
 const Between = lazy(() => import("./between"));
@@ -57,13 +57,14 @@ export default function RunPage({ name }: { name: string }) {
       </Stack>
       {!connected && <Alert severity="warning">{t.disconnected}</Alert>}
       {report.paused !== null && <Alert severity="info">{t.waitsBefore(report.paused)}</Alert>}
-      {connections && <Alert severity="info">{t.connectionsPlan}</Alert>}
+      {connections && report.changes.length > 0 && <Alert severity="info">{t.connectionsPlan}</Alert>}
       <Strip report={report} />
       <Box aria-live="polite" aria-atomic="true">
         <Doing live={live} />
       </Box>
       <Problems problems={report.problems} />
-      {report.failures.map((failure, place) => (
+      {/* Where it was refused, the declaration's problems say all of it. */}
+      {(report.outcome === "refused" && report.problems.length ? [] : report.failures).map((failure, place) => (
         <Alert key={`${failure.step} ${failure.node} ${failure.task} ${place}`} severity="error">
           <strong>{failure.node}</strong> ({failure.role}: {failure.task}): {failure.message}
           {failure.remedy && (
@@ -134,7 +135,7 @@ function Strip({ report }: { report: Report }) {
                 {node}
               </Box>
               {report.steps.map((step) => (
-                <Cell key={step.number} state={step.state} tally={step.nodes[node]} />
+                <Cell key={step.number} state={step.state} tally={step.nodes[node]} running={report.running} />
               ))}
             </tr>
           ))}
@@ -144,10 +145,10 @@ function Strip({ report }: { report: Report }) {
   );
 }
 
-function Cell({ state, tally }: { state: string; tally: { changed: number; failed: boolean } | undefined }) {
+function Cell({ state, tally, running }: { state: string; tally: { changed: number; failed: boolean } | undefined; running: boolean }) {
   const shown = tally?.failed ? "failed" : !tally && state !== "running" ? "waiting" : state;
   const colours: Record<string, string> = { waiting: "action.disabledBackground", running: "primary.main", done: "success.main", failed: "error.main" };
-  const text = tally?.failed ? t.failed : tally?.changed ? t.changes(tally.changed) : STATES[shown];
+  const text = tally?.failed ? t.failed : tally?.changed ? t.changes(tally.changed) : shown === "waiting" && !running ? t.notReached : STATES[shown];
   return (
     <Box component="td" sx={{ p: 0.500, fontSize: 12, borderLeft: 4, borderColor: colours[shown], bgcolor: "background.paper", color: shown === "waiting" ? "text.secondary" : "text.primary" }}>
       {text}
@@ -188,21 +189,36 @@ function Checks({ report, all }: { report: Report; all: boolean }) {
             <strong>{check.node}</strong>: {check.title}. {check.seen} {check.remedy}
           </Alert>
         ))}
-        {all && (
-          <Box component="ul" sx={{ m: 0 }}>
-            {report.checks
-              .filter((check) => check.status === "pass")
-              .sort((a, b) => naturally(a.node, b.node))
-              .map((check) => (
-                <li key={`${check.node} ${check.id}`}>
-                  <strong>{check.node}</strong>: {check.title}. {check.seen}
-                  {check.expected && ` (${t.asked(check.expected)})`}
-                </li>
-              ))}
-          </Box>
-        )}
+        {all && <Passed checks={report.checks.filter((check) => check.status === "pass")} />}
       </CardContent>
     </Card>
+  );
+}
+
+/** What is well, by machine; first what is between them. */
+function Passed({ checks }: { checks: Check[] }) {
+  const among = (node: string) => node.includes(",");
+  const nodes = [...new Set(checks.map((check) => check.node))].sort((a, b) => Number(among(b)) - Number(among(a)) || naturally(a, b));
+  const list = nodes.map((node) => (
+    <Box key={node} sx={{ mb: 1 }}>
+      <Typography variant="h3">{among(node) ? capital(t.betweenMachines) : node}</Typography>
+      <Box component="ul" sx={{ m: 0 }}>
+        {checks
+          .filter((check) => check.node === node)
+          .map((check) => (
+            <li key={check.id}>
+              {check.title}: {check.seen}
+              {check.expected && check.expected !== check.seen && ` (${t.asked(check.expected)})`}
+            </li>
+          ))}
+      </Box>
+    </Box>
+  ));
+  return (
+    <Accordion disableGutters elevation={0} slotProps={{ transition: { unmountOnExit: true } }}>
+      <AccordionSummary expandIcon={<span aria-hidden>▾</span>}>{t.passedChecks(checks.length)}</AccordionSummary>
+      <AccordionDetails>{list}</AccordionDetails>
+    </Accordion>
   );
 }
 

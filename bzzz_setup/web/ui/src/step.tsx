@@ -13,16 +13,16 @@ import { generateForm } from "@rjsf/mui";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { ariaDescribedByIds, descriptionId, type ErrorSchema, type FieldProps, type RJSFSchema, type UiSchema, type WidgetProps } from "@rjsf/utils";
 import { Fragment, lazy, type ReactNode, startTransition, Suspense, useEffect, useMemo, useRef, useState } from "react";
-import { api, type Draft, type OptionSchema, type Problem, type Role } from "./api";
-import { go, useDraft, useOutbox, useSchema, useUnsentAt, useWanted } from "./hooks";
+import { api, type Draft, type OptionSchema, type Problem, Refused, type Role } from "./api";
+import { go, useDraft, useOutbox, useRuns, useSchema, useUnsentAt, useWanted } from "./hooks";
 import { Begin } from "./begin";
 import { Description, Folded, Pairs, templates, Told } from "./entries";
 import { Machines } from "./machines";
 import { type Errors, place } from "./places";
-import { CONNECTIONS, useStart } from "./start";
+import { CONNECTIONS, isOfConnections, useStart } from "./start";
 import { t } from "./texts";
 import unjudged from "./unjudged";
-import { title } from "./words";
+import { title, when } from "./words";
 import { Problems, Wrong } from "./wrong";
 
 type Values = Record<string, unknown>;
@@ -246,12 +246,18 @@ interface RoleProps {
 /** The machines try each other before anything is applied. */
 function Connections() {
   const trying = useStart("plan");
+  const last = useRuns().data?.runs.find((run) => isOfConnections(run.command, run.only));
   return (
     <Stack spacing={1} sx={{ my: 1.500, alignItems: "flex-start" }}>
       <Button variant="outlined" loading={trying.isPending} onClick={() => trying.mutate([CONNECTIONS])}>
         {t.tryConnections}
       </Button>
       <Typography color="textSecondary">{t.connectionsNote}</Typography>
+      {last && (
+        <Button size="small" onClick={() => go(`/run/${last.run}`)}>
+          {t.triedLast(when(last.started), last.exit_code === 0 ? t.fine : (t.outcomes[last.outcome] ?? last.outcome))}
+        </Button>
+      )}
       <Wrong error={trying.error} />
     </Stack>
   );
@@ -339,7 +345,7 @@ function Options({ role, names, own, draft, node, problems }: OptionsProps) {
   const { change } = useOutbox();
   const prefix = node ? `nodes/${node}/` : "options/";
   const paths = useMemo(() => names.map((name) => (role.schema.properties[name]!.writeOnly ? `secrets/${name}` : prefix + name)), [role, names, prefix]);
-  const { values: unsent, conflict } = useUnsentAt(paths);
+  const { values: unsent, conflict, refused } = useUnsentAt(paths);
   const secrets = paths.filter((path) => path.startsWith("secrets/") && path in unsent).join(" ");
   const schema = useMemo(() => {
     const chosen = names.map((name) => [name, forForm(role.name, role.schema.properties[name]!, name, draft.elsewhere[name])] as const);
@@ -353,7 +359,7 @@ function Options({ role, names, own, draft, node, problems }: OptionsProps) {
         ...drawn(option, ...otherwise(option, draft, node, name)),
         ...(IN_FILES.includes(name) ? { "ui:options": { fromFile: true } } : {}),
         ...(CHOSEN[name] ? { "ui:widget": CHOSEN[name], "ui:options": { node } } : {}),
-        ...(option.writeOnly ? { "ui:field": Secret, "ui:options": { isSet: secrets.split(" ").includes(`secrets/${name}`) || !!draft.secrets[name], send: (value: string) => change({ [`secrets/${name}`]: value }) } } : {}),
+        ...(option.writeOnly ? { "ui:field": Secret, "ui:options": { isSet: secrets.split(" ").includes(`secrets/${name}`) || !!draft.secrets[name], send: (value: string | null) => change({ [`secrets/${name}`]: value }) } } : {}),
         ...(draft.templates.includes(prefix + name) ? { "ui:readonly": true, "ui:help": t.template } : {}),
       };
     }
@@ -365,8 +371,12 @@ function Options({ role, names, own, draft, node, problems }: OptionsProps) {
       if (problem.severity === "warning" || !names.includes(problem.option)) continue;
       place(found, problem, own[problem.option]);
     }
+    // Of a secret nobody can tell later what was wrong with it.
+    for (const problem of refused instanceof Refused ? refused.problems : []) {
+      if (names.includes(problem.option) && role.schema.properties[problem.option]!.writeOnly) place(found, problem, undefined);
+    }
     return found as ErrorSchema<Values>;
-  }, [problems, names, own]);
+  }, [problems, names, own, refused, role]);
   // What is being typed stands, until the server has it.
   const [typed, setTyped] = useState<Values>({});
   const latest = useRef(typed);
@@ -459,7 +469,7 @@ function bare(option: OptionSchema, words: string): OptionSchema & { title: stri
 
 function Secret({ schema, uiSchema, fieldPathId, rawErrors }: FieldProps) {
   const [typed, setTyped] = useState("");
-  const { isSet, send } = uiSchema?.["ui:options"] as unknown as { isSet: boolean; send: (value: string) => void };
+  const { isSet, send } = uiSchema?.["ui:options"] as unknown as { isSet: boolean; send: (value: string | null) => void };
   const leave = () => {
     if (typed) send(typed);
     setTyped("");
@@ -478,7 +488,17 @@ function Secret({ schema, uiSchema, fieldPathId, rawErrors }: FieldProps) {
         onChange={(event) => setTyped(event.target.value)}
         onBlur={leave}
         onKeyDown={(event) => event.key === "Enter" && leave()}
-        slotProps={{ htmlInput: { "aria-describedby": ariaDescribedByIds(fieldPathId.$id) }, inputLabel: { shrink: true } }}
+        slotProps={{
+          htmlInput: { "aria-describedby": ariaDescribedByIds(fieldPathId.$id) },
+          inputLabel: { shrink: true },
+          input: {
+            endAdornment: isSet && !typed && (
+              <Button size="small" aria-label={t.takeAway(schema.title ?? "")} onClick={() => send(null)}>
+                {t.removeIt}
+              </Button>
+            ),
+          },
+        }}
       />
       <Description id={descriptionId(fieldPathId)} description={schema.description ?? ""} />
     </>
