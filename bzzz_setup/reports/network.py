@@ -108,13 +108,16 @@ def _mtu(ways: list[dict[str, Any]]) -> tuple[str, float | None]:
 
 def _clock(ways: list[dict[str, Any]]) -> tuple[str, float | None]:
     """The largest offset."""
-    found = [1000 * value for way in ways if (value := number(way.get("clock_offset_seconds"))) is not None]
+    found = [
+        (1000 * value, 1000 * (number(way.get("clock_uncertainty_seconds")) or 0))
+        for way in ways
+        if (value := number(way.get("clock_offset_seconds"))) is not None
+    ]
     if not found:
         return "?", None
-    most = round(max(found) if max(found) >= -min(found) else min(found), 1)
-    doubt = max((1000 * value for way in ways if (value := number(way.get("clock_uncertainty_seconds"))) is not None), default=None)
+    most, doubt = max(found, key=lambda one: abs(one[0]) - one[1])
     # What is less than the doubt is nothing that was seen.
-    return (f"{most:+.1f}" if doubt is None else f"{most:+.0f} ± {doubt:.0f}" if abs(most) > doubt else f"0 ± {doubt:.0f}"), most
+    return (f"{most:+.1f}" if not doubt else f"{most:+.0f} ± {doubt:.0f}" if abs(most) > doubt else f"0 ± {doubt:.0f}"), round(most, 1)
 
 
 def _lost(ways: list[dict[str, Any]]) -> tuple[str, float | None]:

@@ -162,6 +162,10 @@ class Draft:
         hosts = self.declaration().hosts
         for option, change in self._with_prefix(OPTIONS).items():
             put(MAIN, option, value=change.value)
+        for option, change in self._with_prefix(SECRETS).items():
+            # One that an operator keeps beside the vault would still be in force.
+            if change.value is None and option in self.declaration().options:
+                put(MAIN, option, value=None)
         for rest, change in self._with_prefix(NODES).items():
             node, _, option = rest.partition("/")
             if option:

@@ -6,6 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import socket
+import ssl
+import tempfile
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +20,7 @@ from hypothesis import strategies as st
 from test_node_parts import right as right  # noqa: PLC0414 - a fixture
 
 from bzzz_setup.node import alerting, config
-from bzzz_setup.node.alerting import LOST_SECONDS, Absent, alerts
+from bzzz_setup.node.alerting import LOST_SECONDS, SILENT_SECONDS, Absent, alerts
 from bzzz_setup.node.checks import FAIL, PASS, WARN, Check, publish
 from bzzz_setup.node.events import Seen
 from bzzz_setup.node.service import Service
@@ -32,6 +37,10 @@ def refused(given: dict[str, Any]) -> list[tuple[str, str]]:
     [
         ({**MAIL, "alerting_email_to": ["ops"]}, "alerting_email_to", "is no e-mail address"),
         ({**MAIL, "alerting_email_to": ["a@b, c@d"]}, "alerting_email_to", "is no e-mail address"),
+        *(
+            ({**MAIL, "alerting_email_to": [wrong]}, "alerting_email_to", "is no e-mail address")
+            for wrong in ("a@b.c;", "a..b@c.d", "{{ x }}@b", "(a)@b")
+        ),
         ({**MAIL, "alerting_email_from": "Ops <a@b>"}, "alerting_email_from", "is no e-mail address"),
         ({**MAIL, "alerting_smtp_server": "mail.example.com"}, "alerting_smtp_server", "is no server and port"),
         ({**MAIL, "alerting_smtp_server": "mail.example.com:99999"}, "alerting_smtp_server", "is no server and port"),
@@ -99,17 +108,29 @@ def test_what_is_wrong_is_an_alert_each() -> None:
     assert [one["annotations"]["summary"] for one in found][1:3] == ["n1: coordination: no majority", "n2: gpus: GPU 0 is lost"]
 
 
-@given(st.lists(st.sets(st.sampled_from(["n1", "n2", "n3"])), min_size=1, max_size=20), st.sampled_from([1.0, 20.0, 70.0]))
-def test_only_who_was_there_and_stays_away_is_lost(views: list[set[str]], step: float) -> None:
-    absent, last = Absent(), dict[str, float]()
-    for number, members in enumerate(views):
-        now = number * step
-        lost = absent.lost(members, now)
-        last |= dict.fromkeys(members, now)
-        assert not set(lost) & members and set(lost) <= set(last)
-        # Noticed at the next look at the earliest.
-        assert set(lost) == {name for name, at in last.items() if name not in members and now - (at + step) >= LOST_SECONDS}
-    assert absent.lost(None, 1e6) == []
+@given(
+    st.lists(st.tuples(st.sets(st.sampled_from(["n1", "n2", "n3"])), st.booleans()), min_size=1, max_size=20), st.sampled_from([1.0, 70.0])
+)
+def test_only_who_was_there_and_stays_away_is_lost(views: list[tuple[set[str], bool]], step: float) -> None:
+    """Also where the service has started anew meanwhile."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "absent.json"
+        absent, last = Absent(file), dict[str, float]()
+        for number, (members, anew) in enumerate(views):
+            now = number * step
+            absent = Absent(file) if anew else absent
+            lost = absent.lost(members, now)
+            last |= dict.fromkeys(members, now)
+            # Noticed at the next look at the earliest.
+            assert set(lost) == {name for name, at in last.items() if name not in members and now - (at + step) >= LOST_SECONDS}
+        assert absent.lost(None, 1e6) == []
+
+
+def test_a_file_of_absent_nodes_that_is_broken_or_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "absent.json").write_text("[]")
+    assert Absent(tmp_path / "absent.json").lost({"n1"}, 0) == []
+    absent = Absent(tmp_path / "none/absent.json")
+    assert [absent.lost(members, at) for members, at in (({"n1"}, 0), (set(), 1), (set(), 70))] == [[], [], ["n1"]]
 
 
 @pytest.mark.requirement("4.1.4", part="told when it begins, goes on and ends; an Alertmanager that is away is a check")
@@ -117,14 +138,14 @@ def test_an_alertmanager_is_told_of_beginnings_and_ends(right: dict[str, Any], m
     service = Service(config.parse({**right, "alerting": {"url": "https://192.0.2.11:9093/"}}, {}), "1.0")
     telling, bodies = service.alerting, list[list[dict[str, Any]]]()
     assert telling and telling.url == "https://192.0.2.11:9093"
-    problem, own, clock = None, dict[str, Check](), [1000.0]
+    problem, own, members, clock = None, dict[str, Check](), dict[str, Any](), [1000.0]
 
     def post(body: list[dict[str, Any]]) -> str | None:
         bodies.append(copy.deepcopy(body))
         return problem
 
     monkeypatch.setattr(telling, "_post", post)
-    monkeypatch.setattr(alerting, "look", lambda _: Seen("node1", None, None, None, None, own))
+    monkeypatch.setattr(alerting, "look", lambda _: Seen("node1", members, None, None, None, own))
     monkeypatch.setattr(alerting.time, "monotonic", lambda: clock[0])
 
     def tell(seconds: float) -> list[list[str]]:
@@ -132,6 +153,7 @@ def test_an_alertmanager_is_told_of_beginnings_and_ends(right: dict[str, Any], m
         before, clock[0] = len(bodies), clock[0] + seconds
         asyncio.run(telling.tell())
         now = alerting._time(alerting.time.time())
+        assert all(one["startsAt"] <= min(now, one["endsAt"]) for body in bodies[before:] for one in body)
         return [[one["labels"]["check"] + (" over" if one["endsAt"] <= now else "") for one in body] for body in bodies[before:]]
 
     assert tell(2) == [[]] and tell(2) == []
@@ -139,11 +161,50 @@ def test_an_alertmanager_is_told_of_beginnings_and_ends(right: dict[str, Any], m
     own = {"gpus": Check("gpus", WARN, "GPU 0 is lost")}
     assert tell(2) == [["gpus"]] and tell(2) == [] and tell(30) == [["gpus"]]
     problem = "Connection refused"
-    own = {}
+    own = {"gpus": Check("gpus", PASS, "")}
     assert tell(2) == [["gpus over"]] and telling.check().status == WARN and "Connection refused" in telling.check().message
     problem = None
     assert tell(2) == [["gpus over"]], "an end that was not heard is told again"
     assert tell(2) == [] and telling.check().status == PASS
+
+    # A node that goes takes its alerts with it as little as one that comes back and has not looked yet.
+    threshold = Check("budget user anna day 50", WARN, "user anna has spent 5 of 10 USD")
+    members = {"node2": told("node2", Check("gpus", WARN, "GPU 0 is lost"), threshold)}
+    assert tell(2) == [["gpus", threshold.name]]
+    members = {}
+    assert tell(2) == [] and tell(30) == [["gpus", threshold.name]]
+    members = {"node2": told("node2")}
+    assert tell(2) == [["gpus", f"{threshold.name} over"]], "the gateway's file would have it"
+    assert tell(30) == [["gpus"]] and tell(SILENT_SECONDS) == [["gpus over"]]
+    members = {"node2": told("node2", threshold)}
+    assert tell(2) == [[threshold.name]]
+    members = {"node2": told("node2", Check("gpus", FAIL, "all are lost"))}
+    assert tell(2) == [["gpus", f"{threshold.name} over"]]
+    members = {"node2": told("node2", Check("gpus", WARN, "GPU 0 is lost"))}
+    assert tell(2) == [["gpus", "gpus over"]], "of another severity it is another alert"
+
+
+@pytest.mark.parametrize("answer", [b"no HTTP\r\n\r\n", b"HTTP/1.1 400 Bad Request\r\nContent-Length: 9\r\n\r\nno alerts", b""])
+def test_an_alertmanager_that_talks_nonsense_is_told(right: dict[str, Any], answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without TLS, which is not what this is about."""
+    service = Service(config.parse({**right, "alerting": {"url": "https://192.0.2.11:9093"}}, {}), "1.0")
+    assert service.alerting
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        service.alerting.url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setattr(alerting.ssl, "create_default_context", lambda **_: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", lambda *_: None)
+
+        def talk() -> None:
+            with server.accept()[0] as there:
+                there.recv(65536)
+                there.sendall(answer)
+
+        thread = threading.Thread(target=talk)
+        thread.start()
+        asyncio.run(service.alerting.tell())
+        thread.join()
+    assert service.alerting.check().status == WARN
+    assert ("400 no alerts" in service.alerting.check().message) == (b"400" in answer)
 
 
 def test_without_an_alertmanager_nobody_is_told(right: dict[str, Any]) -> None:

@@ -95,6 +95,21 @@ def test_a_secret_goes_in_and_never_comes_out(draft: Draft, source: Path) -> Non
     assert decrypted((source / VAULT).read_text(), "lab") == {"tls_key_passphrase": CANARY}
 
 
+def test_a_secret_is_taken_away_wherever_an_operator_keeps_it(draft: Draft, source: Path) -> None:
+    main = source / MAIN
+    main.write_text(f"{main.read_text()}alerting_webhook_token: plain\n")
+    draft.change(draft.revision, {"secrets/alerting_slack_url": "https://hooks.example.com/x"}, "anna")
+    assert draft.view()["secrets"]["alerting_webhook_token"] and draft.view()["secrets"]["alerting_slack_url"]
+    draft.change(draft.revision, {"secrets/alerting_webhook_token": None, "secrets/alerting_slack_url": None}, "anna")
+    # The one that was thought better of is no change.
+    assert list(draft.view()["changed"]) == ["secrets/alerting_webhook_token"]
+    draft.publish()
+    assert "plain" not in main.read_text() and not draft.view()["secrets"]["alerting_webhook_token"]
+    with pytest.raises(Refusal, match="not an incoming webhook"):
+        draft.change(draft.revision, {"secrets/alerting_slack_url": "nonsense"}, "anna")
+    assert draft.changes == {}
+
+
 def test_machines_come_and_go(draft: Draft, source: Path) -> None:
     added = {"address": "192.0.2.4", "port": 2200, "groups": ["coordinators", "storage"]}
     draft.change(0, {"nodes/node4": added, "nodes/node2": None, "known_hosts.txt/192.0.2.4": "192.0.2.4 ssh-ed25519 BBBB"}, "user:anna")

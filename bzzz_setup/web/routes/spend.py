@@ -14,6 +14,7 @@ from fastapi import FastAPI, Query
 from bzzz_setup.events import Refusal
 from bzzz_setup.web import answers
 from bzzz_setup.web.answers import bad
+from bzzz_setup.web.draft import machines
 from bzzz_setup.web.shapes import API, Viewer
 from bzzz_setup.web.wizard import Wizard
 
@@ -58,6 +59,6 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
 
 def _has_gateway(wizard: Wizard) -> bool:
     """Whether one may have been applied: that much is known without asking a machine."""
-    view = wizard.draft.view()
-    given = [wizard.draft.declaration().options, *(node["options"] for node in view["nodes"].values())]
-    return SWITCH in view["elsewhere"] or any(options.get(SWITCH, False) is not False for options in given)
+    declaration = wizard.draft.declaration()
+    given = [declaration.options, *(node["options"] for node in machines(declaration).values())]
+    return SWITCH in wizard.draft.view()["elsewhere"] or any(options.get(SWITCH, False) is not False for options in given)

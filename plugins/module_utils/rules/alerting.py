@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from ..cluster import Cluster
     from ..declaration import Declared
 
-ADDRESS = re.compile(r"[^\s@,<>\"\x00-\x1f]+@[^\s@,<>\"\x00-\x1f]+")
+# What a mail server takes without quotes; of several in one line, one that is wrong would stop all.
+ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`|~-]+"
+ADDRESS = re.compile(rf"{ATOM}(\.{ATOM})*@[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 COMMON = (
     *(("declaration", "cluster_name"), ("coordination", "lease_seconds"), ("coordination", "primary"), ("tls", "mode")),
     *(("models", "wanted"), ("models", "placement")),
+    # Those who agree on who tells what must know the same.
+    *(("alerting", option) for option in ("port", "cluster_port", "email_to", "email_from", "smtp_server", "webhook_urls")),
+    *(("alerting", option) for option in ("slack_url", "slack_channel", "repeat_hours")),
 )
 
 

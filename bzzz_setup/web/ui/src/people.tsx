@@ -63,7 +63,7 @@ function Users({ me }: { me: Me }) {
             <TableCell>{day(user.created)}</TableCell>
             <TableCell align="right">
               {user.locked && <Button onClick={() => changing.mutate({ who: user.name, change: { locked: false } })}>{t.unlock(user.name)}</Button>}
-              {user.name !== me.name && <Button onClick={() => setResetting(user.name)}>{t.resetPassword(user.name)}</Button>}
+              {user.name !== me.name && <Button onClick={() => (changing.reset(), setResetting(user.name))}>{t.resetPassword(user.name)}</Button>}
               {user.name !== me.name && (
                 <Button color="error" onClick={() => confirm(t.removeQuestion(user.name)) && removing.mutate(user.name)}>
                   {t.remove(user.name)}
