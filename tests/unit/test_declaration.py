@@ -162,8 +162,8 @@ SECRETS = [name for name, spec in OPTIONS.items() if spec.get("no_log")]
 @pytest.mark.parametrize("name", SECRETS)
 def test_secrets_are_masked(name: str) -> None:
     role, _, option = name.partition("_")
-    before = {"cost_database_url": "postgresql://user:"}.get(name, "user:")
-    declared, problems = read(**{name: before + "CANARY" * 6 + "@db/ledger"})
+    forms = {"cost_database_url": "postgresql://user:{}@db/ledger", "alerting_slack_url": "https://hooks.example.com/{}"}
+    declared, problems = read(**{name: forms.get(name, "user:{}").format("CANARY" * 6)})
     assert declared[role][option] == MASK and not problems
     assert "CANARY" not in json.dumps([declared, problems])
     assert read()[0][role][option] is None
