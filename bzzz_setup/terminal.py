@@ -250,14 +250,16 @@ def _show_matrix(out: Console, cells: dict[str, dict[str, dict[str, Any]]]) -> N
 
 
 def _cell(way: dict[str, Any]) -> str:
-    """`0.03 ms, MTU 1500, clock +0.001 s`, or why not. MTU is the size up to which packets get there."""
+    """`0.03 ms, MTU 1500, clock ±0.015 s`, or why not. MTU is the size up to which packets get there."""
     if not way.get("reachable"):
         return str(way.get("why") or "not tried")
     said = [f"{way['latency_ms']:g} ms", f"MTU {carried(way)}"]
     if way.get("lost"):
         said.append(f"{100 * way['lost'] / way['sent']:.0f} % lost")
     if "clock_offset_seconds" in way:
-        said.append(f"clock {way['clock_offset_seconds']:+.3f} s ± {way['clock_uncertainty_seconds']:.3f}")
+        ahead, doubt = way["clock_offset_seconds"], way.get("clock_uncertainty_seconds", 0)
+        # What is less than the doubt is nothing that was seen.
+        said.append(f"clock {ahead:+.3f} s" if abs(ahead) > doubt else f"clock ±{doubt:.3f} s")
     if way["address"] not in way["resolves"]:
         said.append("name unknown" if not way["resolves"] else f"name is {way['resolves'][0]}")
     return ", ".join(said)
