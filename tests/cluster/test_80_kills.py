@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import Tools
-from trouble import Run, eventually, hold_before, hold_unpacked, kill_sessions, state, unfinished
+from trouble import Run, callers, eventually, hold_before, hold_unpacked, kill_sessions, state, unfinished
 
 from bzzz_setup.lab import Lab
 
@@ -65,6 +65,7 @@ def test_2_everything_on_the_admin_host_is_killed(cluster: Tools, tmp_path: Path
         assert "8443" not in lab.exec(node, ["nft", "list", "ruleset"]).stdout
         with Run(cluster, "apply", "--only", "2", folder=folder) as again:
             again.until("TaskStarted", step=2, task="Firewall rules", node=node)
+            eventually("the next run waits for the one that was killed", lambda: callers(lab, node, "firewall") == 2)
             held.release()
             assert again.ended() == 0
     assert converges(cluster, "apply", "--only", "2", folder=folder) == []

@@ -73,6 +73,12 @@ def state(lab: Lab, node: str, name: str) -> dict[str, Any]:
     return found
 
 
+def callers(lab: Lab, node: str, name: str) -> int:
+    """How many processes on a node are at work on a configuration set, or wait for their turn."""
+    listed = lab.exec(node, ["sh", "-c", "ls -l /proc/[0-9]*/fd 2>/dev/null"], check=False).stdout
+    return listed.count(f"-> /var/lib/bzzz/sets/{name}/lock\n")
+
+
 def unfinished(lab: Lab, node: str) -> list[str]:
     """What sets on a node still have to do, and what else a run may leave: timers, half-installed packages."""
     states = lab.exec(node, ["sh", "-c", "cat /var/lib/bzzz/sets/*/state.json | sed 's/}{/}\\n{/g'"]).stdout

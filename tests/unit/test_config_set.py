@@ -589,6 +589,21 @@ def test_a_confirmation_asked_again_tells_the_truth(machine: Systemd, reverted: 
     assert not confirm(machine, "later")
 
 
+@pytest.mark.requirement("1.3.1", part="a change of a run that was killed")
+@pytest.mark.parametrize("reverted", [False, True])
+def test_what_a_killed_run_left_is_confirmed_by_the_one_that_waited_for_it(machine: Systemd, reverted: bool) -> None:
+    """It asked while the change was being made, so it could not know that nothing but the confirmation would be left to do."""
+    content = specification(files=[{"path": "/etc/c.conf", "content": "wanted"}], revert_seconds=30)
+    land(machine, {**content, "change": "killed"})
+    if reverted:  # to what was there, which somebody has made the same by hand
+        machine.script(machine.root / "var/lib/bzzz/sets/test/revert.sh")
+        (machine.root / "etc/c.conf").write_text("wanted")
+    land(machine, {**content, "change": "waited"})
+    assert not confirm(machine, "waited")
+    assert node_state.inspect(content, str(machine.root)) == []
+    assert not list((machine.root / "etc/systemd/system").glob("bzzz-revert*"))
+
+
 @st.composite
 def guarded(draw: st.DrawFn) -> dict[str, Any]:
     """A set that could cut off: a file of rules that a loader loads, a service's file, either of which may be gone again."""

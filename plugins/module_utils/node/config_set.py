@@ -515,7 +515,7 @@ class ConfigSet:
     def settle(self) -> None:
         """Undo an earlier change that nobody confirmed: how far it came, and whether it cuts off, is not known."""
         if self.state["armed"]:
-            if not os.path.exists(f"{self.directory}/{REVERTED}"):
+            if not self._reverted():
                 self._must(["sh", f"{self.directory}/revert.sh"], "putting back what was there before an unconfirmed change")
             disarm(self.spec["name"], self.state, True, self.root, self.do)
 
@@ -528,8 +528,11 @@ class ConfigSet:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self.state = read_state(self.spec["name"], self.root)
             changes = inspect(self.spec, self.root)
-            if [change["kind"] for change in changes] == ["revert"]:
-                return changes  # only the confirmation is missing
+            if [change["kind"] for change in changes] == ["revert"] and not self._reverted():
+                # A killed run's change was finished while this call waited: it is this one's to confirm.
+                self.state["armed"]["undone"] = self.spec["change"]
+                self.save()
+                return changes
             self.settle()
             self.recover()
             self.install()
@@ -601,6 +604,9 @@ class ConfigSet:
 
     def secret(self, item: dict[str, Any]) -> bool:
         return any(f"@@{name}@@" in item["content"] for name in self.secrets)
+
+    def _reverted(self) -> bool:
+        return os.path.exists(f"{self.directory}/{REVERTED}")
 
     def _uid(self, operation: dict[str, Any]) -> int:
         found = user_id(operation["owner"])
