@@ -115,6 +115,11 @@ class Screen:
     def heading(self, text: str, seconds: float = 30) -> None:
         self.page.get_by_role("heading", level=1).filter(has_text=text).wait_for(timeout=seconds * 1000)
 
+    def surely(self, name: str) -> None:
+        """Press a button that asks first, and mean it."""
+        self.page.get_by_role("button", name=name).click()
+        self.page.get_by_role("alertdialog").get_by_role("button", name=name).click()
+
     def ended(self, seconds: float = 300) -> None:
         """The run that is shown has ended well."""
         self.page.get_by_text("Fine", exact=True).wait_for(timeout=seconds * 1000)

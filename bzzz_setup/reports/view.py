@@ -24,6 +24,7 @@ from bzzz_setup.events import ExitCode
 from bzzz_setup.report import Report, StepReport, clock, count, few, number, unified
 from bzzz_setup.reports.machines import hardware, share, topologies
 from bzzz_setup.reports.network import network
+from bzzz_setup.steps import steps
 
 # Beyond these a page sums up; the journal and report.json have the rest.
 STEP_NODES = 12
@@ -70,6 +71,7 @@ def view(report: Report) -> dict[str, Any]:
     found = {
         "run": report.run,
         "command": report.command,
+        "part": _part(report),
         "cluster": report.cluster,
         "inventory": report.inventory,
         "started": time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(report.started)) if report.started else "",
@@ -91,6 +93,14 @@ def view(report: Report) -> dict[str, Any]:
     }
     found["tiles"] = _tiles(report, found)
     return found
+
+
+def _part(report: Report) -> str:
+    """Which steps, where not all."""
+    numbers = sorted(report.steps)
+    if not numbers or len(numbers) == len(steps()):
+        return ""
+    return f"step{'s' * (len(numbers) > 1)} {few([str(number) for number in numbers], 8)}"
 
 
 def _status(check: dict[str, Any]) -> str:

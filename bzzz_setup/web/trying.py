@@ -14,10 +14,12 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import typer
 from ansible_collections.bzzz.cluster.plugins.module_utils import downloads
 from ansible_collections.bzzz.cluster.plugins.module_utils.addresses import address_of
+from ansible_collections.bzzz.cluster.plugins.module_utils.cluster import Cluster
 from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import declare, load_specs
 from ansible_collections.bzzz.cluster.plugins.module_utils.node import model_server
 from ansible_collections.bzzz.cluster.plugins.module_utils.node.egress import Way
 from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem, errors, problem
+from ansible_collections.bzzz.cluster.plugins.module_utils.rules import alerting as alerting_rules
 from ansible_collections.bzzz.cluster.plugins.module_utils.rules import gateway as rules
 
 from bzzz_setup import cli, downloading, paths
@@ -25,11 +27,12 @@ from bzzz_setup.declaration import Declaration, Vaulted, is_template
 from bzzz_setup.events import ExitCode, Refusal
 from bzzz_setup.node.auth.directory import Directory
 from bzzz_setup.node.auth.outside import Away
+from bzzz_setup.web import alerts
 from bzzz_setup.web.outside import WAYS, declared, vault
 
-OPENAI, ENDPOINTS = "openai", "endpoints"
+OPENAI, ENDPOINTS, ALERTS = "openai", "endpoints", "alerts"
 # Role -> what can be tried of it.
-OF_ROLE = {"auth": sorted(WAYS), "openai": [OPENAI], "gateway": [ENDPOINTS]}
+OF_ROLE = {"auth": sorted(WAYS), "openai": [OPENAI], "gateway": [ENDPOINTS], "alerting": [ALERTS]}
 SECONDS = 15.0
 
 
@@ -42,12 +45,17 @@ def out(folder: Path, what: str, directory: Directory | None = None) -> str:
         return _openai(folder)
     if what == ENDPOINTS:
         return _endpoints(folder)
+    if what == ALERTS:
+        return _alerts(folder)
     return _outside(folder, what, cast("Directory", directory))
 
 
 def try_(
     what: Annotated[
-        str, typer.Argument(metavar="WHAT", help="openai: its key; endpoints: the gateway's other servers of models; ldap; oidc.")
+        str,
+        typer.Argument(
+            metavar="WHAT", help="openai: its key; endpoints: the gateway's other servers of models; alerts: sends one; ldap; oidc."
+        ),
     ],
     inventory: cli.InventoryOption = None,
     as_json: cli.JsonOption = False,
@@ -154,6 +162,19 @@ def _endpoints(folder: Path) -> str:
         )
         found.append((status, f"{each['name']}: {_from_here(seen)}", _from_here(remedy), "gateway_endpoints"))
     return _told(found)
+
+
+def _alerts(folder: Path) -> str:
+    declaration = Declaration.read(folder)
+    options, given = options_of(declaration, "alerting")
+    alerting = options["alerting"]
+    if not (alerting["email_to"] or alerting["webhook_urls"] or alerting["slack_url"]):
+        raise Refusal("Nobody is to get alerts.", "Fill in alerting_email_to, alerting_webhook_urls or alerting_slack_url first.")
+    cluster: Cluster = {"name": declaration.cluster, "run_id": "", "nodes": [], "coordinators": [""], "settled": []}
+    _refuse(errors(alerting_rules.literal({"": options}, cluster)))
+    secrets = {name: str(given.get(f"alerting_{name}") or "").strip() for name in alerts.SECRETS}
+    found = alerts.send(Here(downloading.declared(declaration)), declaration.cluster, {**alerting, **secrets}, SECONDS)
+    return _told([(status, _from_here(seen), _from_here(remedy), option) for status, seen, remedy, option in found])
 
 
 def _told(found: list[tuple[str, str, str, str]]) -> str:

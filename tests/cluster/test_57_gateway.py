@@ -607,6 +607,9 @@ def test_a_threshold_is_told_once_by_every_channel(
     def mails() -> int:
         return int(cluster.lab.exec(receivers, ["sh", "-c", f"grep -l {IVO} /home/operator/Maildir/new/* 2>/dev/null | wc -l"]).stdout)
 
+    assert cluster.setup("try", "alerts", folder=alerting).stdout.count("took a trial alert") == 3
+    wait_for("a trial", lambda: "Trial" in cluster.lab.exec(receivers, ["sh", "-c", "cat /run/hooks"]).stdout, 5)
+
     token, node = service.token(IVO), cluster.nodes[0]
     wait_for("the token", lambda: called(cluster, api, token, max_tokens=10**7).status_code != 401, 30)
     assert called(cluster, api, token, model="gpt-4o-mini").status_code == 200

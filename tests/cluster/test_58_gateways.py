@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,29 @@ context = ssl.create_default_context(cafile="/etc/bzzz/tls/ca.crt")
 context.load_cert_chain("/etc/bzzz/tls/node.crt", "/etc/bzzz/tls/node.key")
 print(urllib.request.urlopen(f"https://{sys.argv[1]}:4001/metrics", context=context).read().decode())
 """
+# A PostgreSQL of the operator's own, which lets in by a password over TLS, and shows a certificate of a company's authority.
+THEIRS = """
+set -e
+DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends postgresql >/dev/null
+cd /etc/postgresql/*/main
+install -o postgres -m 600 /run/company.key /run/company.crt .
+rm /run/company.key /run/company.crt
+cat >conf.d/lab.conf <<END
+listen_addresses = '*'
+ssl_cert_file = '$PWD/company.crt'
+ssl_key_file = '$PWD/company.key'
+END
+echo "hostssl ledger gateway 0.0.0.0/0 scram-sha-256" >pg_hba.conf.new
+cat pg_hba.conf >>pg_hba.conf.new
+cat pg_hba.conf.new >pg_hba.conf
+systemctl restart postgresql
+printf "CREATE ROLE gateway LOGIN PASSWORD '%s';\nCREATE DATABASE ledger OWNER gateway;\n" "$(cat)" | runuser -u postgres -- psql -X -q
+"""
+NOT_THEIRS = """
+DEBIAN_FRONTEND=noninteractive apt-get -qq purge -y postgresql 'postgresql-*' >/dev/null 2>&1
+rm -rf /etc/postgresql /var/lib/postgresql
+"""
+CARLA, PASSWORD = "lab-carla", "their-secret-0123456789"
 REACH = "import socket, sys; socket.create_connection((sys.argv[1], 5432), 3)"
 
 
@@ -78,18 +103,40 @@ def folder(cluster: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         cluster.lab.exec(node, ["sh", "-c", "rm -rf /var/lib/bzzz-ledger/data /var/lib/bzzz-gateway/ledger.*"])
 
 
-def several(cluster: Tools, folder: Path, place: Path) -> Path:
+def several(
+    cluster: Tools, folder: Path, place: Path, options: dict[str, Any] | None = None, secrets: dict[str, str] | None = None
+) -> Path:
     """The same with two gateways."""
-    found = cluster.declare(place, {**OPTIONS, "gateway_nodes": cluster.nodes[:2]})
+    found = cluster.declare(place, {**OPTIONS, "gateway_nodes": cluster.nodes[:2], **(options or {})})
     shutil.copytree(folder / "releases", found / "releases")
-    shutil.copy(folder / VAULT, found / VAULT)
+    write(found / VAULT, dump({"openai_api_key": KEY, **(secrets or {})}), 0o600)
     return found
 
 
-def counted(cluster: Tools, node: str) -> list[dict[str, Any]]:
-    """Berta's calls in PostgreSQL, oldest first."""
-    query = f"SELECT coalesce(json_agg(c ORDER BY at_ms), '[]') FROM calls c WHERE \"user\" = '{BERTA}'"
-    psql = ["runuser", "-u", "bzzz-ledger", "--", "psql", "-X", "-At", "-h", "/run/bzzz-ledger", "-c", query, "ledger"]
+def called(api: Api, node: str, token: str) -> requests.Response:
+    url = f"https://{api.addresses[node]}:4000/v1/chat/completions"
+    body = {"messages": [{"role": "user", "content": "How are you?"}], "max_tokens": 20}
+    return requests.post(url, json=body, headers={"Authorization": f"Bearer {token}"}, verify=str(api.ca), timeout=60)
+
+
+@contextlib.contextmanager
+def issued(api: Api, node: str, name: str) -> Iterator[str]:
+    """A token of the cluster, for a while."""
+    there = {"headers": {"Authorization": f"Bearer {api.token}"}, "verify": str(api.ca), "timeout": 10}
+    url = f"https://{api.addresses[node]}:8080/api/v1/tokens"
+    made = requests.post(url, json={"name": name, "days": 1}, **there).json()  # type: ignore[arg-type]
+    try:
+        yield made["token"]
+    finally:
+        requests.delete(f"{url}/{made['id']}", **there)  # type: ignore[arg-type]
+
+
+def counted(
+    cluster: Tools, node: str, user: str = BERTA, *, owner: str = "bzzz-ledger", at: str = "/run/bzzz-ledger"
+) -> list[dict[str, Any]]:
+    """A user's calls in PostgreSQL, oldest first."""
+    query = f"SELECT coalesce(json_agg(c ORDER BY at_ms), '[]') FROM calls c WHERE \"user\" = '{user}'"
+    psql = ["runuser", "-u", owner, "--", "psql", "-X", "-At", "-h", at, "-c", query, "ledger"]
     found: list[dict[str, Any]] = json.loads(cluster.lab.exec(node, psql).stdout)
     return found
 
@@ -98,6 +145,21 @@ def answered(cluster: Tools) -> list[dict[str, Any]]:
     """What the stand-ins have answered, by their own count."""
     found = [json.loads(cluster.lab.exec(node, ["python3", "-c", ASK]).stdout)["answers"] for node in cluster.nodes[:2]]
     return [each for answers in found for each in answers]
+
+
+@pytest.fixture
+def theirs(cluster: Tools, tmp_path: Path) -> Iterator[str]:
+    """The node that has it. Who is to trust it is given company.crt of `tmp_path`."""
+    node = cluster.lab.nodes[-1]
+    key, certificate = tmp_path / "company.key", tmp_path / "company.crt"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(certificate)]
+    made += ["-subj", "/CN=company", "-addext", f"subjectAltName=IP:{node.address}"]
+    subprocess.run(made, check=True, capture_output=True)
+    for file in (key, certificate):
+        cluster.lab.exec(node.name, ["sh", "-c", f"umask 077; cat >/run/{file.name}"], stdin=file.read_text())
+    cluster.lab.exec(node.name, ["sh", "-c", THEIRS], stdin=PASSWORD)
+    yield node.name
+    cluster.lab.exec(node.name, ["sh", "-c", NOT_THEIRS])
 
 
 @pytest.mark.requirement("4.1.1", part="by calls through two gateways together")
@@ -109,18 +171,10 @@ def test_two_gateways_count_into_one_ledger(cluster: Tools, folder: Path, tmp_pa
     third = cluster.nodes[-1]
 
     def call(node: str) -> requests.Response:
-        url = f"https://{api.addresses[node]}:4000/v1/chat/completions"
-        body = {"messages": [{"role": "user", "content": "How are you?"}], "max_tokens": 20}
-        return requests.post(url, json=body, headers={"Authorization": f"Bearer {token}"}, verify=str(api.ca), timeout=60)
-
-    def nodes_service(method: str, path: str, **more: Any) -> requests.Response:
-        there = f"https://{api.addresses[first]}:8080{path}"
-        return requests.request(method, there, headers={"Authorization": f"Bearer {api.token}"}, verify=str(api.ca), timeout=10, **more)
+        return called(api, node, token)
 
     cluster.setup("apply", "--only", "2,4,6", folder=folder)
-    made = nodes_service("POST", "/api/v1/tokens", json={"name": BERTA, "days": 1}).json()
-    token = made["token"]
-    try:
+    with issued(api, first, BERTA) as token:
         wait_for("the first call", lambda: call(first).status_code == 200, 20)
 
         # From one to two: what was spent is not forgotten.
@@ -192,5 +246,54 @@ def test_two_gateways_count_into_one_ledger(cluster: Tools, folder: Path, tmp_pa
             found = leaks.on_node(lab, node, {"key": KEY})["key"]
             kept = {path for path in found if not path.startswith("/var/lib/bzzz/sets/gateway/")}
             assert kept == {"/etc/bzzz/gateway/litellm.yaml", "/opt/openai_standin.py"}
-    finally:
-        nodes_service("DELETE", f"/api/v1/tokens/{made['id']}")
+
+
+@pytest.mark.requirement("4.1.1", part="by calls through two gateways together, counted in the operator's PostgreSQL")
+@pytest.mark.requirement("4.2.3", part="two gateways, the operator's PostgreSQL, on nodes")
+def test_the_ledger_is_in_the_operators_postgresql(cluster: Tools, folder: Path, tmp_path: Path, theirs: str) -> None:
+    api, lab = Api(cluster, tmp_path), cluster.lab
+    first, second = both = cluster.nodes[:2]
+    options = {
+        "downloads_ca_files": [str(tmp_path / "company.crt")],
+        "firewall_open_ports": ["5432/tcp"],
+        "cost_users": {CARLA: {"day_usd": LIMIT_USD}},
+    }
+    there = f"postgresql://gateway:{{}}@{api.addresses[theirs]}:5432/ledger"
+    given = {"url": PASSWORD, "wrong": "another-secret-0123456789"}
+    cluster.setup("apply", "--only", "2,4,6")  # nothing is left of the test before
+    with leaks.Watch(given, cluster.home) as watch:
+        wrong = several(cluster, folder, tmp_path / "wrong", options, {"cost_database_url": there.format(given["wrong"])})
+        done = cluster.document("apply", "--only", "2,4,6", folder=wrong, code=1)
+        failed = {check["id"]: check for check in done["checks"] if check["status"] == "fail"}
+        assert "gateway-ledger" in failed and "cost_database_url" in failed["gateway-ledger"]["remedy"], failed
+        right = several(cluster, folder, tmp_path / "right", options, {"cost_database_url": there.format(PASSWORD)})
+        done = cluster.document("apply", "--only", "2,4,6", folder=right)
+        again = cluster.document("apply", "--only", "2,4,6", folder=right)
+    status = {check["id"]: check["status"] for check in done["checks"]}
+    assert set(status.values()) <= {"pass", "skip"} and status["gateway-ledger"] == "pass", status
+    assert again["changes"] == [] and not watch.found
+    assert not any(secret in json.dumps([done, again]) for secret in given.values())
+    with issued(api, first, CARLA) as token:
+        for node in both:
+            wait_for(f"a call through {node}", lambda node=node: called(api, node, token).status_code == 200, 20)  # type: ignore[misc]
+        for turn in range(40):
+            if called(api, both[turn % 2], token).status_code != 200:
+                break
+        for node in both:
+            assert called(api, node, token).status_code == 429
+
+        def rows() -> list[dict[str, Any]]:
+            return counted(cluster, theirs, CARLA, owner="postgres", at="/run/postgresql")
+
+        wait_for("settled calls", lambda: {row["state"] for row in rows()} == {"spent"}, 10)
+        assert {row["gateway"].split()[0] for row in rows()} == set(both)
+        assert 0.9 * float(LIMIT_USD) * 1e9 < sum(row["cost_nano"] for row in rows()) <= float(LIMIT_USD) * 1e9
+        told = cluster.document("cost", "report", "--by", "user", folder=right)
+        assert next(row for row in told["rows"] if row["user"] == CARLA)["calls"] == len(rows())
+        lab.exec(theirs, ["systemctl", "stop", "postgresql"])
+        assert called(api, second, token).status_code == 503
+        lab.exec(theirs, ["systemctl", "start", "postgresql"])
+        wait_for("the ledger", lambda: called(api, second, token).status_code == 429, 30)
+    for node in both:
+        kept = {path for path in leaks.on_node(lab, node, given)["url"] if not path.startswith("/var/lib/bzzz/sets/gateway/")}
+        assert kept == {"/etc/bzzz/gateway/ledger-url"}

@@ -233,9 +233,12 @@ def test_two_windows_at_once_lose_nothing(screen: Screen, server: Server, contex
     other.close()
     screen.page.get_by_role("link", name="Review and apply").click()
     screen.heading("Review and apply")
-    screen.page.on("dialog", lambda dialog: dialog.accept())
     screen.page.get_by_text("service_mcp_port").wait_for()
     screen.page.get_by_role("button", name="Discard them").click()
+    screen.page.get_by_role("button", name="Cancel").click()
+    screen.page.get_by_role("alertdialog").wait_for(state="detached")
+    screen.page.get_by_text("service_mcp_port").wait_for()
+    screen.surely("Discard them")
     screen.page.get_by_text("service_mcp_port").wait_for(state="detached")
 
 

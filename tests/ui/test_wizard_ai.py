@@ -255,3 +255,10 @@ def test_channels_for_alerts_are_judged_where_they_are_typed(page: Any) -> None:
     alerts.get_by_role("button", name="Remove Slack URL").click()
     alerts.get_by_role("button", name="Remove Slack URL").wait_for(state="detached")
     assert typed() == before, "what was thought better of is no value that is typed"
+
+    alerts.get_by_role("button", name="Send a trial alert").click()
+    alerts.get_by_role("alert").filter(has_text="Nobody is to get alerts. Fill in alerting_email_to").wait_for()
+    alerts.get_by_label("Webhook URLs").fill("http://127.0.0.1:9/hook")
+    alerts.get_by_role("button", name="Send a trial alert").click()
+    alerts.get_by_role("alert").filter(has_text="the webhook at 127.0.0.1: 127.0.0.1:9 refuses the connection").wait_for()
+    alerts.get_by_label("Webhook URLs").fill("")

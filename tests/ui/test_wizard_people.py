@@ -42,7 +42,6 @@ def screen(browser: Any, server: Server) -> Iterator[Screen]:
         own.set_default_timeout(20_000)
         screen = Screen(own.new_page())
         screen.page.on("pageerror", lambda error: screen.complaints.append(str(error)))
-        screen.page.on("dialog", lambda dialog: dialog.accept())
         screen.page.goto(server.address)
         yield screen
         assert screen.complaints == []
@@ -97,7 +96,12 @@ def test_an_administrator_lets_people_and_programs_in_and_out(screen: Screen, se
     issuing.get_by_label("Name").fill("nightly")
     issuing.get_by_label("Days").fill("30")
     issuing.get_by_role("button").click()
-    secret = page.get_by_role("alert").locator("code").inner_text()
+    issued = page.get_by_role("alert")
+    secret = issued.locator("code").inner_text()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    issued.get_by_role("button", name="Copy").click()
+    issued.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == secret
     page.get_by_role("row", name="nightly viewer").wait_for()
     page.evaluate("Promise.allSettled(document.getAnimations().map((one) => one.finished))")  # colours fade over
     found = Axe().run(page).response["violations"]
@@ -124,7 +128,7 @@ def test_an_administrator_lets_people_and_programs_in_and_out(screen: Screen, se
 
     sign_in(screen, "vera", PASSWORD)
     page.get_by_role("link", name="People").click()
-    page.get_by_role("button", name="Revoke nightly").click()
+    screen.surely("Revoke nightly")
     page.get_by_text("No token has been issued.").wait_for()
     assert requests.get(f"{server.address}/api/v1/me", headers={"Authorization": f"Bearer {secret}"}, timeout=10).status_code == 401
     own = page.get_by_role("region", name="Your password")
@@ -142,7 +146,7 @@ def test_an_administrator_lets_people_and_programs_in_and_out(screen: Screen, se
     page.get_by_role("button", name="Sign out").click()
     sign_in(screen, "anna", PASSWORD)
     page.get_by_role("link", name="People").click()
-    page.get_by_role("button", name="Remove vera").click()
+    screen.surely("Remove vera")
     page.get_by_role("row", name="vera").wait_for(state="detached")
     me, own = f"{server.address}/api/v1/users/anna", {"Origin": server.address}
     cookies = {one["name"]: one["value"] for one in page.context.cookies()}
@@ -179,7 +183,7 @@ def test_a_public_key_is_uploaded_and_a_private_one_is_not(screen: Screen, serve
 
     # Pasted instead, it is refused by the server and kept by nobody.
     page.get_by_role("link", name="Review and apply").click()
-    page.get_by_role("button", name="Discard them").click()
+    screen.surely("Discard them")
     page.get_by_text("is typed and not applied").first.wait_for(state="detached")
     page.get_by_role("link", name="3. Security").click()
     field.fill(private.read_text())
@@ -214,7 +218,7 @@ def test_a_declaration_is_taken_along_and_taken_in(screen: Screen, tmp_path: Pat
     page.get_by_role("link", name="1. Detection").click()
     page.get_by_role("row", name="n1 192.0.2.9").wait_for()
     page.get_by_role("link", name="Review and apply").click()
-    page.get_by_role("button", name="Discard them").click()
+    screen.surely("Discard them")
     page.get_by_text("is typed and not applied").first.wait_for(state="detached")
 
     shade = "getComputedStyle(document.body).backgroundColor"

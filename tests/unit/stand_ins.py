@@ -55,8 +55,13 @@ def key_pem(key: Any) -> str:
 
 
 @contextlib.contextmanager
-def https(folder: Path, authority: tuple[Any, Any], content: dict[str, bytes]) -> Iterator[str]:
-    """A server at https://localhost:PORT whose certificate the authority has issued; a value that begins with http is a redirection."""
+def https(
+    folder: Path, authority: tuple[Any, Any], content: dict[str, bytes], posted: list[tuple[str, str | None, bytes]] | None = None
+) -> Iterator[str]:
+    """A server at https://localhost:PORT whose certificate the authority has issued; a value that begins with http is a redirection.
+
+    posted: gets path, Authorization and body of each POST, which is answered as a GET.
+    """
     made, key = certificate("localhost", ca=False, issuer=authority)
     (folder / "server.pem").write_text(pem(made) + key_pem(key))
 
@@ -70,6 +75,12 @@ def https(folder: Path, authority: tuple[Any, Any], content: dict[str, bytes]) -
             self.send_header("Content-Length", str(len(body or b"")))
             self.end_headers()
             self.wfile.write(body or b"")
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if posted is not None:
+                posted.append((self.path, self.headers["Authorization"], body))
+            self.do_GET()
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -5,20 +5,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
+import json
 import socket
 import ssl
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult
 from declarations import cluster_of, facts_of, judge, judge_on, listener
 from hypothesis import given
 from hypothesis import strategies as st
+from stand_ins import certificate, https, key_pem, pem
+from test_model_server import declared
 from test_node_parts import right as right  # noqa: PLC0414 - a fixture
+from typer.testing import CliRunner
 
+from bzzz_setup import cli
 from bzzz_setup.node import alerting, config
 from bzzz_setup.node.alerting import LOST_SECONDS, SILENT_SECONDS, Absent, alerts
 from bzzz_setup.node.checks import FAIL, PASS, WARN, Check, publish
@@ -212,3 +221,107 @@ def test_without_an_alertmanager_nobody_is_told(right: dict[str, Any]) -> None:
     assert service.alerting is None and "alerting" not in {check.name for check in service.local_checks()}
     with pytest.raises(config.ConfigError, match=r"alerting\.url"):
         config.parse({**right, "alerting": {"url": "http://192.0.2.11:9093"}}, {})
+
+
+class Mail:
+    """Takes mail for everybody but `gone`, from everybody but `nobody`."""
+
+    def __init__(self) -> None:
+        self.taken: list[Any] = []
+
+    async def handle_MAIL(self, _server: Any, _session: Any, envelope: Any, address: str, _options: Any) -> str:
+        envelope.mail_from = address
+        return "553 sender unknown" if address.startswith("nobody") else "250 OK"
+
+    async def handle_RCPT(self, _server: Any, _session: Any, envelope: Any, address: str, _options: Any) -> str:
+        if address.startswith("gone"):
+            return "550 no such user here"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:
+        self.taken.append(envelope)
+        return "250 OK"
+
+    @contextlib.contextmanager
+    def running(self, **how: Any) -> Iterator[str]:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        controller = Controller(self, hostname="127.0.0.1", port=port, server_hostname="localhost", **how)
+        controller.start()
+        try:
+            yield f"localhost:{port}"
+        finally:
+            controller.stop()
+
+
+def let_in(_server: Any, _session: Any, _envelope: Any, _mechanism: str, data: Any) -> AuthResult:
+    return AuthResult(success=(data.login, data.password) == (b"bzzz", b"right one"), handled=False)
+
+
+@pytest.mark.requirement(
+    "7.4.2", part="a trial alert from the admin host, each channel and what may be wrong with it; Slack's is stood in for"
+)
+def test_a_trial_alert_by_every_channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    authority, posted, mail = certificate(), list[tuple[str, str | None, bytes]](), Mail()
+    made, key = certificate("localhost", ca=False, issuer=authority)
+    (tmp_path / "mail.pem").write_text(pem(made) + key_pem(key))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "mail.pem")
+    (tmp_path / "ca.crt").write_text(pem(authority[0]))
+    secrets = {"alerting_smtp_password": "right one", "alerting_webhook_token": "hook-token", "alerting_slack_url": ""}
+    tls = {"tls_context": context, "require_starttls": True, "auth_required": True, "authenticator": let_in}
+    content = {"/hook": b"ok", "/slack/hidden": b"ok", "/moved": b"https://localhost/"}
+    with https(tmp_path, authority, content, posted) as url, mail.running(**tls) as server, mail.running() as plain:
+        options = {
+            "downloads_ca_files": [str(tmp_path / "ca.crt")],
+            **MAIL,
+            "alerting_email_to": ["ops@example.com", "you@example.com"],
+            "alerting_smtp_server": server,
+            "alerting_smtp_user": "bzzz",
+            "alerting_webhook_urls": [f"{url}/hook"],
+            "alerting_slack_channel": "#ops",
+        }
+        secrets["alerting_slack_url"] = f"{url}/slack/hidden"
+
+        def tried(changed: dict[str, Any] | None = None, **hidden: str) -> list[tuple[str, str]]:
+            """What is wrong: the option, and what is said of it."""
+            given = {name: value for name, value in {**secrets, **hidden}.items() if value}
+            folder = declared(tmp_path / "inventory", {**options, **(changed or {})}, given)
+            done = CliRunner().invoke(cli.app, ["--json", "try", "alerts", "-i", str(folder)])
+            assert not [value for value in given.values() if value in done.output]
+            found = json.loads(done.stdout)
+            assert done.exit_code == found["exit_code"] and all(one["remedy"] for one in found["problems"])
+            assert bool(found["problems"]) == bool(done.exit_code)
+            return [(one["option"], one["message"]) for one in found["problems"]]
+
+        assert tried() == []
+        (letter,) = mail.taken
+        assert letter.mail_from == "bzzz@example.com" and letter.rcpt_tos == ["ops@example.com", "you@example.com"]
+        assert b"Subject: [trial] Trial" in letter.content and b"nothing is wrong" in letter.content
+        (hook, slack) = sorted(posted)
+        assert hook[:2] == ("/hook", "Bearer hook-token") and slack[:2] == ("/slack/hidden", None)
+        (alert,) = json.loads(hook[2])["alerts"]
+        assert alert["labels"] == {"alertname": "Trial", "cluster": "trial", "severity": "none"} and "nothing is wrong" in str(alert)
+        assert json.loads(slack[2])["channel"] == "#ops"
+
+        def one_wrong(option: str, words: str, changed: dict[str, Any] | None = None, **hidden: str) -> None:
+            ((name, message),) = tried(changed, **hidden)
+            assert name == f"alerting_{option}" and words in message, (name, message)
+
+        one_wrong("smtp_password", f"{server} does not let bzzz in", alerting_smtp_password="another one")
+        one_wrong("email_from", "takes no mail from nobody@example.com: sender unknown", {"alerting_email_from": "nobody@example.com"})
+        one_wrong("email_to", "gone@example.com: no such user here", {"alerting_email_to": ["gone@example.com"]})
+        before = len(mail.taken)
+        one_wrong("email_to", "no such user here", {"alerting_email_to": ["gone@example.com", "ops@example.com"]})
+        assert len(mail.taken) == before + 1, "the other gets it"
+        one_wrong("smtp_server", "offers no TLS", {"alerting_smtp_server": plain})
+        one_wrong("smtp_server", "refused", {"alerting_smtp_server": "localhost:9"})
+        one_wrong("smtp_server", "is not trusted", {"downloads_ca_files": [], "alerting_webhook_urls": []}, alerting_slack_url="")
+        one_wrong("webhook_urls", "answers 404", {"alerting_webhook_urls": [f"{url}/none"]})
+        one_wrong("webhook_urls", "answers 302", {"alerting_webhook_urls": [f"{url}/moved"]})
+        one_wrong("slack_url", "Slack's webhook: it answers 404", alerting_slack_url=f"{url}/slack/another-secret")
+        one_wrong("smtp_server", "is missing", {"alerting_smtp_server": None})
+        nobody = {"alerting_email_to": [], "alerting_webhook_urls": []}
+        assert tried(nobody, alerting_slack_url="")[0][1] == "Nobody is to get alerts."

@@ -133,6 +133,15 @@ def test_every_node_step_check_and_figure_is_there(rich: Page) -> None:
     assert rich.text.count("MiB/s") >= 5
 
 
+def test_a_run_of_some_steps_says_which() -> None:
+    whole = Report.of(report_events.run(3))
+    assert view(whole)["part"] == "" and "report of <b>apply</b></p>" in reports.html(whole)
+    for kept, said in (([2, 3], "steps 2, 3"), ([2], "step 2")):
+        part = Report.of(report_events.run(3))
+        part.steps = {number: part.steps[number] for number in kept}
+        assert view(part)["part"] == said and f"report of <b>apply</b>, {said}</p>" in reports.html(part)
+
+
 @pytest.mark.requirement("L7", part="the report says what, where, why and the command")
 def test_what_is_wrong_stands_first_with_the_command_that_mends_it() -> None:
     found = view(Report.of(report_events.run(6)))

@@ -80,6 +80,7 @@ def wizard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wizard]:
     monkeypatch.setattr(guard, "BURST", 10**6)
     monkeypatch.setattr(Runs, "start", started)
     monkeypatch.setattr(trying.model_server, "look", lambda *_, **__: ("pass", "it answers", ""))  # nobody outside is asked
+    monkeypatch.setattr(trying.alerts, "send", lambda *_: [("pass", "it is sent", "", "")])
     monkeypatch.setattr(Runs, "cancel", lambda self: True)
     monkeypatch.setattr(Runs, "problems", lambda self, folder: [problem("service_port", "Port 3000 is also another's.", "Choose another.")])
     monkeypatch.setattr(Runs, "files", lambda self, kind, folder: b"PK")

@@ -119,9 +119,9 @@ def routes(app: FastAPI, wizard: Wizard) -> None:
         response_model=None,
         responses={200: {"model": answers.Tried}, **bad(_502="It does not answer, or not so")},
     )
-    def try_out(_who: Operator, what: Literal["ldap", "oidc", "openai", "endpoints"]) -> dict[str, Any]:
+    def try_out(_who: Operator, what: Literal["ldap", "oidc", "openai", "endpoints", "alerts"]) -> dict[str, Any]:
         """Ask, from this host, whom the draft names: the LDAP directory as its service account, the provider for its keys, OpenAI by its
-        key, for its models and for a call of one token, or the gateway's other endpoints for their models."""
+        key, for its models and for a call of one token, or the gateway's other endpoints for their models; or send a trial alert."""
         with draft.folder() as folder:
             return {"told": trying.out(folder, what, gate.directory)}
 

@@ -234,6 +234,8 @@ def _ask(way: socket.socket, method: str, target: str, headers: dict[str, str], 
     connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
     for name, text in headers.items():
         connection.putheader(name, text)
+    if body:
+        connection.putheader("Content-Length", str(len(body)))
     connection.endheaders(body or None)
     answer = HTTPResponse(way, method=method)
     answer.begin()

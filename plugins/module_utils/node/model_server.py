@@ -82,7 +82,7 @@ class Asked(Attempt):
         self.document: Any = None
         if document is not None:
             self.body = json.dumps(document).encode()
-            headers = {**headers, "Content-Type": "application/json", "Content-Length": str(len(self.body))}
+            headers = {**headers, "Content-Type": "application/json"}
         super().__init__(url, way, seconds, url, headers)
         self.thread.join(seconds)
 

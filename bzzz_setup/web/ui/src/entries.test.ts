@@ -50,4 +50,5 @@ test("names of options are words, with units and acronyms as people write them",
   expect(title("alerting", "alerting_email_to")).toBe("E-mail to");
   expect(title("", "day_usd")).toBe("Day (USD)");
   expect(title("", "seconds")).toBe("Seconds");
+  expect(title("validation", "validation_disk_min_mib_per_second")).toBe("Disk min (MiB/s)");
 });

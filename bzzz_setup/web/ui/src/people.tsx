@@ -4,6 +4,7 @@ import { type FormEvent, type ReactNode, useState } from "react";
 import { api, type Me } from "./api";
 import { Password } from "./password";
 import { ofField, ofNone } from "./refused";
+import { Sure } from "./sure";
 import { t } from "./texts";
 import { day } from "./words";
 import { Wrong } from "./wrong";
@@ -65,9 +66,7 @@ function Users({ me }: { me: Me }) {
               {user.locked && <Button onClick={() => changing.mutate({ who: user.name, change: { locked: false } })}>{t.unlock(user.name)}</Button>}
               {user.name !== me.name && <Button onClick={() => (changing.reset(), setResetting(user.name))}>{t.resetPassword(user.name)}</Button>}
               {user.name !== me.name && (
-                <Button color="error" onClick={() => confirm(t.removeQuestion(user.name)) && removing.mutate(user.name)}>
-                  {t.remove(user.name)}
-                </Button>
+                <Sure label={t.remove(user.name)} question={t.removeQuestion(user.name)} then={() => removing.mutate(user.name)} />
               )}
             </TableCell>
           </TableRow>
@@ -120,9 +119,7 @@ function Tokens() {
               <TableCell>{[token.role, ...token.scopes].join(", ")}</TableCell>
               <TableCell>{token.expired ? t.expired : day(token.expires)}</TableCell>
               <TableCell align="right">
-                <Button color="error" onClick={() => confirm(t.revokeQuestion(token.name)) && revoking.mutate(token.id)}>
-                  {t.revoke(token.name)}
-                </Button>
+                <Sure label={t.revoke(token.name)} question={t.revokeQuestion(token.name)} then={() => revoking.mutate(token.id)} />
               </TableCell>
             </TableRow>
           ))}
@@ -130,7 +127,7 @@ function Tokens() {
       )}
       {issuing.data && (
         <Alert severity="success" onClose={issuing.reset}>
-          {t.issued(issuing.data.name)} <code style={{ overflowWrap: "anywhere" }}>{issuing.data.token}</code>
+          {t.issued(issuing.data.name)} <code style={{ overflowWrap: "anywhere" }}>{issuing.data.token}</code> <Copy text={issuing.data.token} />
         </Alert>
       )}
       <Sheet title={t.issue} submit={() => issuing.mutate()}>
@@ -264,5 +261,16 @@ function Form({ title, button, pending, send, secrets, wanted, error }: { title:
         {button}
       </Button>
     </Sheet>
+  );
+}
+
+/** Nothing where the page may not write to the clipboard. */
+function Copy({ text }: { text: string }) {
+  const copying = useMutation({ mutationFn: () => navigator.clipboard.writeText(text) });
+  if (!navigator.clipboard) return null;
+  return (
+    <Button size="small" color="inherit" onClick={() => copying.mutate()}>
+      {copying.isSuccess ? t.copied : t.copy}
+    </Button>
   );
 }

@@ -4,6 +4,7 @@ import { api } from "./api";
 import { Changed } from "./changed";
 import { useDraft, useRun, useRuns } from "./hooks";
 import { isOfConnections, useStart } from "./start";
+import { Sure } from "./sure";
 import { t } from "./texts";
 import { Problems, Wrong } from "./wrong";
 
@@ -46,9 +47,7 @@ export default function Review() {
                 </li>
               ))}
             </Box>
-            <Button color="inherit" onClick={() => confirm(t.discardQuestion) && discarding.mutate()}>
-              {t.discard}
-            </Button>
+            <Sure color="inherit" label={t.discard} question={t.discardQuestion} then={() => discarding.mutate()} />
           </CardContent>
         </Card>
       )}

@@ -3,18 +3,18 @@ import { t } from "./texts";
 /** Of many machines and rows, as many are there at first. */
 export const FIRST = 12;
 
-const WORDS: Record<string, string> = { mib: "MiB", openai: "OpenAI", ollama: "Ollama", usd: "USD", email: "e-mail", websocket: "WebSocket", sans: "SANs", urls: "URLs" };
+const WORDS: Record<string, string> = { mib: "MiB", mib_per_second: "MiB/s", openai: "OpenAI", ollama: "Ollama", usd: "USD", email: "e-mail", websocket: "WebSocket", sans: "SANs", urls: "URLs" };
 const ACRONYMS = /^(acme|api|ca|ci|cidr|cpu|dn|dns|eab|gpu|http|https|id|kv|ldap|mcp|mtu|oidc|ram|smtp|ssh|tls|ui|url|vram)$/;
 /** What stands last in a name where it says in what a number is. */
-const UNITS = /^(mib|usd|percent|seconds|minutes|hours|days)$/;
+const UNITS = /_(mib|mib_per_second|usd|percent|seconds|minutes|hours|days)$/;
 
 export const capital = (text: string) => text.charAt(0).toUpperCase() + text.slice(1);
 
 /** An option's name in words: without its role, acronyms in capitals, its unit in parentheses. */
 export function title(role: string, name: string): string {
-  const parts = (role && name.startsWith(`${role}_`) ? name.slice(role.length + 1) : name).split("_");
-  const unit = parts.length > 1 && UNITS.test(parts[parts.length - 1]!) ? parts.pop()! : "";
-  const text = parts.map((word) => WORDS[word] ?? (ACRONYMS.test(word) ? word.toUpperCase() : word)).join(" ");
+  const own = role && name.startsWith(`${role}_`) ? name.slice(role.length + 1) : name;
+  const unit = UNITS.exec(own)?.[1] ?? "";
+  const text = own.replace(UNITS, "").split("_").map((word) => WORDS[word] ?? (ACRONYMS.test(word) ? word.toUpperCase() : word)).join(" ");
   return capital(text) + (unit ? ` (${WORDS[unit] ?? unit})` : "");
 }
 
