@@ -10,6 +10,7 @@ import getpass
 import importlib
 import json
 import os
+import re
 import shlex
 import sys
 import webbrowser
@@ -21,6 +22,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from ansible_collections.bzzz.cluster.plugins.module_utils import discovery
+from ansible_collections.bzzz.cluster.plugins.module_utils.node.machine import natural
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress as Bar
@@ -30,7 +32,7 @@ from bzzz_setup import host_keys, keys, paths, run, steps, terminal
 from bzzz_setup import init as new
 from bzzz_setup.declaration import Declaration, write
 from bzzz_setup.events import Event, ExitCode, Refusal
-from bzzz_setup.report import Report, count
+from bzzz_setup.report import Report, count, few
 
 EPILOG = (
     "Exit codes: 0 fine, 1 checks failed, 2 declaration or option refused, 3 nodes failed or unreachable, "
@@ -186,8 +188,25 @@ def _run(job: run.Job, as_json: bool) -> tuple[Report, Path | None]:
     return report, run.keep(folder, report) if folder else None
 
 
+def _meant(limit: str, source: Path) -> None:
+    """Raises Refusal where a plain name is neither node nor group: Ansible would go on with the others."""
+    from ansible.inventory.manager import InventoryManager, split_host_pattern  # noqa: PLC0415 - takes 0.4 s
+    from ansible.parsing.dataloader import DataLoader  # noqa: PLC0415
+
+    if source.is_dir():  # a plugin's, which would look for machines twice
+        return
+    known = InventoryManager(DataLoader(), [str(source)])
+    names = [name for part in split_host_pattern(limit) if re.fullmatch(r"[\w.-]+", name := part.lstrip("&!"))]
+    if unknown := [name for name in names if name not in known.hosts and name not in known.groups]:
+        there = few(sorted(known.hosts, key=natural), 12)
+        groups = ", ".join(sorted(set(known.groups) - {"ungrouped"}))
+        raise Refusal(f"{source} has no node or group {unknown[0]}", f"It has the nodes {there}, in groups {groups}.", option="limit")
+
+
 def _job(command: str, chosen: tuple[steps.Step, ...], inventory: Path | None, limit: str | None, **more: Any) -> run.Job:
     folder = paths.inventory(inventory)
+    if limit:
+        _meant(limit, Declaration.read(folder).source())
     if any(step.slug == "services" for step in chosen):
         declaration = Declaration.read(folder)
         if "service_release_index" not in declaration.options:

@@ -147,6 +147,14 @@ class Gateway:
         (folder / "litellm.yaml").write_text(json.dumps(config))
 
     def start(self) -> None:
+        self.launch()
+        try:
+            wait_for(lambda: _answers(f"{self.url}/health/liveliness"), 120, "the gateway answers")
+        except BaseException:
+            print(self.log.read_text()[-4000:])
+            raise
+
+    def launch(self) -> subprocess.Popen[bytes]:
         environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
         environment |= {
             "PYTHONPATH": str(CHECKOUT),
@@ -172,11 +180,7 @@ class Gateway:
                 stderr=log,
                 start_new_session=True,
             )
-        try:
-            wait_for(lambda: _answers(f"{self.url}/health/liveliness"), 120, "the gateway answers")
-        except BaseException:
-            print(self.log.read_text()[-4000:])
-            raise
+        return self.process
 
     def at(self, moment: datetime) -> None:
         new = self.folder / "clock.new"

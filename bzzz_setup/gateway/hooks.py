@@ -13,6 +13,7 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import re
 import sys
 import time
@@ -29,9 +30,10 @@ from fastapi import Request
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
 from litellm.types.router import Deployment as LiteLLMDeployment
+from sqlalchemy.exc import SQLAlchemyError
 
 from . import alerts
-from .budgets import NANO, nano, refusal
+from .budgets import NANO, Invalid, nano, refusal
 from .ledger import Call, Ledger, Outcome, Warned, Writer
 from .measured import Measures
 from .places import Places
@@ -569,5 +571,21 @@ async def _written(waiting: Future[Any]) -> None:
     await asyncio.wait([asyncio.wrap_future(waiting)], timeout=WRITTEN_SECONDS)
 
 
-accounting = Accounting(read())
+def _begin() -> Accounting:
+    """LiteLLM would bury what is wrong under a stack and a text of its own."""
+    try:
+        settings = read()
+        try:
+            return Accounting(settings)
+        except SQLAlchemyError as error:
+            said = " ".join(str(getattr(error, "orig", None) or error).split())
+            remedy = "See that it runs and lets this node in, or correct cost_database_url." if "postgresql" in settings.ledger else ""
+            print(f"The gateway cannot open its ledger: {said}. {remedy}", file=sys.stderr)
+    except Invalid as invalid:
+        print(f"The gateway cannot start: {invalid}", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(1)
+
+
+accounting = _begin()
 authenticate = accounting.authenticate

@@ -98,7 +98,9 @@ def test_apply_runs_the_steps_asked_for(front: Front, arguments: list[str], expe
         (["apply", "--only", "1", "--from", "2"], "exclude each other"),
         (["apply", "--nonsense"], "No such option"),
         (["frobnicate"], "No such command"),
-        (["apply", "--limit", "n7"], "no hosts"),
+        (["apply", "--limit", "n1,n7"], "no node or group n7"),
+        (["apply", "--limit", "bzzz:!n7"], "no node or group n7"),
+        (["apply", "--limit", "x*"], "no hosts"),
         (["status", "-i", "/nonexistent"], "no inventory at /nonexistent"),
     ],
 )

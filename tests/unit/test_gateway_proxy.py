@@ -434,3 +434,21 @@ def test_the_hooks_cost_little_time(upstream: StandIn, tmp_path: Path) -> None:
     told = f"median {median} ms, {rate} calls a second by 8 clients"
     print(told)
     assert median["ours"] - median["plain"] < 10 and rate["ours"] > rate["plain"] * 0.7, told
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"ledger": "postgresql://gateway:hidden-word@127.0.0.1:9/ledger"}, "Connection refused"),
+        ({"ledger": "sqlite:////proc/ledger.sqlite"}, "unable to open database file"),
+        ({"max_tokens": 0}, "max_tokens"),
+    ],
+)
+def test_a_gateway_that_cannot_start_says_why(upstream: StandIn, tmp_path: Path, settings: dict[str, Any], said: str) -> None:
+    """In its last line, and once: what is not opened now is tried again by its unit."""
+    gateway = Gateway(tmp_path / "wrong", upstream, settings)
+    assert gateway.launch().wait(90) == 1
+    told = gateway.log.read_text()
+    assert told.splitlines()[-1].startswith("The gateway cannot ") and said in told.splitlines()[-1]
+    assert "hidden-word" not in told and "Traceback" not in told
+    assert ("cost_database_url" in told) == ("postgresql" in str(settings))

@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import tarfile
@@ -28,6 +29,7 @@ ACTION_ORDER = ("daemon_reload", "run", "load", "restart", "reload")
 OFFLINE = {**os.environ, "SYSTEMD_OFFLINE": "1", "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
 LOCKED = "Could not get lock"  # apt has waited long enough for whoever else installs
 ZSTANDARD = b"\x28\xb5\x2f\xfd"
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 HIDDEN = "(not shown: it may hold secrets)\n"
 
 
@@ -630,7 +632,8 @@ class ConfigSet:
             self.do.run(["systemctl", "reset-failed", "--", name])
         code, _out, error = self.do.run(["systemctl", verb, "--", name])
         if code:
-            _code, journal, _error = self.do.run(["journalctl", "-u", name, "-n", "15", "--no-pager", "-o", "cat"], timeout=20)
+            _code, said, _error = self.do.run(["journalctl", "-u", name, "-n", "15", "--no-pager", "-o", "cat"], timeout=20)
+            journal = COLOURS.sub("", said)
             raise ConfigSetError(
                 f"'systemctl {verb} {name}' failed: {_last(error)}\nIts journal ends with:\n{journal.strip()}\n"
                 f"Remedy: mend the cause ('journalctl -u {name}' on the node), then run again; what is still to be done is remembered."
