@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from . import reports
+from . import alerts, reports
 from .budgets import DAY, MONTH, Problem, load, milliseconds, period_of
 from .ledger import UNKNOWN, Ledger, resolve
-from .settings import DEFAULT, VARIABLE
+from .settings import DEFAULT, VARIABLE, Alerts
 
 FREE: reports.Price = (Decimal(0), Decimal(0), Decimal(0))
 SNAPSHOT = re.compile(r"-\d{4}-\d\d-\d\d$")
@@ -36,19 +36,21 @@ MOST_ADVICE = 5
 NODE_DEFAULT = "/etc/bzzz/gateway/gateway.yaml"
 
 
-def opened(path: Path) -> Ledger:
-    """The ledger of a gateway's file; who calls and by which tokens is not looked at."""
+def opened(path: Path) -> tuple[Ledger, Alerts | None]:
+    """Ledger and alerts of a gateway's file; who calls and by which tokens is not looked at."""
     import yaml  # noqa: PLC0415 - comes with LiteLLM
 
     document = yaml.safe_load(path.read_bytes())
     url = document.get("ledger") or Path(document["ledger_file"]).read_text(encoding="utf-8").strip()
-    return Ledger(url, load(document.get("budgets"), document.get("time_zone", "UTC")), document.get("gateway", ""))
+    told = document.get("alerts")
+    where = Alerts(told["file"], told["group"]) if told else None
+    return Ledger(url, load(document.get("budgets"), document.get("time_zone", "UTC")), document.get("gateway", "")), where
 
 
-def answer(ledger: Ledger, question: Mapping[str, Any]) -> dict[str, Any]:
-    """Amounts in nano-USD, as everywhere here; moments as UTC's text."""
+def answer(ledger: Ledger, question: Mapping[str, Any], where: Alerts | None = None) -> dict[str, Any]:
+    """Amounts in nano-USD, as everywhere here; moments as UTC's text. where: alerts of thresholds that are reached by it are told."""
     if question["kind"] == "reconcile":
-        return _reconciled(ledger, question)
+        return _reconciled(ledger, question, where)
     zone, now = ledger.budgets.zone, datetime.fromtimestamp(ledger.now(), UTC)
     since = _day(question.get("since"), zone) or period_of(now, MONTH, zone).start
     until = _day(question.get("until"), zone) or now
@@ -91,7 +93,7 @@ def _advice(rows: list[dict[str, Any]], prices: Mapping[str, reports.Price]) -> 
     return list(best.values())[:MOST_ADVICE]
 
 
-def _reconciled(ledger: Ledger, question: Mapping[str, Any]) -> dict[str, Any]:
+def _reconciled(ledger: Ledger, question: Mapping[str, Any], where: Alerts | None) -> dict[str, Any]:
     since, until = (datetime.fromisoformat(question[name]).replace(tzinfo=UTC) for name in ("since", "until"))
     project, prices, settled = question.get("project"), _prices(question), 0
 
@@ -101,7 +103,9 @@ def _reconciled(ledger: Ledger, question: Mapping[str, Any]) -> dict[str, Any]:
 
     if question.get("settle"):
         known = [row for row in rows() if row["state"] != UNKNOWN or _price(row["deployment"].rpartition("/")[2], prices)]
-        settled = resolve(ledger, reports.unknown_by_usage(known, question["usage"], lambda model: _price(model, prices) or FREE))
+        outcomes = reports.unknown_by_usage(known, question["usage"], lambda model: _price(model, prices) or FREE)
+        settled, reached = resolve(ledger, outcomes)
+        alerts.tell(where, reached)
     days = reports.reconcile(rows(), question["costs"])
     return {
         "gateway": ledger.gateway,
@@ -134,8 +138,8 @@ def main() -> int:
     """Exit codes: 0 fine, 1 it cannot be told."""
     path = Path(os.environ.get(VARIABLE) or (NODE_DEFAULT if Path(NODE_DEFAULT).exists() else DEFAULT))
     try:
-        ledger = opened(path)
-        json.dump(answer(ledger, json.load(sys.stdin)), sys.stdout)
+        ledger, where = opened(path)
+        json.dump(answer(ledger, json.load(sys.stdin), where), sys.stdout)
     except Exception as error:  # whatever it is, who asks is to read it in a line
         print(
             Problem(str(path), f"{type(error).__name__}: {error}", "see that the gateway runs: journalctl -u bzzz-gateway"), file=sys.stderr

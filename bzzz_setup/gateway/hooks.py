@@ -29,6 +29,7 @@ import litellm
 from fastapi import Request
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
+from litellm.proxy.common_utils.http_parsing_utils import _read_request_body
 from litellm.types.router import Deployment as LiteLLMDeployment
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -48,7 +49,17 @@ TASK_HEADER, PROJECT_HEADER = "x-bzzz-task", "x-bzzz-project"
 PATHS = frozenset(f"{root}{path}" for root in ("", "/v1") for path in ("/chat/completions", "/embeddings", "/models"))
 PATHS_BELOW = ("/v1/models/", "/models/")
 COUNTED = {"completion", "acompletion", "embeddings", "aembedding", "embedding"}
-# What LiteLLM takes from a body beside the call itself, and would have it routed, priced or billed otherwise.
+# What a call's body may have. LiteLLM takes much more, by which it would be routed, priced, bounded or billed otherwise.
+_CHAT = """
+    model messages stream stream_options n max_tokens max_completion_tokens temperature top_p frequency_penalty presence_penalty seed stop
+    logit_bias logprobs top_logprobs response_format tools tool_choice parallel_tool_calls functions function_call reasoning_effort
+    verbosity user safety_identifier prompt_cache_key metadata store service_tier top_k min_p repetition_penalty
+"""
+_EMBEDDINGS = "model input encoding_format dimensions user"
+PASSED = {"chat": frozenset(_CHAT.split()), "embeddings": frozenset(_EMBEDDINGS.split())}
+# How many tokens may come of it.
+_COUNTS = ("max_tokens", "max_completion_tokens", "n")
+# What LiteLLM makes of a call's headers, and what it would have OpenAI bill otherwise.
 _OURS = frozenset(
     (
         "extra_headers",
@@ -75,6 +86,9 @@ _OURS = frozenset(
         "extra_query",
         "router_settings_override",
         "user_config",
+        "drop_params",
+        "additional_drop_params",
+        "allowed_openai_params",
         "service_tier",
     )
 )
@@ -174,6 +188,8 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         task = request.headers.get(TASK_HEADER, "")
         if task and not _NAME.fullmatch(task):
             raise _error(400, "invalid_task", f"{TASK_HEADER} is no name: use letters, digits and . _ @ / : -")
+        if request.method == "POST":
+            _judge(await _read_request_body(request), "embeddings" if path.endswith("/embeddings") else "chat")
         return UserAPIKeyAuth(
             api_key=f"user:{identity.user}",  # never the token: LiteLLM logs and keeps this
             user_id=identity.user,
@@ -197,10 +213,9 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
             task = task or asked
             data["model"] = self.settings.tasks[asked]
         model = str(data.get("model") or "")
-        if len(model) > 200:
-            raise _error(400, "invalid_model", "The model's name is too long.")
         if self._places:
             model = data["model"] = await self._placed(model)
+        self._declared(model)
         told = True
         if chat:
             if not (data.get("max_tokens") or data.get("max_completion_tokens")):
@@ -241,6 +256,15 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
             if llm_router.get_model_list(model_name=name):
                 return name
         raise _error(503, "no_place", f"No node of the cluster holds {model} now, and it has no fallback. Try again later.")
+
+    def _declared(self, model: str) -> None:
+        """LiteLLM also calls several models at once, and what it knows of by other names: none of that has a price here."""
+        from litellm.proxy.proxy_server import llm_router  # noqa: PLC0415 - made after the hooks
+
+        names = set(llm_router.get_model_names()) if llm_router else set()
+        if model not in names or not self._deployments(model):
+            few = ", ".join(sorted(names | set(self.settings.tasks))[:20])
+            raise _error(404, "model_not_found", f"There is no model {model[:100]} here. Name one of {few}.")
 
     async def _reserve(self, call: Call) -> Any:
         waiting = self.writer.ask(lambda connection: self.ledger.reserve(connection, call))
@@ -437,6 +461,19 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
             return max((_cost(each, spent, max(0, out), 0) for each in deployments), default=0)
         except Unpriced as unpriced:
             raise _error(400, "price_unknown", str(unpriced)) from None
+
+
+def _judge(body: Mapping[str, Any], kind: str) -> None:
+    """Refuse what could make a call cost more than it is held for."""
+    for name in body:
+        if name not in PASSED[kind]:
+            raise _error(400, "unknown_parameter", f"{name[:100]} is no parameter that this gateway passes on. Leave it out.")
+    if not isinstance(body.get("model", ""), str):
+        raise _error(400, "invalid_model", "model is no text. Name one.")
+    for name in _COUNTS:
+        value = body.get(name)
+        if value is not None and (type(value) is not int or not 1 <= value <= 10_000_000):
+            raise _error(400, "invalid_parameter", f"{name} is no whole number from 1. Correct it, or leave it out.")
 
 
 def _as_openai(kwargs: dict[str, Any]) -> dict[str, Any]:

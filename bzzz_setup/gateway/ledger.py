@@ -620,9 +620,10 @@ class Writer:
             self._do([each])
 
 
-def resolve(ledger: Ledger, unknown: Iterable[tuple[str, Outcome]]) -> int:
-    """Settle calls of unknown outcome by what the provider has told (``reports.unknown_by_usage``); how many there were."""
-    settled = 0
+def resolve(ledger: Ledger, unknown: Iterable[tuple[str, Outcome]]) -> tuple[int, list[Warned]]:
+    """Settle calls of unknown outcome by what the provider has told (``reports.unknown_by_usage``); how many there were, and what
+    thresholds they have reached."""
+    settled, reached = 0, list[Warned]()
     with ledger.transaction() as connection:
         for identifier, outcome in unknown:
             row = ledger.find(connection, identifier)
@@ -635,6 +636,6 @@ def resolve(ledger: Ledger, unknown: Iterable[tuple[str, Outcome]]) -> int:
                     organization=row.organization,
                     openai_project=row.openai_project,
                 )
-                ledger.settle(connection, Call(row.id, row.user, row.project, row.task, row.model, row.estimate_nano), kept)
+                reached += ledger.settle(connection, Call(row.id, row.user, row.project, row.task, row.model, row.estimate_nano), kept)
                 settled += 1
-    return settled
+    return settled, reached

@@ -49,9 +49,17 @@ def deployments(models: Iterable[Mapping[str, Any]], places: Iterable[Mapping[st
                     "max_retries": 0,
                     "weight": int(model.get("weight") or 1) * max(1, int(place.get("vram_mib") or 0) // MIB_PER_GIB),
                 },
-                "model_info": {"id": identifier, "endpoint": "cluster", "node": place["node"]},
+                "model_info": {"id": identifier, "endpoint": "cluster", "node": place["node"], **_price(model)},
             }
     return found
+
+
+def _price(model: Mapping[str, Any]) -> dict[str, float]:
+    """USD a token, where the declaration has a price; else it is free."""
+    told = [model.get(name) for name in ("input_usd_per_million", "output_usd_per_million")]
+    if told == [None, None]:
+        return {}
+    return {f"{name}_cost_per_token": float(usd or 0) / 1e6 for name, usd in zip(("input", "output"), told, strict=True)}
 
 
 class Places:

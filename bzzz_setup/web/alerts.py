@@ -80,6 +80,9 @@ def _mail(trusting: Callable[[], ssl.SSLContext], cluster: str, alerting: Mappin
             if user:
                 way.login(user, alerting["smtp_password"])
             refused = way.send_message(message)
+    except UnicodeEncodeError:
+        remedy = "use a user and password of ASCII, or see whether the first real alert arrives"
+        yield "fail", "user or password have letters beyond ASCII, which this trial cannot send", remedy, "alerting_smtp_password"
     except smtplib.SMTPAuthenticationError as error:
         yield "fail", f"{server} does not let {user} in: {_said(error.smtp_error)}", "correct user and password", "alerting_smtp_password"
     except smtplib.SMTPSenderRefused as error:

@@ -85,6 +85,11 @@ def bzzz(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tools]:
             lab.down()
 
 
+def newer() -> ollama_store.Model:
+    """Another one by the name of tiny."""
+    return ollama_store.model(max(MODELS["tiny"].blobs.values(), key=len) + bytes(1 << 20), "tiny")
+
+
 def registry(lab: Lab, node: str, models: dict[str, ollama_store.Model]) -> None:
     """Serve the models on a node's port 5000, their blobs by another name of it."""
     (address,) = (one.address for one in lab.nodes if one.name == node)
@@ -197,6 +202,11 @@ def test_pulled_once_and_copied(bzzz: Tools, tmp_path: Path) -> None:
     for before, said in (("true", f"as it was, {digest}"), (f"rm -r {STORE}/manifests/*", f"{digest}, was None")):
         updated = bzzz.lab.exec(SECOND, ["sh", "-c", f"{before} && {update}"]).stdout
         assert f"{name}: {said}" in updated, updated
+    for now, before in ((newer(), MODELS["tiny"]), (MODELS["tiny"], newer())):
+        registry(bzzz.lab, FIRST, {**MODELS, "tiny": now})
+        updated = bzzz.lab.exec(SECOND, ["sh", "-c", update]).stdout
+        assert f"{name}: {now.digest}, was {before.digest}" in updated, updated
+        assert {one["node"]: one["digest"] for one in bzzz.document("models", "list", folder=folder)["models"]}[SECOND] == now.digest
     assert len(bzzz.document("models", "list", folder=folder)["models"]) == 2, "pulled anew, by the timer's service"
     assert "bzzz-models-update.timer" in bzzz.lab.exec(SECOND, ["systemctl", "list-timers"]).stdout
 
@@ -351,6 +361,12 @@ def test_a_real_ollama(bzzz: Tools, tmp_path: Path) -> None:
     assert all(item["loaded_bytes"] for item in bzzz.document("models", "list", folder=folder)["models"])
     updated = bzzz.lab.exec(SECOND, ["sh", "-c", "systemctl start bzzz-models-update && journalctl -u bzzz-models-update -o cat"]).stdout
     assert f"{named(bzzz, 'slow')}: as it was, {real.digest}" in updated, updated
+    moved = ollama_store.model(weights + bytes((6 << 20) - len(weights)), "slow")
+    registry(bzzz.lab, FIRST, {"slow": moved, "huge": MODELS["huge"]})
+    updated = bzzz.lab.exec(SECOND, ["sh", "-c", "systemctl start bzzz-models-update && journalctl -u bzzz-models-update -o cat"]).stdout
+    assert f"{named(bzzz, 'slow')}: {moved.digest}, was {real.digest}" in updated, updated
+    listed = {item["node"]: item["digest"] for item in bzzz.document("models", "list", folder=folder)["models"]}
+    assert listed == {FIRST: real.digest, SECOND: moved.digest}, "each node at its own time"
 
     found_on_the_subnet(bzzz, tmp_path / "alone", named(bzzz, "slow"))
 

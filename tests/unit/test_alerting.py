@@ -311,6 +311,7 @@ def test_a_trial_alert_by_every_channel(tmp_path: Path, monkeypatch: pytest.Monk
             assert name == f"alerting_{option}" and words in message, (name, message)
 
         one_wrong("smtp_password", f"{server} does not let bzzz in", alerting_smtp_password="another one")
+        one_wrong("smtp_password", "letters beyond ASCII", alerting_smtp_password="größer")
         one_wrong("email_from", "takes no mail from nobody@example.com: sender unknown", {"alerting_email_from": "nobody@example.com"})
         one_wrong("email_to", "gone@example.com: no such user here", {"alerting_email_to": ["gone@example.com"]})
         before = len(mail.taken)

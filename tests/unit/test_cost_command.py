@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import csv
+import grp
 import http.server
 import io
 import json
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -34,6 +36,7 @@ from bzzz_setup.events import Refusal
 from bzzz_setup.gateway.asked import answer
 from bzzz_setup.gateway.budgets import load
 from bzzz_setup.gateway.ledger import Call, Ledger, Outcome
+from bzzz_setup.gateway.settings import Alerts
 from bzzz_setup.lab import CHECKOUT
 from bzzz_setup.portable import FACTS
 from bzzz_setup.report import Report
@@ -154,7 +157,7 @@ def ledger(tmp_path: Path) -> Ledger:
     """Four calls: three of this November, in two zones' days, one of October."""
     times = iter([datetime(2026, 10, 31, 12, tzinfo=UTC), datetime(2026, 10, 31, 23, 30, tzinfo=UTC)])
     now = [0.0]
-    budgets = load({"all": {"month_usd": 1}, "users": {"anna": {"day_usd": "0.5"}}}, "Europe/Berlin")
+    budgets = load({"all": {"month_usd": 1}, "users": {"anna": {"day_usd": "0.5"}}, "warn_percent": [1]}, "Europe/Berlin")
     ledger = Ledger(f"sqlite:///{tmp_path}/ledger.sqlite", budgets, "n1", now=lambda: now[0])
     now[0] = next(times).timestamp()
     ledger.start()
@@ -335,7 +338,8 @@ def reconciled(folder: Path, *arguments: str) -> tuple[int, Any]:
 @pytest.mark.requirement("4.2.4", part="reconciled with OpenAI's costs, differences told, by the command line; OpenAI a stand-in")
 def test_the_ledger_is_held_against_the_bill(ledger: Ledger, billing: Billing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setattr(cost, "_asked", lambda _inventory, question, _passwords: json.loads(json.dumps(answer(ledger, question))))
+    alerts = Alerts(str(tmp_path / "alerts"), grp.getgrgid(os.getgid()).gr_name)
+    monkeypatch.setattr(cost, "_asked", lambda _inventory, question, _passwords: json.loads(json.dumps(answer(ledger, question, alerts))))
     admin = "sk-admin-c4nary"
     folder = declared(tmp_path / "inventory", billing, {"openai_admin_key": admin}, openai_project="proj_1")
     first, second = (datetime(2026, 11, day, tzinfo=UTC) for day in (1, 2))
@@ -365,6 +369,8 @@ def test_the_ledger_is_held_against_the_bill(ledger: Ledger, billing: Billing, t
     row = next(row for row in ledger.rows() if row["id"] == "d")
     assert (row["state"], row["status"], row["tokens_in"], row["cost_nano"]) == ("spent", "reconciled", 2000, 2000 * 2500 + 200 * 10_000)
     assert ledger.check() == [] and not any(held for _limit, _spent, held in ledger.budgeted())
+    told = [json.loads(line)["name"] for line in Path(alerts.file).read_text().splitlines()]
+    assert sorted(told) == ["budget all month 1", "budget user anna day 1"], "thresholds that only this has reached are told"
     assert reconciled(folder, "--until", "2026-11-04", "--settle")[1]["settled"] == 0
 
 

@@ -62,6 +62,7 @@ class Nodes:
             "models": [
                 {"name": "local", "model": "tiny", "weight": 1, "parameters": {"temperature": 0.1}},
                 {"name": "gone", "model": "huge"},
+                {"name": "priced", "model": "tiny", "input_usd_per_million": 1, "output_usd_per_million": 2},
             ],
         }
         self.gateway = Gateway(folder / "gateway", upstream, {"shared": shared, "in_turn": balancing == "round_robin"})
@@ -137,6 +138,16 @@ def test_calls_are_shared_by_the_nodes_that_hold_the_model(nodes: Nodes) -> None
 
     wait_for(back, 30, "nodes that come back are used again")
     assert TOKEN not in gateway.log.read_text()
+
+
+@pytest.mark.requirement("4.2.2", part="own prices for the cluster's nodes, as the forecast counts them")
+@pytest.mark.parametrize("stream", [False, True])
+def test_calls_of_the_clusters_own_cost_what_is_declared(nodes: Nodes, stream: bool) -> None:
+    gateway, before = nodes.gateway, len(nodes.gateway.rows())
+    assert gateway.chat(model="priced", stream=stream).status_code == 200
+    wait_for(lambda: len(rows := gateway.rows()) > before and rows[-1]["state"] == "spent", 10, "it is counted")
+    row = gateway.rows()[-1]
+    assert row["tokens_in"] and row["tokens_out"] and row["cost_nano"] == row["tokens_in"] * 1000 + row["tokens_out"] * 2000
 
 
 @pytest.mark.requirement("3.4.4", part="a node that does not answer is left for others")

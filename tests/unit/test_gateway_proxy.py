@@ -222,15 +222,45 @@ def test_strangers_and_what_is_not_counted_are_refused(gateway: Gateway, upstrea
     assert len(upstream.answers) == counted
 
 
+@pytest.mark.requirement("4.1.1", part="nobody's call is cheaper than it is, or counted for another")
 def test_no_client_makes_its_call_cheaper_or_counts_it_for_another(gateway: Gateway, upstream: StandIn) -> None:
-    free = {"input_cost_per_token": 0, "output_cost_per_token": 0, "mock_response": "for nothing", "no-log": True}
-    sly = {"metadata": {"bzzz_call": "mine", "bzzz_project": "web", "user_api_key_user_id": "bert"}, "user": "bert"}
-    before = len(gateway.rows())
-    for more in ({name: value} for name, value in {**free, **sly}.items()):
-        gateway.chat(headers={"x-litellm-call-id": "same"}, body=more)
+    before, reached = len(gateway.rows()), len(upstream.answers)
+    assert gateway.chat(body={"input_cost_per_token": 0}).status_code == 500, "LiteLLM itself does not take it"
+    cheaper = {"mock_response": "for nothing", "no-log": True, "additional_drop_params": ["max_tokens"]}
+    cheaper |= {"fallbacks": ["good"], "num_retries": 3, "web_search_options": {}, "modalities": ["text", "audio"], "extra_body": {"n": 9}}
+    for name, value in cheaper.items():
+        refused = gateway.chat(body={name: value})
+        assert refused.status_code == 400 and f"{name} is no parameter" in refused.text, (name, refused.text)
+    for name in ("max_tokens", "max_completion_tokens", "n"):
+        for value in (-1, 0, 1e9, "5", True, [3]):
+            refused = gateway.chat(body={name: value})
+            assert refused.status_code == 400 and f"{name} is no whole number" in refused.text, (name, value, refused.text)
+    assert len(upstream.answers) == reached and len(gateway.rows()) == before
+
+    sly = {"metadata": {"bzzz_call": "mine", "bzzz_project": "web", "user_api_key_user_id": "bert"}, "user": "bert", "service_tier": "flex"}
+    for more in ({name: value} for name, value in sly.items()):
+        tried = {"x-litellm-call-id": "same", "x-litellm-num-retries": "3", "x-api-key": "sk-theirs"}
+        assert gateway.chat(headers=tried, body=more).status_code == 200
     rows = settled(gateway, before)
-    assert len(rows) >= 3 and {(row["user"], row["project"]) for row in rows} == {("anna", "search")}
+    assert len(rows) == 3 and {(row["user"], row["project"]) for row in rows} == {("anna", "search")}
     same(gateway, upstream)
+
+
+@pytest.mark.requirement("4.1.1", part="no model is called but the declared ones, by whatever name")
+@pytest.mark.parametrize("user", ["free", "anna"])
+def test_only_declared_models_are_called(gateway: Gateway, upstream: StandIn, user: str) -> None:
+    answer = gateway.chat()
+    wait_for(lambda: gateway.rows()[-1]["state"] == SPENT, 10, "the call is settled")
+    known, before, reached = answer.headers["x-litellm-model-id"], len(gateway.rows()), len(upstream.answers)
+    for model in ("cheap,good", "good,", "openai/gpt-4o", "gpt-4o", known, "nonsense", "*"):
+        refused = gateway.chat(user, model)
+        assert refused.status_code == 404 and refused.json()["error"]["type"] == "model_not_found", (model, refused.text)
+        assert "cheap" in refused.json()["error"]["message"], "which there are is told"
+    for model in ("openai/text-embedding-3-small", "vectors,vectors"):
+        body = {"model": model, "input": "x"}
+        assert requests.post(f"{gateway.url}/v1/embeddings", json=body, headers=gateway.client(user), timeout=10).status_code == 404
+    assert gateway.chat(user, body={"model": ["cheap", "good"]}).status_code == 400
+    assert len(upstream.answers) == reached and len(gateway.rows()) == before
 
 
 @pytest.mark.requirement("4.2.3", part="calls that fail")
@@ -376,7 +406,7 @@ def test_twenty_kills_under_load_lose_nothing_and_count_nothing_twice(tmp_path: 
         )
         ledger = gateway.ledger()
         price = [Decimal(each) for each in PRICES["gpt-4o-mini"]]
-        assert resolve(ledger, reports.unknown_by_usage(rows, [usage], lambda _: (price[0], price[1], price[2]))) == len(unknown)
+        assert resolve(ledger, reports.unknown_by_usage(rows, [usage], lambda _: (price[0], price[1], price[2])))[0] == len(unknown)
         rows = ledger.rows()
         assert sum(row["cost_nano"] for row in rows) == sum(each["nano"] for each in answers)
         assert sum(row["tokens_in"] for row in rows) == sum(each["input_tokens"] for each in answers)

@@ -130,6 +130,8 @@ def test_the_files_are_what_the_gateway_reads(tmp_path: Path, monkeypatch: pytes
         ({**ON, "gateway_port": 8080}, "service_port", "8080 is also"),
         ({**ON, "gateway_metrics_port": 9100}, "metrics_node_exporter_port", "9100 is also"),
         ({**ON, "gateway_models": [{"name": "x", "endpoint": "gone"}]}, "gateway_models", "not declared"),
+        ({**ON, "gateway_models": [{"name": "x,y"}]}, "gateway_models", "a comma has no place"),
+        ({**ON, "gateway_default_model": "x,y"}, "gateway_default_model", "a comma has no place"),
         ({**ON, "gateway_models": [{"name": "x", "parameters": {"api_base": "http://x"}}]}, "gateway_models", "api_base is no parameter"),
         ({**ON, "gateway_endpoints": [LOCAL, LOCAL]}, "gateway_endpoints", "Two endpoints"),
         ({**ON, "gateway_endpoints": [{**LOCAL, "url": "gpu9"}]}, "gateway_endpoints", "no base URL"),

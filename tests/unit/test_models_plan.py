@@ -103,6 +103,13 @@ def test_a_model_of_which_too_little_is_known() -> None:
     declared, _ = declared_of(ONE, given)
     (unknown,) = wanted.outlook(declared, {"n1": facts(9000)}, {"qwen3:8b": {"error": "registry.example.com does not answer"}}).unknown
     assert "size_mib and geometry" in unknown[1] and "registry.example.com does not answer" in unknown[1] and "docs/models.md" in unknown[2]
+    (gpu,) = planned({"models_wanted": [{**QWEN, "context": 8192}]}, {"n1": facts(9000)})["nodes"]["n1"]["gpus"]
+    ollama = {"ollama_context_length": 2048, "ollama_num_parallel": 2}
+    (more,) = planned({"models_wanted": [QWEN], "ollama_manage": "install", **ollama}, {"n1": facts(9000)})["nodes"]["n1"]["gpus"]
+    assert gpu["cache_bytes"] == more["cache_bytes"] == 2 * 576 * MIB, "what Ollama is set to give each model is taken, too"
+    two, apart = facts(4000, 4000, ram=0), {"ollama_manage": "install", "ollama_instances": "per_gpu"}
+    assert len(planned({"models_wanted": [QWEN]}, {"n1": two})["placed"][0]["shares"]) == 2
+    assert planned({"models_wanted": [QWEN], **apart}, {"n1": two})["refused"], "no instance has both"
     held = {"models": [{"name": "qwen3:8b", "digest": "a" * 64, "size_mib": 5000}]}
     seen = {"n1": facts(9000, ollama=held)}
     assert about(judge_on(seen, given, ONE), "models_wanted") == [], "the plan asks the Ollama"

@@ -80,6 +80,10 @@ def test_one_gpu_before_several_and_the_tightest_first() -> None:
 
 @pytest.mark.requirement("3.5.2", part="plan")
 def test_an_instance_on_each_gpu() -> None:
+    apart = dataclasses.replace(node("n1", 6, 6), apart=True)
+    assert plan([node("n1", 6, 6)], [model(layers=8, gpu="required")]).placed
+    (refused,) = plan([apart], [model(layers=8, gpu="required")]).refused
+    assert "6,144 MiB" in refused.why and "ollama_instances" in refused.remedy
     found = plan([node("n1", 10, 10)], [model(layers=8, replicas=3, gpu="required")])
     assert sorted(replica.shares[0].uuid for replica in found.placed) == ["GPU-n1-0", "GPU-n1-1"]
     assert [(refused.replica, refused.node) for refused in found.refused] == [(3, None)]
@@ -193,17 +197,18 @@ def test_the_larger_comes_first() -> None:
 SIZES = st.integers(0, 12)
 NODES = st.lists(
     st.builds(
-        lambda gpus, ram, disk, present: (gpus, ram, disk, present),
+        lambda *room: room,
         st.lists(SIZES, max_size=4),
         SIZES,
         SIZES,
         st.sets(st.sampled_from("ab")),
+        st.booleans(),
     ),
     max_size=4,
 ).map(
     lambda rows: [
-        Node(f"n{at}", ram, disk, tuple(Gpu(f"G{at}{of}", free) for of, free in enumerate(gpus)), frozenset(present))
-        for at, (gpus, ram, disk, present) in enumerate(rows)
+        Node(f"n{at}", ram, disk, tuple(Gpu(f"G{at}{of}", free) for of, free in enumerate(gpus)), frozenset(present), apart=apart)
+        for at, (gpus, ram, disk, present, apart) in enumerate(rows)
     ]
 )
 MODELS = st.lists(
@@ -238,8 +243,12 @@ def left(nodes: list[Node], models: list[Model], found: Plan) -> dict[str, Node]
         used = {share.uuid: share.bytes for share in each.shares}
         gpus = tuple(Gpu(gpu.uuid, gpu.free_bytes - used.get(gpu.uuid, 0)) for gpu in room.gpus)
         assert used.keys() <= {gpu.uuid for gpu in room.gpus}
-        rooms[each.node] = Node(
-            room.name, room.ram_bytes - each.ram_bytes, room.disk_bytes - each.disk_bytes, gpus, room.present | {keys[each.model]}
+        rooms[each.node] = dataclasses.replace(
+            room,
+            ram_bytes=room.ram_bytes - each.ram_bytes,
+            disk_bytes=room.disk_bytes - each.disk_bytes,
+            gpus=gpus,
+            present=room.present | {keys[each.model]},
         )
     return rooms
 
@@ -249,7 +258,8 @@ def left(nodes: list[Node], models: list[Model], found: Plan) -> dict[str, Node]
 @given(NODES, MODELS)
 def test_nothing_is_given_away_twice(nodes: list[Node], models: list[Model]) -> None:
     found = plan(nodes, models)
-    for room in left(nodes, models, found).values():
+    rooms = left(nodes, models, found)
+    for room in rooms.values():
         assert min((room.ram_bytes, room.disk_bytes, *(gpu.free_bytes for gpu in room.gpus))) >= 0
     by_name = {each.name: each for each in models}
     for placed in found.placed:
@@ -259,7 +269,7 @@ def test_nothing_is_given_away_twice(nodes: list[Node], models: list[Model]) -> 
             assert sum(share.weights_bytes for share in placed.shares) == wanted.weights_bytes
             assert sum(share.cache_bytes for share in placed.shares) == wanted.cache_bytes
             assert all(share.overhead_bytes == wanted.overhead_bytes for share in placed.shares)
-            assert len(placed.shares) == 1 or wanted.split
+            assert len(placed.shares) == 1 or (wanted.split and not rooms[placed.node].apart)
         else:
             assert wanted.gpu != "required"
             assert placed.ram_bytes == wanted.whole_bytes
@@ -299,7 +309,7 @@ def test_what_fits_is_not_refused(nodes: list[Node], models: list[Model]) -> Non
             frees = sorted((gpu.free_bytes for gpu in room.gpus), reverse=True)
             if wanted.gpu != "never":
                 assert all(free < wanted.whole_bytes for free in frees)
-                assert not (wanted.split and in_order(wanted, frees))
+                assert room.apart or not (wanted.split and in_order(wanted, frees))
             assert wanted.gpu == "required" or room.ram_bytes < wanted.whole_bytes
 
 

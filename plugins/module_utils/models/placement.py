@@ -47,6 +47,7 @@ class Node:
     present: frozenset[str] = frozenset()  # digests or names of models whose files are on its disk
     left_out: tuple[str, ...] = ()
     replicas: frozenset[str] = frozenset()  # names of models of which it has one already, beside those that are to be placed
+    apart: bool = False  # whether each GPU has an Ollama of its own, so that no model can lie on two
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,14 @@ def model_of(
 
 
 def node_of(
-    name: str, facts: Mapping[str, Any], *, disk_mib: int, vram_reserve_mib: int = 0, ram_reserve_mib: int = 0, present: Iterable[str] = ()
+    name: str,
+    facts: Mapping[str, Any],
+    *,
+    disk_mib: int,
+    vram_reserve_mib: int = 0,
+    ram_reserve_mib: int = 0,
+    present: Iterable[str] = (),
+    apart: bool = False,
 ) -> Node:
     """A node of its facts `bzzz_gpu` and `bzzz_system`; `disk_mib` is what may be used where its models lie."""
     gpus: list[Gpu] = []
@@ -217,7 +225,7 @@ def node_of(
             gpus.append(Gpu(key, max(total - used - vram_reserve_mib, 0) * MIB, label))
     available = ((facts.get("bzzz_system") or {}).get("memory") or {}).get("available_mib") or 0
     ram = max(available - ram_reserve_mib, 0) * MIB
-    return Node(name, ram, max(disk_mib, 0) * MIB, tuple(gpus), frozenset(present), tuple(left_out))
+    return Node(name, ram, max(disk_mib, 0) * MIB, tuple(gpus), frozenset(present), tuple(left_out), apart=apart)
 
 
 @dataclass(eq=False)
@@ -322,7 +330,7 @@ def _share(model: Model, uuid: str, first: int, end: int, free: int) -> Share:
 
 def _spread(model: Model, room: _Room) -> list[tuple[str, int, int]] | None:
     """Layers in their order over GPUs, those with most free first; None where they do not fit so."""
-    if room.total < model.whole_bytes:
+    if room.node.apart or room.total < model.whole_bytes:
         return None
     sums, spread, first = model.sums, [], 0
     for free, uuid in room.order:
@@ -404,8 +412,8 @@ def _refusal(model: Model, replica: int, node: str | None, cluster: _Cluster) ->
         if gpus:
             free, name, uuid = max(gpus)
             parts.append(f"most free on one GPU is {_free(free)} ({name}, {uuid})")
-            if model.split:
-                total = max(able, key=lambda room: sum(room.gpus.values()))
+            if model.split and (together := [room for room in able if not room.node.apart]):
+                total = max(together, key=lambda room: sum(room.gpus.values()))
                 parts.append(f"on all GPUs of one node {_free(sum(total.gpus.values()))} ({total.node.name})")
         else:
             parts.append("no GPU is there that may be used")
@@ -418,6 +426,8 @@ def _refusal(model: Model, replica: int, node: str | None, cluster: _Cluster) ->
     ways = ["a smaller context, fewer parallel requests", "a KV cache of q8_0 or q4_0", "a smaller quantization"]
     if not model.split and model.gpu != "never":
         ways.append("leave to split it over GPUs")
+    if model.split and model.gpu != "never" and any(room.node.apart and len(room.gpus) > 1 for room in able):
+        ways.append("one Ollama for all GPUs of a node (ollama_instances: one)")
     if model.gpu == "required":
         ways.append("let it use memory (gpu: preferred)")
     left_out = [reason for room in rooms for reason in room.node.left_out]

@@ -68,10 +68,13 @@ def outlook(declared: Mapping[str, Declared], facts: Mapping[str, Mapping[str, A
                 vram_reserve_mib=options["vram_reserve_mib"],
                 ram_reserve_mib=options["ram_reserve_mib"],
                 present=[key for one in there for key in (full(one["name"]), one.get("digest")) if key],
+                apart=declared[name]["ollama"]["instances"] == "per_gpu",
             )
         )
     # Where nodes differ, as for the one that needs most: a place is not known before.
-    caches = {roles["ollama"]["kv_cache_type"] for roles in declared.values()}
+    ollamas = [roles["ollama"] for roles in declared.values()]
+    least = {option: max((one[option] for one in ollamas), default=0) for option in ("context_length", "num_parallel")}
+    caches = {one["kv_cache_type"] for one in ollamas}
     cache_type = next((one for one in CACHE_TYPES if one in caches), "f16")
     models: list[Model] = []
     unknown: list[tuple[str, str, str]] = []
@@ -83,7 +86,7 @@ def outlook(declared: Mapping[str, Declared], facts: Mapping[str, Mapping[str, A
             remedy = f"Set size_mib and geometry of {one['name']} in models_wanted; docs/models.md says where to look."
             unknown.append((one["name"], str(error), remedy))
         else:
-            models.append(_model(one, geometry, cache_type))
+            models.append(_model(one, geometry, cache_type, least))
     return Outlook(plan(nodes, models), tuple(nodes), tuple(models), tuple(unknown))
 
 
@@ -117,12 +120,13 @@ def _geometry(one: Mapping[str, Any], held: Mapping[str, Any], show: Any) -> Geo
     )
 
 
-def _model(one: Mapping[str, Any], geometry: Geometry, cache_type: str) -> Model:
+def _model(one: Mapping[str, Any], geometry: Geometry, cache_type: str, least: Mapping[str, int]) -> Model:
+    """least: what Ollama is set to give each model, and so takes memory for."""
     return model_of(
         full(one["name"]),
         geometry,
-        context=one["context"],
-        parallel=one["parallel"],
+        context=max(one["context"], least["context_length"]),
+        parallel=max(one["parallel"], least["num_parallel"]),
         cache_type=cache_type,
         overhead=None if one["overhead_mib"] is None else one["overhead_mib"] * MIB,
         nodes=tuple(one["nodes"] or ()),

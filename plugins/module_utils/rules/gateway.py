@@ -96,6 +96,9 @@ def _models(options: Mapping[str, Any], openai: Mapping[str, Any], node: str) ->
     used = {entry["endpoint"] for entry in options["models"]}
     if options["default_model"] not in {entry["name"] for entry in options["models"]}:
         used.add(OPENAI)
+    for name in sorted(name for name in names if "," in name):
+        option = "gateway_default_model" if name == options["default_model"] else "gateway_models"
+        yield problem(option, f"'{name}' cannot be called: a comma has no place in it.", "Take it out of the name.", value=name, node=node)
     for entry in options["models"]:
         if entry["endpoint"] not in endpoints:
             remedy = f"Write one of {', '.join(sorted(endpoints))}, or add it to gateway_endpoints."
