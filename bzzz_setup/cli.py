@@ -46,6 +46,7 @@ ELSEWHERE = {
     "web": ("web.command", "web"),
     "watch": ("watch", "watch"),
     "try": ("web.trying", "try_"),
+    "secret": ("secret", "secret"),
     "models": ("models", "app"),
     "cost": ("cost", "app"),
     "lab": ("lab", "app"),
@@ -211,7 +212,7 @@ def _job(command: str, chosen: tuple[steps.Step, ...], inventory: Path | None, l
         declaration = Declaration.read(folder)
         if "service_release_index" not in declaration.options:
             _build_release(declaration)
-    if any(step.slug == "ai" for step in chosen) and command == "apply":
+    if any(step.slug == "ai" for step in chosen) and command in ("apply", "plan"):
         declaration = Declaration.read(folder)
         if declaration.options.get("gateway_enabled") is True and "gateway_release_index" not in declaration.options:
             _build_gateway(declaration)

@@ -14,7 +14,7 @@ import re
 import secrets as randomness
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,18 +116,30 @@ def vault_key(cluster: str) -> str:
 
 
 def decrypted(text: str, cluster: str) -> dict[str, Any] | None:
-    """The content of a vault file; None where the cluster's key does not open it."""
+    """The content of a vault file, be it encrypted or not; None where the cluster's key does not open it, or it is no YAML."""
     from ansible.parsing.vault import AnsibleVaultError, VaultLib, VaultSecret  # noqa: PLC0415 - slow to import, and seldom needed
 
     file = paths.vault_key(cluster)
-    if not file.is_file():
-        return None
     try:
-        key = file.read_text(encoding="utf-8").strip().encode()
-        found = load(VaultLib([("default", VaultSecret(key))]).decrypt(text).decode())
-    except AnsibleVaultError:
+        if text.startswith("$ANSIBLE_VAULT"):
+            if not file.is_file():
+                return None
+            key = file.read_text(encoding="utf-8").strip().encode()
+            text = VaultLib([("default", VaultSecret(key))]).decrypt(text).decode()
+        found = load(text)
+    except (AnsibleVaultError, yaml.YAMLError):
         return None
     return found if isinstance(found, dict) else {}
+
+
+def with_secrets(text: str, cluster: str, wanted: Mapping[str, Any], file: Path) -> str:
+    """A vault file's text with these values, None for none, encrypted by the cluster's key. Raises Refusal where that does not open it."""
+    before = decrypted(text, cluster)
+    if before is None:
+        remedy = "Set secrets with ansible-vault, by the key that the file was encrypted with."
+        raise Refusal(f"the cluster's key does not open {file}", remedy, option=next(iter(wanted)))
+    new = {**before, **typed(wanted)}
+    return encrypted(dump({name: value for name, value in new.items() if value is not None}), cluster)
 
 
 def encrypted(text: str, cluster: str) -> str:

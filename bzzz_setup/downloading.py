@@ -13,12 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import yaml
 from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import coerce, load_specs
 from ansible_collections.bzzz.cluster.plugins.module_utils.downloads import BUNDLES, Way, goes_direct, way, without_proxy
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from bzzz_setup.declaration import VAULT, Declaration, Unsafe, decrypted, load, write
+from bzzz_setup.declaration import VAULT, Declaration, Unsafe, decrypted, write
 from bzzz_setup.events import Refusal
 
 ROLE, SECRET = "downloads", "downloads_proxy_credentials"
@@ -51,15 +50,8 @@ def _credentials(declaration: Declaration) -> str:
     """From the vault file, be it encrypted with the cluster's key or not at all; elsewhere only Ansible finds it."""
     file = _folder(declaration) / VAULT
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    if text.startswith("$ANSIBLE_VAULT"):
-        content = decrypted(text, declaration.cluster)
-    else:
-        try:
-            content = load(text)
-        except yaml.YAMLError:
-            content = None
-    found = (content if isinstance(content, dict) else {}).get(SECRET) or declaration.options.get(SECRET) or ""
-    return str(found)
+    content = decrypted(text, declaration.cluster) or {}
+    return str(content.get(SECRET) or declaration.options.get(SECRET) or "")
 
 
 @contextlib.contextmanager

@@ -150,9 +150,9 @@ class Budgets:
         own = self.limits.get((scope, period))
         return own if own is not None or scope.kind not in (PROJECT, USER) else self.limits.get((Scope(scope.kind, EVERY), period))
 
-    def crossed(self, limit: Limit, before: int, after: int) -> list[int]:
-        """The thresholds, in percent, that spending has reached now and had not before."""
-        return [percent for percent in self.warn_percent if before * 100 < percent * limit.nano <= after * 100]
+    def reached(self, limit: Limit, spent: int) -> list[int]:
+        """The thresholds, in percent, that spending has reached."""
+        return [percent for percent in self.warn_percent if spent and percent * limit.nano <= spent * 100]
 
 
 def scopes_of(user: str, project: str) -> list[Scope]:

@@ -31,10 +31,12 @@ from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
 from litellm.proxy.common_utils.http_parsing_utils import _read_request_body
 from litellm.types.router import Deployment as LiteLLMDeployment
+from litellm.types.router import RouterRateLimitError
 from sqlalchemy.exc import SQLAlchemyError
 
 from . import alerts
 from .budgets import NANO, Invalid, nano, refusal
+from .health import Health
 from .ledger import Call, Ledger, Outcome, Warned, Writer
 from .measured import Measures
 from .places import Places
@@ -162,6 +164,7 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         self._known: dict[str, tuple[float, dict[str, Deployment]]] = {}
         self._swept = 0.0
         self._last: dict[str, str] = {}
+        self._health = Health()
         self._places = Places(settings.shared, lambda about: LiteLLMDeployment(**about)) if settings.shared else None
 
     # --- before ---
@@ -261,6 +264,8 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         """LiteLLM also calls several models at once, and what it knows of by other names: none of that has a price here."""
         from litellm.proxy.proxy_server import llm_router  # noqa: PLC0415 - made after the hooks
 
+        if llm_router:
+            self._health.look(llm_router.model_list)
         names = set(llm_router.get_model_names()) if llm_router else set()
         if model not in names or not self._deployments(model):
             few = ", ".join(sorted(names | set(self.settings.tasks))[:20])
@@ -268,6 +273,7 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
 
     async def _reserve(self, call: Call) -> Any:
         waiting = self.writer.ask(lambda connection: self.ledger.reserve(connection, call))
+        waiting.add_done_callback(self._warn_refused)
         try:
             return await _answer(waiting)
         except asyncio.CancelledError:  # its client has gone meanwhile: the call is not made
@@ -280,7 +286,8 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
     async def async_filter_deployments(
         self, model: str, healthy_deployments: list[dict[str, Any]], messages: Any, request_kwargs: Any = None, parent_otel_span: Any = None
     ) -> list[dict[str, Any]]:
-        """In turn, the one behind the one before among those that are well: LiteLLM itself only draws lots."""
+        """Those that answer; in turn, the one behind the one before among them: LiteLLM itself only draws lots."""
+        healthy_deployments = self._health.alive(healthy_deployments)
         if not self.settings.in_turn or len(healthy_deployments) < 2:
             return healthy_deployments
         there = {str((each.get("model_info") or {}).get("id")): each for each in healthy_deployments}
@@ -377,6 +384,11 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
             log.error("a call's cost could not be written; it stays reserved")
         else:
             alerts.tell(self.settings.alerts, done.result())
+
+    def _warn_refused(self, done: Future[Any]) -> None:
+        """Where a limit was lowered below what is spent, no call is settled any more that would tell."""
+        if not done.cancelled() and not done.exception() and done.result():
+            alerts.tell(self.settings.alerts, done.result().warned)
 
     def _lose(self, opened: _Open, status: str) -> Future[bool]:
         self._close(opened)
@@ -573,6 +585,8 @@ def _is_cached(response: Any) -> bool:
 
 def _answered(error: Exception) -> bool:
     """Whether a call was refused, by the provider or before; after a time-out or a broken line it may have been answered and billed."""
+    if isinstance(error, RouterRateLimitError):  # no deployment was left to call
+        return True
     if isinstance(error, (litellm.exceptions.Timeout, litellm.exceptions.APIConnectionError)):
         return False
     status = str(getattr(error, "status_code", None) or getattr(error, "code", None))

@@ -206,11 +206,12 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class Refused:
-    """The limit that a call would break; used: what is spent and held of it."""
+    """The limit that a call would break; used: what is spent and held of it; warned: thresholds that nobody was told of yet."""
 
     limit: Limit
     used: int
     period: Period
+    warned: tuple[Warned, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,6 +250,7 @@ class Ledger:
         self.process = own_name(self.gateway)
         self.now = now
         self._periods: dict[str, Period] = {}
+        self._told: set[tuple[str, int, str, str, int]] = set()
         self._limits: dict[tuple[str, str], list[Limit]] = {}
         self.engine = _engine(url)
         insert: Any = sqlite.insert if self.engine.dialect.name == "sqlite" else postgresql.insert
@@ -349,7 +351,7 @@ class Ledger:
             spent, held = used.get((limit.period, limit.scope.kind, limit.scope.name), (0, 0))
             if spent + held + call.estimate_nano > limit.nano:
                 self._forget(connection, {"call": call.id})
-                return Refused(limit, spent + held, self.period(limit.period, at))
+                return Refused(limit, spent + held, self.period(limit.period, at), tuple(self._reached(connection, limits, used, 0, at)))
         self._count(connection, call.user, call.project, at, 0, call.estimate_nano)
         return None
 
@@ -366,14 +368,27 @@ class Ledger:
         warns = outcome.cost_nano and self.budgets.warn_percent
         used = self._totals(connection, row.user, row.project, at) if warns else {}
         self._end(connection, row, SPENT, outcome)
+        return self._reached(connection, self._limits_of(row.user, row.project), used, outcome.cost_nano, at) if warns else []
+
+    def _reached(
+        self, connection: Connection, limits: Iterable[Limit], used: Mapping[tuple[str, str, str], tuple[int, int]], more: int, at: float
+    ) -> list[Warned]:
+        """Thresholds that are told once a period, also where it is the limit that has changed since."""
         warned = []
-        for limit in self._limits_of(row.user, row.project) if warns else ():
-            before, _ = used.get((limit.period, limit.scope.kind, limit.scope.name), (0, 0))
-            for percent in self.budgets.crossed(limit, before, before + outcome.cost_nano):
+        for limit in limits:
+            spent = used.get((limit.period, limit.scope.kind, limit.scope.name), (0, 0))[0] + more
+            for percent in self.budgets.reached(limit, spent):
                 period = self.period(limit.period, at)
-                key = {"period": limit.period, "start_ms": period.start_ms, "kind": limit.scope.kind, "name": limit.scope.name}
-                if self._warn(connection, {**key, "percent": percent, "at_ms": int(self.now() * 1000)}):
-                    warned.append(Warned(limit, percent, before + outcome.cost_nano, period))
+                key = (limit.period, period.start_ms, limit.scope.kind, limit.scope.name, percent)
+                if key in self._told:
+                    continue
+                fields = dict(zip(("period", "start_ms", "kind", "name", "percent"), key, strict=True))
+                if self._warn(connection, {**fields, "at_ms": int(self.now() * 1000)}):
+                    warned.append(Warned(limit, percent, spent, period))
+                else:
+                    self._told.add(key)
+        if len(self._told) > 10_000:
+            self._told.clear()
         return warned
 
     def release(self, connection: Connection, call: str, outcome: Outcome) -> bool:

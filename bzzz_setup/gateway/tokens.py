@@ -119,6 +119,9 @@ class NodeTokens:
                 return None
             answer.raise_for_status()
             about: dict[str, Any] = answer.json()
+            # `api`: a node service that is older than this gateway does not tell of models.
+            if not {"models", "api"} & set(about["scopes"]):
+                return None
             # A token's name comes with its number: the next one of that name goes on with the same budget.
             name = str(about["name"] or about["kind"]).partition("/")[0]
             return Identity(name, self.members.get(name, ()))

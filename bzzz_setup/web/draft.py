@@ -39,6 +39,7 @@ from bzzz_setup.declaration import (
     is_template,
     mapping,
     typed,
+    with_secrets,
     write,
 )
 from bzzz_setup.editing import REMOVED, edited
@@ -189,16 +190,7 @@ class Draft:
         return found
 
     def _vault(self, wanted: dict[str, Any]) -> str:
-        text, cluster = self._text(VAULT), self.declaration().cluster
-        before = decrypted(text, cluster) if text else {}
-        if before is None:
-            raise Refusal(
-                f"the cluster's key does not open {self.source / VAULT}",
-                "Set secrets with ansible-vault, by the key that the file was encrypted with.",
-                option=next(iter(wanted)),
-            )
-        new = {**before, **typed(wanted)}
-        return encrypted(dump({name: value for name, value in new.items() if value is not None}), cluster)
+        return with_secrets(self._text(VAULT), self.declaration().cluster, wanted, self.source / VAULT)
 
     @contextlib.contextmanager
     def folder(self) -> Iterator[Path]:

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 BZZZ cluster setup maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Measure a node: disk, HTTP latency, throughput to a peer, hashing. See plugins/modules/benchmark.py."""
+"""Measure a node: disk, HTTP latency, throughput to a peer, hashing, models. See plugins/modules/benchmark.py."""
 
 from __future__ import annotations
 
@@ -10,6 +10,19 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.bzzz.cluster.plugins.module_utils import benchmark, probe
 from ansible_collections.bzzz.cluster.plugins.plugin_utils.question import ask
 
+HTTP: dict[str, Any] = {
+    "type": "dict",
+    "options": {
+        "url": {"type": "str", "required": True},
+        "requests": {"type": "int", "default": 5},
+        "ca": {"type": "path"},
+        "certificate": {"type": "path"},
+        "key": {"type": "path", "no_log": False},
+        "token_file": {"type": "path", "no_log": False},
+        "server_name": {"type": "str"},
+        "max_median_ms": {"type": "float", "default": 0},
+    },
+}
 SPEC: dict[str, dict[str, Any]] = {
     "disk": {
         "type": "dict",
@@ -19,17 +32,15 @@ SPEC: dict[str, dict[str, Any]] = {
             "min_mib_per_second": {"type": "float", "default": 0},
         },
     },
-    "http": {
+    "http": HTTP,
+    "gateway": HTTP,
+    "models": {
         "type": "dict",
         "options": {
             "url": {"type": "str", "required": True},
-            "requests": {"type": "int", "default": 5},
-            "ca": {"type": "path"},
-            "certificate": {"type": "path"},
-            "key": {"type": "path", "no_log": False},
-            "token_file": {"type": "path", "no_log": False},
-            "server_name": {"type": "str"},
-            "max_median_ms": {"type": "float", "default": 0},
+            "names": {"type": "list", "elements": "str", "required": True},
+            "tokens": {"type": "int", "default": 32},
+            "min_tokens_per_second": {"type": "float", "default": 0},
         },
     },
     "network": {

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from .node.models import short
+
 
 class Measure(NamedTuple):
     """A measurement: its figure and unit, the argument that limits it (from below, if `least`), title and remedy of its check.
@@ -41,6 +43,24 @@ MEASURES = {
         "Look at the node's load and the service's journal, or declare a larger limit.",
         "Run step 6 again: bzzz-setup apply --only 6. If it fails again, 'journalctl -u bzzz' on the node says why.",
     ),
+    "gateway": Measure(
+        "median_ms",
+        "ms",
+        "max_median_ms",
+        False,
+        "The AI gateway answers fast enough",
+        "Look at the node's load and 'journalctl -u bzzz-gateway', or declare a larger limit.",
+        "Run step 4 again: bzzz-setup apply --only 4. If it fails again, 'journalctl -u bzzz-gateway' on the node says why.",
+    ),
+    "models": Measure(
+        "tokens_per_second",
+        "tokens/s",
+        "min_tokens_per_second",
+        True,
+        "Models write fast enough",
+        "See by 'bzzz-setup models plan' whether they are on GPUs, and by 'ollama ps' on the node; or declare a smaller minimum.",
+        "Look at 'journalctl -u bzzz-ollama@0' on the node, or that of the Ollama that was there.",
+    ),
     "network": _throughput(
         "The way to the next node is fast enough",
         "Look at link speed, duplex and cabling of both nodes (step 1 lists them), or declare a smaller minimum.",
@@ -55,7 +75,7 @@ MEASURES = {
 
 
 def payload(node: str, args: dict[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
-    """What node program ``bench`` is to measure, and each measurement's limit (0: none).
+    """What node program ``bench`` is to measure, and each measurement's limit (0: none). Models are called as Ollama lists them.
 
     Every node sends to the one after it in the order of names, so that each link carries one stream out and one in.
     """
@@ -73,6 +93,8 @@ def payload(node: str, args: dict[str, Any]) -> tuple[dict[str, Any], dict[str, 
             if not others:
                 continue
             given.update(name=others[0]["name"], address=others[0]["address"])
+        if kind == "models":
+            given["names"] = [short(name) for name in given["names"]]
         wanted[kind] = given
     return wanted, limits
 
@@ -81,10 +103,14 @@ def checks(node: str, role: str, figures: dict[str, Any], limits: dict[str, floa
     """The figures of node program ``bench`` as checks (requirement F8)."""
     found = []
     for kind, data in figures.items():
+        if not data:  # there was nothing to measure
+            continue
         measure, limit = MEASURES[kind], limits[kind]
         number = data.get(measure.figure)
         held = number is not None and (not limit or (number >= limit if measure.least else number <= limit))
         seen = data.get("error") or f"{number:g} {measure.unit}" + (f" to {data['peer']}" if "peer" in data else "")
+        if each := data.get("models"):
+            seen += f" ({', '.join(f'{name} {rate:g}' for name, rate in each.items())})"
         expected = f"at {'least' if measure.least else 'most'} {limit:g} {measure.unit}" if limit else "any figure"
         named = {"id": f"bench_{kind}", "requirement": "F8", "role": role, "node": node, "title": measure.title}
         status = "pass" if held else "fail"

@@ -32,7 +32,7 @@ options:
   http:
     description: Latency of a service, each request on a new connection.
     type: dict
-    suboptions:
+    suboptions: &http
       url:
         description: What to get, from the node.
         type: str
@@ -58,6 +58,31 @@ options:
         type: str
       max_median_ms:
         description: Longest median; V(0) only measures.
+        type: float
+        default: 0
+  gateway:
+    description: The same of the AI gateway.
+    type: dict
+    suboptions: *http
+  models:
+    description: Tokens a second that models write. One that was not loaded is loaded for it, and unloaded again.
+    type: dict
+    suboptions:
+      url:
+        description: The node's Ollama.
+        type: str
+        required: true
+      names:
+        description: Which of them to measure, by their names with tags, where the node holds them.
+        type: list
+        elements: str
+        required: true
+      tokens:
+        description: How many tokens each is to write at most.
+        type: int
+        default: 32
+      min_tokens_per_second:
+        description: Least speed; V(0) only measures.
         type: float
         default: 0
   network:

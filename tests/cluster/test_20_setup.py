@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +53,25 @@ def test_the_benchmark_measures_disk_and_service(again: dict[str, Any], cluster:
         measured = {check["id"]: check for check in again["checks"] if check["node"] == node and check["id"].startswith("bench_")}
         assert set(measured) == {"bench_disk", "bench_http"}, f"not measured on {node}"
         assert all(re.search(r"\d", check["seen"]) for check in measured.values())
+
+
+@pytest.mark.requirement("F8", part="throughput between nodes against a minimum")
+def test_throughput_between_nodes_is_measured_where_it_is_asked_for(cluster: Tools, tmp_path: Path) -> None:
+    node, command = cluster.nodes[0], ("apply", "--only", "2,8")
+    port = ["sh", "-c", "nft list ruleset | grep -c 5201 || true"]
+    assert cluster.lab.exec(node, port).stdout.strip() == "0"
+    folder = cluster.declare(tmp_path / "asked", {"validation_network_min_mib_per_second": 1})
+    measured = {check["node"]: check for check in cluster.document(*command, folder=folder)["checks"] if check["id"] == "bench_network"}
+    assert {name: check["status"] for name, check in measured.items()} == dict.fromkeys(cluster.nodes, "pass")
+    for name, after in zip(cluster.nodes, [*cluster.nodes[1:], node], strict=True):
+        assert re.fullmatch(rf"[\d.]+ MiB/s to {after}", measured[name]["seen"]), measured[name]
+    too_much = cluster.declare(tmp_path / "too_much", {"validation_network_min_mib_per_second": 10**6})
+    done = cluster.document(*command, folder=too_much, code=1)
+    assert done["changes"] == [], "the port was open already"
+    failed = [check for check in done["checks"] if check["status"] == "fail"]
+    assert {check["id"] for check in failed} == {"bench_network"} and all("cabling" in check["remedy"] for check in failed)
+    cluster.setup(*command)
+    assert cluster.lab.exec(node, port).stdout.strip() == "0"
 
 
 def test_state_is_the_nodes_not_the_admin_hosts(cluster: Tools) -> None:

@@ -466,9 +466,12 @@ with sqlite3.connect(file, timeout=30) as ledger:
 
 
 @pytest.mark.requirement("3.1.2")
+@pytest.mark.requirement("F8", part="the AI gateway's latency")
 def test_a_wrong_key_no_quota_and_no_way_are_told_apart(cluster: Tools, openai: StandIn, folder: Path) -> None:
     def told() -> dict[str, Any]:
         checks = cluster.document("verify", "--limit", cluster.nodes[0], folder=folder, code=None)["checks"]
+        latency = next(check for check in checks if check["id"] == "bench_gateway")
+        assert latency["status"] == "pass" and re.fullmatch(r"[\d.]+ ms", latency["seen"])
         found: dict[str, Any] = next(check for check in checks if check["id"] == "openai-key")
         return found
 

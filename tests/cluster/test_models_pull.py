@@ -27,6 +27,7 @@ import pki
 import pytest
 from conftest import Tools
 from cryptography import x509
+from trouble import eventually
 
 from bzzz_setup.declaration import HOSTS, VAULT, dump, load, write
 from bzzz_setup.events import Refusal
@@ -319,6 +320,7 @@ def test_with_firewall_and_certificates(bzzz: Tools, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.requirement("3.4.1", "3.4.3", "3.6.1", "3.6.3", "3.6.4", "3.6.5")
+@pytest.mark.requirement("F8", part="tokens a second of a real Ollama's model")
 def test_a_real_ollama(bzzz: Tools, tmp_path: Path) -> None:
     """All of it with Ollama itself: refused with figures, planned, pulled once with progress, copied, updated, listed and removed."""
     try:
@@ -367,6 +369,20 @@ def test_a_real_ollama(bzzz: Tools, tmp_path: Path) -> None:
     assert f"{named(bzzz, 'slow')}: {moved.digest}, was {real.digest}" in updated, updated
     listed = {item["node"]: item["digest"] for item in bzzz.document("models", "list", folder=folder)["models"]}
     assert listed == {FIRST: real.digest, SECOND: moved.digest}, "each node at its own time"
+
+    # Measured where a minimum is declared; what was not loaded is not afterwards. Other checks fail: nothing else of a cluster is here.
+    for node in (FIRST, SECOND):
+        bzzz.lab.exec(node, ["sh", "-c", "systemctl restart 'bzzz-ollama@0'"])
+    fast = declared(bzzz, tmp_path / "fast", [one], program, validation_model_min_tokens_per_second=0.01)
+    rates = {check["node"]: check for check in bzzz.document("verify", folder=fast, code=1)["checks"] if check["id"] == "bench_models"}
+    assert {node: check["status"] for node, check in rates.items()} == {FIRST: "pass", SECOND: "pass"}, rates
+    assert all(f"({named(bzzz, 'slow')} " in check["seen"] for check in rates.values())
+    eventually(
+        "unloaded models",
+        lambda: not any(item["loaded_bytes"] for item in bzzz.document("models", "list", folder=folder)["models"]),
+        30,
+        30,
+    )
 
     found_on_the_subnet(bzzz, tmp_path / "alone", named(bzzz, "slow"))
 

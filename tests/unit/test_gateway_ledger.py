@@ -168,6 +168,24 @@ def test_each_threshold_warns_once_a_period(url: str) -> None:
         assert ledger.warned() == [] and settle("e", 900) == [50, 80]
 
 
+@pytest.mark.requirement("4.1.4", part="a limit that was lowered below what is spent")
+def test_a_lowered_limit_warns_at_the_next_call_also_where_that_is_refused(url: str) -> None:
+    def limited(usd: str) -> Any:
+        return load({"users": {"anna": {"day_usd": usd}}, "warn_percent": [10, 50, 80, 100]})
+
+    with opened(url, limited("1")) as ledger, ledger.transaction() as connection:
+        ledger.reserve(connection, call("a", 600))
+        assert ledger.settle(connection, call("a"), Outcome(600)) == []
+    with opened(url, limited("0.000001")) as ledger, ledger.transaction() as connection:
+        ledger.reserve(connection, call("b", 1))
+        assert [each.percent for each in ledger.settle(connection, call("b"), Outcome(1))] == [10, 50], "neither was crossed by it"
+        ledger.reserve(connection, call("c", 1))
+        assert ledger.settle(connection, call("c"), Outcome(1)) == []
+    with opened(url, limited("0.0000005")) as ledger, ledger.transaction() as connection:
+        refused = [ledger.reserve(connection, call(name, 1)) for name in ("d", "e")]
+        assert [[each.percent for each in one.warned] for one in refused if one] == [[80, 100], []]
+
+
 steps = st.lists(
     st.tuples(
         st.sampled_from(["reserve", "settle", "release", "lose", "resolve"]),

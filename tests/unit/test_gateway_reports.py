@@ -222,9 +222,10 @@ def node(seen: list[str], code: list[int]) -> Iterator[str]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             seen.append(self.path)
-            good = self.headers["Authorization"] == "Bearer good"
-            body = json.dumps({"kind": "token", "name": "anna", "role": "viewer", "scopes": []}).encode()
-            self.send_response(code[0] if good else 401)
+            asked = self.headers["Authorization"].removeprefix("Bearer ")
+            scopes = {"good": ["api", "events", "models"], "models": ["models"], "metrics": ["metrics", "events"]}
+            body = json.dumps({"kind": "token", "name": "anna", "role": "viewer", "scopes": scopes.get(asked)}).encode()
+            self.send_response(code[0] if asked in scopes else 401)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -246,6 +247,9 @@ def test_the_node_service_is_asked_and_believed_for_a_while() -> None:
         assert tokens.known("good") is None and not seen, "it has to be asked"
         assert [tokens.find("good") for _ in range(3)] == [Identity("anna", ("search",))] * 3 and seen == ["/api/v1/me"]
         assert tokens.find("bad") is None and tokens.find("bad") is None and len(seen) == 2
+        other = NodeTokens(url, None, {})
+        assert other.find("models") == Identity("anna") and other.find("metrics") is None, "a token for metrics spends nothing"
+        del seen[2:]
         assert tokens.known("bad") == (None,) and tokens.known("good") == (Identity("anna", ("search",)),) and len(seen) == 2
         code[0] = 401
         deadline = time.monotonic() + 5

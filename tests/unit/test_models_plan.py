@@ -184,6 +184,19 @@ def test_a_bar_is_as_long_as_its_parts() -> None:
     assert len(Text.from_markup(bar(parts)).plain) == WIDTH
 
 
+def test_models_that_nobody_can_serve_are_warned_of() -> None:
+    def warned(given: dict[str, Any], ollama: Any = None) -> list[str]:
+        found = judge_on({"n1": facts(8000, ollama=ollama)}, given, ONE)
+        return [one["option"] for one in found if "none of them has an Ollama" in one["message"] and one["severity"] == "warning"]
+
+    called = {"gateway_enabled": True, "gateway_models": [{"name": "local", "model": "tiny", "endpoint": "cluster"}]}
+    for given in ({"models_wanted": [QWEN]}, called):
+        assert warned(given) == ["ollama_manage"]
+        assert warned({**given, "ollama_manage": "install"}) == []
+        assert warned(given, {"models": []}) == []
+    assert warned({}) == []
+
+
 def test_nothing_is_wanted() -> None:
     out = io.StringIO()
     show_plan(Console(file=out, width=200), planned({}, {"n1": facts()}))

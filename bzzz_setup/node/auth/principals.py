@@ -11,7 +11,7 @@ VIEWER, OPERATOR, ADMIN = "viewer", "operator", "admin"
 # Each may do what those before it may.
 ROLES = (VIEWER, OPERATOR, ADMIN)
 # What an endpoint asks for, and the least role that has it.
-SCOPES = {"api": VIEWER, "events": VIEWER, "mcp": VIEWER, "metrics": VIEWER, "setup": OPERATOR, "auth": ADMIN}
+SCOPES = {"api": VIEWER, "events": VIEWER, "mcp": VIEWER, "metrics": VIEWER, "models": VIEWER, "setup": OPERATOR, "auth": ADMIN}
 
 CLUSTER, TOKEN, USER, LDAP, OIDC = "cluster", "token", "user", "ldap", "oidc"
 

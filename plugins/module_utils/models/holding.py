@@ -59,6 +59,11 @@ def assigned(
         away = ", ".join(sorted(set(declared) - set(facts)))
         remedy = "Run without --limit and with all nodes up; or name the model's nodes in models_wanted."
         unplaced += [{"model": name, "why": f"Not placed while {away} may hold it.", "remedy": remedy} for name in lacking]
+    elif lacking and not held:
+        why = "No node has an Ollama that answers."
+        unplaced += [
+            {"model": name, "why": why, "remedy": "Set ollama_manage: install, or start the Ollama that is there."} for name in lacking
+        ]
     elif lacking:
         unplaced += _planned(declared, facts, held, shown, places, lacking)
     nodes = {}

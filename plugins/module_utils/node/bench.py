@@ -1,16 +1,18 @@
 # Copyright (c) 2026 BZZZ cluster setup maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Small, bounded measurements of this node: disk, HTTP latency, throughput to a peer, hashing."""
+"""Small, bounded measurements of this node: disk, HTTP latency, throughput to a peer, hashing, models' tokens a second."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import socket
 import statistics
 import struct
 import tempfile
 import time
+import urllib.request
 from typing import Any, Callable
 
 from .listen import GREETING
@@ -82,7 +84,41 @@ def cpu(seconds: float = 0.5) -> dict[str, Any]:
     return {"mib_per_second": round(done / took, 1)}
 
 
-KINDS: dict[str, Callable[..., dict[str, Any]]] = {"disk": disk, "http": http, "network": network, "cpu": cpu}
+def models(url: str, names: list[str], tokens: int = 32, seconds: float = 60) -> dict[str, Any]:
+    """Tokens a second that each of these models writes, as its Ollama counts them, and the least of it.
+
+    Only those that this node holds; one that was not loaded before is unloaded again.
+    """
+    base = url.rstrip("/")
+    held = {one["name"] for one in _ollama(f"{base}/api/tags", seconds)["models"]}
+    loaded = {one["name"] for one in _ollama(f"{base}/api/ps", seconds)["models"]}
+    found = {}
+    for name in sorted(held & set(names)):
+        asked: dict[str, Any] = {"model": name, "prompt": "Count to a hundred.", "stream": False, "options": {"num_predict": tokens}}
+        told = _ollama(f"{base}/api/generate", seconds, asked if name in loaded else {**asked, "keep_alive": 0})
+        if not told.get("eval_count") or not told.get("eval_duration"):
+            raise OSError(f"{name} wrote nothing")
+        found[name] = round(told["eval_count"] / told["eval_duration"] * 1e9, 1)
+    return {"tokens_per_second": min(found.values()), "models": found} if found else {}
+
+
+def _ollama(url: str, seconds: float, asked: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Of this node's own, to which no proxy leads."""
+    body = None if asked is None else json.dumps(asked).encode()
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(urllib.request.Request(url, body, {"Content-Type": "application/json"}), timeout=seconds) as answer:
+        found: dict[str, Any] = json.load(answer)
+    return found
+
+
+KINDS: dict[str, Callable[..., dict[str, Any]]] = {
+    "disk": disk,
+    "http": http,
+    "gateway": http,
+    "network": network,
+    "cpu": cpu,
+    "models": models,
+}
 
 
 def main(payload: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Options that have one value for the whole cluster.
 COMMON = (
     *(("declaration", "cluster_name"), ("coordination", "lease_seconds"), ("coordination", "primary"), ("tls", "mode")),
-    *(("models", "wanted"), ("models", "placement")),
+    *(("models", "wanted"), ("models", "placement"), ("validation", "network_port")),
     # Those who agree on who tells what must know the same.
     *(("alerting", option) for option in ("port", "cluster_port", "email_to", "email_from", "smtp_server", "webhook_urls")),
     *(("alerting", option) for option in ("slack_url", "slack_channel", "repeat_hours")),

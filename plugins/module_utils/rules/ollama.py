@@ -115,6 +115,25 @@ def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping
                 message = f"{count} instances need ports from {options['port']} on, and {port} is {other or 'none'}."
                 yield problem("ollama_port", message, f"Choose another first port, with {count} free from it on.", value=port, node=node)
             yield from _taken(options, port, seen, node)
+    yield from _nobody(declared, facts)
+
+
+def _nobody(declared: Mapping[str, Declared], facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    """Models that the nodes are to serve, where none of them has an Ollama, nor is to get one."""
+    wanted = any(roles["models"]["wanted"] for roles in declared.values())
+    called = any(
+        entry["endpoint"] == "cluster" for roles in declared.values() if roles["gateway"]["enabled"] for entry in roles["gateway"]["models"]
+    )
+    have = any((seen.get("bzzz_system") or {}).get("ollama") for seen in facts.values())
+    if (
+        (wanted or called)
+        and set(facts) == set(declared)
+        and not have
+        and all(each["ollama"]["manage"] != "install" for each in declared.values())
+    ):
+        message = "The cluster's nodes are to serve models, and none of them has an Ollama."
+        remedy = "Set ollama_manage: install, or have an Ollama run on one of them."
+        yield problem("ollama_manage", message, remedy, value="adopt", severity="warning")
 
 
 def _taken(options: Mapping[str, Any], port: int, seen: Mapping[str, Any], node: str) -> Iterator[Problem]:

@@ -31,6 +31,8 @@ DATABASE = "cost_database_port"
 ALERTING = ("alerting_port", "alerting_cluster_port")
 # Used while models are copied.
 COPY = "models_copy_port"
+# Used where throughput between the nodes is measured.
+NETWORK = "validation_network_port"
 # sshd's own port, which is Ansible's as well once the move to it is done, and the units that listen on it.
 SSH, SSHD_UNITS = "ssh_port", ("ssh.service", "sshd.service", "ssh.socket", "sshd.socket")
 # Where an authority comes to see whose a name is; no option, since authorities know no other port.
@@ -93,6 +95,8 @@ def _used(option: str, options: Mapping[str, Any], roles: Declared) -> bool:
         return bool(options["email_to"] or options["webhook_urls"] or options["slack_url"])
     if option == COPY:
         return bool(options["copy"] and options["wanted"])
+    if option == NETWORK:
+        return bool(options["benchmark"] and options["network_min_mib_per_second"])
     return option not in GATEWAY or bool(options["enabled"])
 
 

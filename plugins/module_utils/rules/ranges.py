@@ -57,6 +57,9 @@ RANGES: dict[tuple[str, str], tuple[float, float | None, str]] = {
     ("tls", "renew_before_days"): (0, None, "0 renews only what has expired"),
     ("validation", "disk_min_mib_per_second"): (0, None, "0 only measures"),
     ("validation", "service_latency_max_ms"): (0, None, "0 only measures"),
+    ("validation", "gateway_latency_max_ms"): (0, None, "0 only measures"),
+    ("validation", "network_min_mib_per_second"): (0, None, "0 does not measure it"),
+    ("validation", "model_min_tokens_per_second"): (0, None, "0 does not measure it"),
 }
 # (role, option) of a secret -> fewest characters, why
 LENGTHS: dict[tuple[str, str], tuple[int, str]] = {
