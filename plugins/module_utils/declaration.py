@@ -142,6 +142,8 @@ def _read(name: str, spec: Spec, value: Callable[[], Any], node: str) -> tuple[A
         return None, problem(name, message, "Replace the key pair, and give the public key (the line in the .pub file).", node=node)
     try:
         return coerce(name, spec, raw), None
+    except Misfit as misfit:
+        return None, problem(name, str(misfit), misfit.remedy, value=None if secret else misfit.value, node=node)
     except ValueError as error:
         message = str(error)
         like = None
@@ -149,6 +151,36 @@ def _read(name: str, spec: Spec, value: Callable[[], Any], node: str) -> tuple[A
             like = nearest(raw, [str(choice) for choice in spec["choices"]])
         remedy = f"Write {name}: {like}." if like else f"Set {name} to {_wanted(spec)}{_example(spec)}, or remove it."
         return None, problem(name, message, remedy, value=None if secret else raw, node=node)
+
+
+class Misfit(ValueError):
+    """A field that does not fit the form of its entry. value: the field's."""
+
+    def __init__(self, message: str, remedy: str, value: Any) -> None:
+        super().__init__(message)
+        self.remedy, self.value = remedy, value
+
+
+def _fields(spec: Spec, value: Any, before: str = "") -> None:
+    """Raises Misfit for the first field that is unknown, missing, or none of its choices: Ansible tells no remedy for these."""
+    options = spec.get("options") or {}
+    numbered = isinstance(value, list)
+    for place, entry in enumerate(value if numbered else [value], 1):
+        if not options or not isinstance(entry, dict):
+            continue
+        at = f"Entry {place}: {before}" if numbered else before
+        for key, inner in entry.items():
+            if key not in options:
+                like = nearest(str(key), options)
+                remedy = f"Write {like}." if like else f"Write one of {', '.join(options)}, or leave it out."
+                raise Misfit(f"{at}there is no {key}.", remedy, inner)
+            choices = options[key].get("choices")
+            if choices and isinstance(inner, str) and inner not in choices and not options[key].get("no_log"):
+                raise Misfit(f"{at}{key} cannot be {inner}.", f"Write one of {', '.join(map(str, choices))}.", inner)
+            _fields(options[key], inner, f"{at}{key}: ")
+        for key, inner in options.items():
+            if inner.get("required") and entry.get(key) is None:
+                raise Misfit(f"{at}{key} is missing.", f"Set {key}.", entry)
 
 
 def coerce(name: str, spec: Spec, value: Any) -> Any:
@@ -202,6 +234,7 @@ def _scalar(spec: Spec, kind: str, value: Any, subject: str) -> Any:
 
 
 def _coerce_dict(name: str, spec: Spec, value: Any) -> Any:
+    _fields(spec, value)
     try:
         result = ArgumentSpecValidator({name: spec}).validate({name: value})
     except (TypeError, AttributeError) as error:  # it looks into what it has just found to be no dictionary

@@ -57,7 +57,9 @@ def planned(given: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
         ({"nodes": ["n1"], "replicas": 2}, "as well", "Remove nodes or replicas"),
         ({"context": 0}, "context must be 1 to", "right number"),
         ({"geometry": {**GEOMETRY, "heads": 0}}, "geometry.heads must be 1 to", "right number"),
-        ({"gpu": "maybe"}, "value of gpu must be one of", ""),
+        ({"gpu": "maybe"}, "Entry 1: gpu cannot be maybe", "Write one of required, preferred, never"),
+        ({"geometry": {**GEOMETRY, "layer": 1}}, "Entry 1: geometry: there is no layer", "Write layers"),
+        ({"contxt": 1}, "Entry 1: there is no contxt", "Write context"),
     ],
 )
 def test_what_is_wrong_with_a_model(one: dict[str, Any], says: str, remedy: str) -> None:
