@@ -32,7 +32,8 @@ class Health:
         import httpx  # noqa: PLC0415 - comes with LiteLLM
 
         self._client = httpx.AsyncClient(timeout=ANSWER_SECONDS, follow_redirects=False)
-        self._dead: set[str] = set()
+        # Where those that do not answer are asked.
+        self.dead: set[str] = set()
         self._at = -DUE_SECONDS
         self._looking: asyncio.Task[None] | None = None
 
@@ -44,16 +45,16 @@ class Health:
 
     def alive(self, deployments: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Those whose endpoints answer; none where none does, and then LiteLLM takes the fallbacks."""
-        return [each for each in deployments if not (found := place(each)) or found[0] not in self._dead] if self._dead else deployments
+        return [each for each in deployments if not (found := place(each)) or found[0] not in self.dead] if self.dead else deployments
 
     async def _look(self, places: Mapping[str, str]) -> None:
         answers = await asyncio.gather(*(self._answers(url, key) for url, key in places.items()))
         dead = {url for url, answers_ in zip(places, answers, strict=True) if not answers_}
-        for url in sorted(dead - self._dead):
+        for url in sorted(dead - self.dead):
             log.warning("%s does not answer: it is called no more until it does", url)
-        for url in sorted(self._dead - dead):
+        for url in sorted(self.dead - dead):
             log.warning("%s answers again", url)
-        self._dead = dead
+        self.dead = dead
 
     async def _answers(self, url: str, key: str) -> bool:
         try:

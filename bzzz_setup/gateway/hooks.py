@@ -270,6 +270,10 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         if model not in names or not self._deployments(model):
             few = ", ".join(sorted(names | set(self.settings.tasks))[:20])
             raise _error(404, "model_not_found", f"There is no model {model[:100]} here. Name one of {few}.")
+        if self._health.dead:
+            there = [each for name in (model, *_fallbacks(llm_router, model)) for each in llm_router.get_model_list(model_name=name) or []]
+            if not self._health.alive(there):
+                raise _error(503, "unavailable", f"No endpoint of {model} answers now, and it has no fallback that does. Try again later.")
 
     async def _reserve(self, call: Call) -> Any:
         waiting = self.writer.ask(lambda connection: self.ledger.reserve(connection, call))
