@@ -219,6 +219,7 @@ def found_on_the_subnet(bzzz: Tools, folder: Path, model: str) -> Path:
     (folder / f"host_vars/{SECOND}.yml").unlink(missing_ok=True)
     (address,) = (node.address for node in bzzz.lab.nodes if node.name == SECOND)
     bzzz.lab.exec(SECOND, ["systemd-run", "--unit=open", "python3", "-c", FORWARD, address])
+    eventually("it is open", lambda: bzzz.lab.exec(SECOND, ["ss", "-Hltn", "src", f"{address}:11434"]).stdout, 20)
     try:
         found = bzzz.document("models", "list", "--discover", folder=folder)
         assert [one["endpoint"] for one in found["discovered"]] == [f"http://{address}:11434"], found
@@ -380,7 +381,6 @@ def test_a_real_ollama(bzzz: Tools, tmp_path: Path) -> None:
     eventually(
         "unloaded models",
         lambda: not any(item["loaded_bytes"] for item in bzzz.document("models", "list", folder=folder)["models"]),
-        30,
         30,
     )
 
