@@ -189,6 +189,18 @@ def _run(job: run.Job, as_json: bool) -> tuple[Report, Path | None]:
     return report, run.keep(folder, report) if folder else None
 
 
+def _keep_page(file: Path, told: dict[str, Any], as_json: bool) -> None:
+    """Write charts into a file. Raises Refusal where that is not possible."""
+    from bzzz_setup import reports  # noqa: PLC0415 - its template engine is wanted only here
+
+    try:
+        write(file.absolute(), reports.charts(told), 0o600)
+    except OSError as error:
+        raise Refusal(f"{file} cannot be written: {error.strerror}", "Name a file that you may write.", option="html") from error
+    if not as_json:
+        _out(False).print(f"Written: {file}", highlight=False, markup=False)
+
+
 def _meant(limit: str, source: Path) -> None:
     """Raises Refusal where a plain name is neither node nor group: Ansible would go on with the others."""
     from ansible.inventory.manager import InventoryManager, split_host_pattern  # noqa: PLC0415 - takes 0.4 s

@@ -26,6 +26,7 @@ from bzzz_setup.declaration import Declaration, write
 from bzzz_setup.events import ExitCode, Refusal
 from bzzz_setup.portable import remembered_facts
 from bzzz_setup.report import Report, count
+from bzzz_setup.reports import figures
 from bzzz_setup.web.trying import options_of
 
 PLAYBOOK = "bzzz.cluster.cost"
@@ -62,6 +63,9 @@ SinceOption = Annotated[str | None, typer.Option(metavar="DAY", help="From this 
 UntilOption = Annotated[str | None, typer.Option(metavar="DAY", help="Before this day. Default: up to now.")]
 
 
+HtmlOption = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write charts of it into this HTML file, by day.")]
+
+
 @app.callback()
 def cost() -> None:
     """What calls through the AI gateway have cost, from its ledger, and what the declared models would cost."""
@@ -73,6 +77,7 @@ def report(
     per: Annotated[Per, typer.Option(help="A line for each of these.")] = Per.whole,
     since: SinceOption = None,
     until: UntilOption = None,
+    html: HtmlOption = None,
     ask_pass: cli.AskPassOption = False,
     ask_become_pass: cli.AskBecomePassOption = False,
     inventory: cli.InventoryOption = None,
@@ -80,6 +85,14 @@ def report(
 ) -> None:
     """Show what was called and what it has cost, the budgets, and this month's end at the last days' pace. Asks the gateway's node."""
     with cli._command(inventory, as_json) as call:
+        if html:
+            asked: dict[str, Any] = {"kind": "report", "by": DIMENSIONS, "per": Per.day.value, **_range(since, until)}
+            found = _asked(call.inventory, asked, cli._passwords(ask_pass, ask_become_pass))
+            name = Declaration.read(paths.inventory(call.inventory)).cluster
+            cli._keep_page(html, figures.spending(name, found, usd), call.as_json)
+            if call.as_json:
+                cli._print_json(found)
+            return
         names = [name.strip() for name in by.split(",") if name.strip()]
         if wrong := [name for name in names if name not in DIMENSIONS]:
             raise Refusal(f"nothing is counted by {wrong[0]}", f"Name some of {', '.join(DIMENSIONS)}.", option="by")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,8 +15,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from bzzz_setup import cli, paths, run, terminal
+from bzzz_setup.declaration import Declaration
 from bzzz_setup.events import ExitCode, Refusal
 from bzzz_setup.report import Report, clock, count, gib
+from bzzz_setup.reports import figures
 
 PLAN, PULL, LIST = (f"bzzz.cluster.models_{what}" for what in ("plan", "pull", "list"))
 WIDTH = 24
@@ -39,6 +42,7 @@ def models() -> None:
 @app.command("plan")
 def plan(
     limit: cli.LimitOption = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a picture of it into this HTML file as well.")] = None,
     ask_pass: cli.AskPassOption = False,
     ask_become_pass: cli.AskBecomePassOption = False,
     inventory: cli.InventoryOption = None,
@@ -55,6 +59,8 @@ def plan(
             cli._print_json({**(found or {"nodes": {}, "placed": [], "refused": [], "unknown": []}), **rest})
         else:
             show(cli._out(False), report, found)
+        if html and found:
+            cli._keep_page(html, figures.fit(Declaration.read(paths.inventory(call.inventory)).cluster, found), call.as_json)
         raise typer.Exit(report.exit_code)
 
 

@@ -23,11 +23,16 @@ _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u20
 
 def html(report: Report) -> str:
     """The page. Every text from outside is escaped by the template engine; styles and script are the package's own."""
-    return str(_template().render(view(report)))
+    return str(_template("report.html.j2").render(view(report)))
+
+
+def charts(told: dict[str, Any]) -> str:
+    """A page of charts and tables (bzzz_setup/reports/figures.py)."""
+    return str(_template("figures.html.j2").render(told))
 
 
 @functools.cache
-def _template() -> Any:
+def _template(name: str) -> Any:
     environment = Environment(
         loader=PackageLoader("bzzz_setup.reports", "templates"),
         autoescape=True,
@@ -37,12 +42,12 @@ def _template() -> Any:
         lstrip_blocks=True,
     )
     files = resources.files("bzzz_setup.reports") / "templates"
-    for name in ("style", "script"):
-        text = (files / {"style": "report.css", "script": "report.js"}[name]).read_text(encoding="utf-8")
+    for part in ("style", "script"):
+        text = (files / {"style": "report.css", "script": "report.js"}[part]).read_text(encoding="utf-8")
         # A program of ours, not a text: escaped it would be another.
-        environment.globals[name] = Markup(text)  # noqa: S704
-        environment.globals[f"{name}_hash"] = "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return environment.get_template("report.html.j2")
+        environment.globals[part] = Markup(text)  # noqa: S704
+        environment.globals[f"{part}_hash"] = "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return environment.get_template(name)
 
 
 def _shown(value: Any) -> Any:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -13,9 +14,15 @@ from typing import Any
 
 import pytest
 import report_events
+import sights
+import spending
+from ansible_collections.bzzz.cluster.plugins.module_utils.forecast import usd
 
 from bzzz_setup import reports
+from bzzz_setup.cost import DIMENSIONS
+from bzzz_setup.gateway.asked import answer
 from bzzz_setup.report import Report
+from bzzz_setup.reports import figures
 
 WIDTHS = (375, 820, 1440)
 
@@ -32,6 +39,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for kind, more in kinds.items():
         written[kind] = folder / f"{kind}.html"
         written[kind].write_text(reports.html(Report.of(report_events.run(**more))), encoding="utf-8")
+    spent = json.loads(json.dumps(answer(spending.made(folder), {"kind": "report", "by": list(DIMENSIONS), "per": "day"})))
+    for kind, told in {"costs": figures.spending("trial", spent, usd), "fit": figures.fit("trial", sights.fit())}.items():
+        written[kind] = folder / f"{kind}.html"
+        written[kind].write_text(reports.charts(told), encoding="utf-8")
     return written
 
 
@@ -53,6 +64,19 @@ def opened(browser: Any, file: Path, width: int = 1440, **options: Any) -> Itera
 
 def unfold(page: Any) -> None:
     page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+
+
+@pytest.mark.requirement("4.3.2", "4.3.3", "3.6.2", part="charts as pages, for everybody")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("kind", ["costs", "fit"])
+def test_charts_stand_in_nobodys_way(browser: Any, files: dict[str, Path], kind: str, scheme: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    for width in WIDTHS:
+        with opened(browser, files[kind], width, color_scheme=scheme) as page:
+            found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+            assert not found, "\n".join(f"{one['id']}: {one['help']}: {one['nodes'][0]['html'][:300]}" for one in found)
+            assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
 
 
 @pytest.mark.requirement("F8", part="a report a person can read")
