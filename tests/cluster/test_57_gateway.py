@@ -696,11 +696,15 @@ def test_a_gpu_that_fails_is_taken_out_and_calls_go_on(
         pytest.skip(str(reason))
     node, other = cluster.nodes[0], cluster.nodes[1]
     release_wanted, archive = test_ollama_install.archived(ollama.VERSION, program)
-    mine = {**release_wanted, "ollama_instances": "per_gpu", "ollama_gpu_check_seconds": 1}
-    carded = cluster.declare(tmp_path / "carded", wanted(cluster, openai), {other: mine})
-    shutil.copytree(folder / "releases", carded / "releases")
-    shutil.copy(folder / VAULT, carded / VAULT)
-    (carded / release_wanted["ollama_archive_amd64"]).write_bytes(archive)
+    mine = {**release_wanted, "ollama_gpu_check_seconds": 1}
+    carded, single = (
+        cluster.declare(tmp_path / instances, wanted(cluster, openai), {other: {**mine, "ollama_instances": instances}})
+        for instances in ("per_gpu", "one")
+    )
+    for place in (carded, single):
+        shutil.copytree(folder / "releases", place / "releases")
+        shutil.copy(folder / VAULT, place / VAULT)
+        (place / release_wanted["ollama_archive_amd64"]).write_bytes(archive)
     one, two = test_ollama_install.gpus(cluster, other)
     token = service.token(ANNA)
 
@@ -748,6 +752,18 @@ def test_a_gpu_that_fails_is_taken_out_and_calls_go_on(
         test_ollama_install.tell(cluster, two, other)
         wait_for("its instance again", lambda: active(1) == "active" and not alerts(), 60)
         wait_for("calls to it", lambda: calls(4) == whole and asked(1) > before[1], 60)
+
+        # One instance that has both begins anew with the one that is left.
+        cluster.setup("apply", "--only", "4", folder=single)
+        wait_for("calls to the one", lambda: calls(2) == whole, 60)
+        visible = "tr '\\0' '\\n' </proc/$(systemctl show -P MainPID bzzz-ollama@0)/environ | grep VISIBLE || true"
+        assert "GPU-d37e67a5" not in cluster.lab.exec(other, ["sh", "-c", visible]).stdout
+        test_ollama_install.tell(cluster, one, other)
+        wait_for(
+            "its restart", lambda: cluster.lab.exec(other, ["sh", "-c", visible]).stdout.strip() == "CUDA_VISIBLE_DEVICES=GPU-d37e67a5", 60
+        )
+        assert "GPU-00000000" in wait_for("an alert", alerts, 30)[0]
+        wait_for("calls to it again", lambda: calls(2) == whole, 60)
     finally:
         cluster.lab.exec(
             other, ["sh", "-c", "rm -f /usr/local/bin/nvidia-smi; systemctl disable --now 'bzzz-ollama@*' bzzz-ollama-gpus.timer"]

@@ -487,6 +487,6 @@ def test_templates_travel_with_the_package() -> None:
     import tomllib
 
     names = {file.name for file in (resources.files("bzzz_setup.reports") / "templates").iterdir()}
-    assert names == {"report.html.j2", "report.css", "report.js"}
+    assert names == {"report.html.j2", "figures.html.j2", "report.css", "report.js"}
     project = tomllib.loads((Path(reports.__file__).parents[2] / "pyproject.toml").read_text())
     assert project["tool"]["setuptools"]["package-data"]["bzzz_setup.reports"] == ["templates/*"]
