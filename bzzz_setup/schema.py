@@ -131,12 +131,20 @@ def reference(specs: Specs) -> str:
     """Text of `docs/options.md`."""
     lines = ["# Options", "", f"<!-- {GENERATED} -->", ""]
     lines += ["Set them in `group_vars/bzzz/main.yml` of the inventory folder, or per node in `host_vars/<node>.yml`."]
-    lines += ["Secrets belong into `group_vars/bzzz/vault.yml`."]
+    lines += ["Secrets belong into `group_vars/bzzz/vault.yml`, where `bzzz-setup secret OPTION` puts them."]
+    lines += ["`option[].field` is a field of each entry of a list."]
     for role, description in _in_order(specs).items():
         lines += ["", f"## {role}", "", f"**{description['short_description']}.** {_text(description)}", ""]
         lines += ["| option | type | default | meaning |", "|---|---|---|---|"]
-        lines += [_row(role, name, spec) for name, spec in description["options"].items()]
+        lines += [row for name, spec in description["options"].items() for row in _rows(role, name, spec)]
     return "\n".join(lines) + "\n"
+
+
+def _rows(role: str, name: str, spec: Spec) -> list[str]:
+    """An option's row, and one for each field that it, or an entry of it, has."""
+    within = f"{name}[]." if spec.get("type") == "list" else f"{name}."
+    fields = spec.get("options", {}).items()
+    return [_row(role, name, spec), *(row for key, inner in fields for row in _rows(role, f"{within}{key}", inner))]
 
 
 def _row(role: str, name: str, spec: Spec) -> str:
