@@ -158,7 +158,7 @@ def test_a_token_is_issued_works_everywhere_within_its_scopes_and_is_revoked_wit
     wait_for(lambda: call(two, "GET", "/api/v1/cluster", secret)[0] == 200, 3, "it works on another node")
     assert call(two, "GET", "/api/v1/me", secret)[1] == {
         **{"kind": "token", "name": f"whole/{whole['id']}", "role": VIEWER},
-        "scopes": ["api", "events", "mcp", "metrics"],
+        "scopes": ["api", "events", "mcp", "metrics", "models"],
     }
     wait_for(lambda: two.request("/metrics", token=scraper["token"])[0] == 200, 3, "so does the other")
 
