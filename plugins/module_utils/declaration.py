@@ -154,7 +154,7 @@ def _read(name: str, spec: Spec, value: Callable[[], Any], node: str) -> tuple[A
 
 
 class Misfit(ValueError):
-    """A field that does not fit the form of its entry. value: the field's."""
+    """A field that does not fit the form of its entry. value: the field's, where it may be shown."""
 
     def __init__(self, message: str, remedy: str, value: Any) -> None:
         super().__init__(message)
@@ -173,14 +173,14 @@ def _fields(spec: Spec, value: Any, before: str = "") -> None:
             if key not in options:
                 like = nearest(str(key), options)
                 remedy = f"Write {like}." if like else f"Write one of {', '.join(options)}, or leave it out."
-                raise Misfit(f"{at}there is no {key}.", remedy, inner)
+                raise Misfit(f"{at}there is no {key}.", remedy, None)  # nobody knows whether its value is a secret
             choices = options[key].get("choices")
             if choices and isinstance(inner, str) and inner not in choices and not options[key].get("no_log"):
                 raise Misfit(f"{at}{key} cannot be {inner}.", f"Write one of {', '.join(map(str, choices))}.", inner)
             _fields(options[key], inner, f"{at}{key}: ")
         for key, inner in options.items():
             if inner.get("required") and entry.get(key) is None:
-                raise Misfit(f"{at}{key} is missing.", f"Set {key}.", entry)
+                raise Misfit(f"{at}{key} is missing.", f"Set {key}.", None)
 
 
 def coerce(name: str, spec: Spec, value: Any) -> Any:

@@ -68,6 +68,12 @@ def test_what_is_wrong_with_a_model(one: dict[str, Any], says: str, remedy: str)
     assert says in found["message"] and remedy in found["remedy"]
 
 
+def test_the_value_of_an_unknown_field_is_not_shown() -> None:
+    """A key may have been put where none belongs."""
+    found = judge({"gateway_endpoints": [{"name": "x", "url": "https://h/v1", "key": "sk-canary"}]}, ONE)
+    assert any("there is no key" in one["message"] for one in found) and "sk-canary" not in str(found)
+
+
 def test_models_that_are_fine() -> None:
     names = ["qwen3", "qwen3:8b", "me/mine:v1.0", "hf.co/me/Mine-GGUF:Q4_K_M", "registry.example.com:5000/library/a:b"]
     assert judge({"models_wanted": [{"name": name} for name in names]}) == []
