@@ -148,7 +148,15 @@ class Budgets:
     def amount(self, scope: Scope, period: str) -> int | None:
         """The limit of a scope, its own or that of every one of its kind; None for none."""
         own = self.limits.get((scope, period))
-        return own if own is not None or scope.kind not in (PROJECT, USER) else self.limits.get((Scope(scope.kind, EVERY), period))
+        if own is not None or scope.kind == ALL:
+            return own
+        if scope.kind != MEMBER:
+            return self.limits.get((Scope(scope.kind, EVERY), period))
+        project, _, user = scope.name.partition("/")
+        # A project that is named has shares of its own, or none.
+        of = project if (Scope(PROJECT, project), period) in self.limits else EVERY
+        found = (self.limits.get((Scope(MEMBER, f"{of}/{each}"), period)) for each in (user, EVERY))
+        return next((each for each in found if each is not None), None)
 
     def reached(self, limit: Limit, spent: int) -> list[int]:
         """The thresholds, in percent, that spending has reached."""

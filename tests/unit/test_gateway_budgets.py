@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bzzz_setup.gateway import budgets, settings
-from bzzz_setup.gateway.budgets import ALL, DAY, MEMBER, MONTH, NANO, PROJECT, USER, Invalid, Limit, Scope, load, period_of
+from bzzz_setup.gateway.budgets import ALL, DAY, EVERY, MEMBER, MONTH, NANO, PROJECT, USER, Invalid, Limit, Scope, load, period_of
 
 # Ordinary turns, turns at midnight, half hours, a day that never was, and none.
 ZONES = [
@@ -114,6 +114,33 @@ def test_a_projects_share_is_shared_among_its_users() -> None:
     assert read.amount(Scope(USER, "bert"), DAY) == NANO // 2 and read.amount(Scope(USER, "bert"), MONTH) == 5 * NANO
     assert {each.scope.kind for each in read.of("carl", "")} == {ALL, USER}
     assert read.warn_percent == (50, 80)
+
+
+@pytest.mark.requirement("4.2.1", part="shares for whoever is not named")
+def test_shares_are_also_of_those_who_are_not_named() -> None:
+    read = load(
+        {
+            "projects": {
+                "search": {"day_usd": 10, "user_shares": {"anna": 50, EVERY: 20}},
+                "web": {"day_usd": 10},
+                EVERY: {"day_usd": 5, "user_shares": {"anna": 10, EVERY: 2}},
+            }
+        }
+    )
+    shares = {
+        (project, user): (read.amount(Scope(MEMBER, f"{project}/{user}"), DAY) or 0) / NANO
+        for project in ("search", "web", "other")
+        for user in ("anna", "bert")
+    }
+    assert shares == {
+        ("search", "anna"): 5,
+        ("search", "bert"): 2,
+        ("web", "anna"): 0,  # it is named, and has no shares
+        ("web", "bert"): 0,
+        ("other", "anna"): 0.5,
+        ("other", "bert"): 0.1,
+    }
+    assert (MEMBER, "other/bert") in {(each.scope.kind, each.scope.name) for each in read.of("bert", "other")}
 
 
 @pytest.mark.requirement("4.1.4", part="thresholds")

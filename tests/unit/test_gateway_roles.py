@@ -133,6 +133,8 @@ def test_the_files_are_what_the_gateway_reads(tmp_path: Path, monkeypatch: pytes
         ({**ON, "gateway_models": [{"name": "x,y"}]}, "gateway_models", "a comma has no place"),
         ({**ON, "gateway_default_model": "x,y"}, "gateway_default_model", "a comma has no place"),
         ({**ON, "gateway_models": [{"name": "x", "parameters": {"api_base": "http://x"}}]}, "gateway_models", "api_base is no parameter"),
+        ({**ON, "gateway_models": [{"name": "x", "parameters": {"silent_model": "y"}}]}, "gateway_models", "cost more than is counted"),
+        ({**ON, "gateway_models": [{"name": "x", "output_usd_per_million": 8}]}, "gateway_models", "half a price"),
         ({**ON, "gateway_endpoints": [LOCAL, LOCAL]}, "gateway_endpoints", "Two endpoints"),
         ({**ON, "gateway_endpoints": [{**LOCAL, "url": "gpu9"}]}, "gateway_endpoints", "no base URL"),
         ({**ON, "gateway_endpoints": [{**LOCAL, "url": f"http://u:{KEY}@h"}]}, "gateway_endpoints", "readable by everybody"),
@@ -144,6 +146,8 @@ def test_the_files_are_what_the_gateway_reads(tmp_path: Path, monkeypatch: pytes
         ({**ON, "cost_all": {"project_shares": {"a": 60}}}, "cost_all", "no limit"),
         ({**ON, "cost_users": {"anna": {"daily": 5}}}, "cost_users", "no daily"),
         ({**ON, "cost_warn_percent": [0]}, "cost_warn_percent", "no part"),
+        ({**ON, "cost_all": {"day_usd": 5}, "cost_users": {"anna": {"day_usd": 6}}}, "cost_users", "anna: day_usd is more than all"),
+        ({**ON, "cost_projects": {"*": {"day_usd": 6, "month_usd": 5}}}, "cost_projects", "A day may have more than its month"),
     ],
 )
 def test_what_cannot_work_is_refused(given: dict[str, Any], option: str, words: str) -> None:

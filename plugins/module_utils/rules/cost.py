@@ -37,11 +37,32 @@ def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Prob
             yield from _budget("cost_projects", budget, ("user_shares",), wants, node, f"{name}: ")
         for name, budget in options["users"].items():
             yield from _budget("cost_users", budget, (), False, node, f"{name}: ")
+        yield from _compared(options, node)
         yield from _expected(roles, node)
         yield from _database(options, cluster, node)
         for percent in options["warn_percent"]:
             if not 1 <= percent <= 100:
                 yield problem("cost_warn_percent", "This is no part of a budget.", "Write 1 to 100.", value=percent, node=node)
+
+
+def _compared(options: Mapping[str, Any], node: str) -> Iterator[Problem]:
+    """Limits that can never be reached."""
+    whole = options["all"]
+    named = [("cost_all", "", whole)]
+    named += [(f"cost_{kind}", f"{name}: ", budget) for kind in ("projects", "users") for name, budget in options[kind].items()]
+    for option, who, budget in named:
+        amounts, most = (
+            {name: _number(each.get(name), HIGHEST_USD) for name in AMOUNTS} if isinstance(each, dict) else {} for each in (budget, whole)
+        )
+        day, month = (amounts.get(name) for name in AMOUNTS)
+        if day is not None and month is not None and day > month:
+            message = f"{who}A day may have more than its month, whose limit holds first."
+            yield problem(option, message, "Lower day_usd, or raise month_usd.", value=f"{day:g}", node=node, severity="warning")
+        for name in AMOUNTS:
+            own, of_all = amounts.get(name), most.get(name)
+            if who and own is not None and of_all is not None and own > of_all:
+                message = f"{who}{name} is more than all together may have, {of_all:g}, which holds first."
+                yield problem(option, message, "Lower it, or raise cost_all's.", value=f"{own:g}", node=node, severity="warning")
 
 
 def database_node(roles: Declared) -> str:

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 OPENAI = "openai"
 # The Ollamas of the cluster's own nodes.
 CLUSTER = "cluster"
-# LiteLLM's own of a deployment, which these would replace.
+# LiteLLM's own of a deployment, which these would replace; and what would have calls made or billed that are not counted so.
 TAKEN = ("model", "api_base", "api_key", "weight", "max_retries", "num_retries")
+UNCOUNTED = ("silent_model", "fallbacks", "service_tier", "n", "tools", "functions", "web_search_options", "mock_response")
+PRICES = ("input_usd_per_million", "output_usd_per_million")
 
 
 def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Problem]:
@@ -110,6 +112,14 @@ def _models(options: Mapping[str, Any], openai: Mapping[str, Any], node: str) ->
             if name in entry["parameters"]:
                 message = f"{name} is no parameter of a call: it would change where and how often calls of {entry['name']} go."
                 yield problem("gateway_models", message, "Take it out of parameters.", node=node)
+        for name in UNCOUNTED:
+            if name in entry["parameters"]:
+                message = f"{name} would have calls of {entry['name']} cost more than is counted for them."
+                yield problem("gateway_models", message, "Take it out of parameters.", node=node)
+        given = [name for name in PRICES if entry[name] is not None]
+        if len(given) == 1:
+            message = f"{entry['name']} has half a price: {given[0]} alone."
+            yield problem("gateway_models", message, f"Set {' and '.join(PRICES)}: 0 for what costs nothing.", node=node)
     if OPENAI in used and not openai["api_key"]:
         message = "Models of OpenAI's are declared, and there is no key for them."
         remedy = "Put openai_api_key into the vault file, or set gateway_default_model and gateway_models to models of other endpoints."
