@@ -98,7 +98,8 @@ class StandIn:
 
 
 class Gateway:
-    """``settings`` are of the gateway's file; plain: LiteLLM without the hooks, to compare; clocked: ``at`` sets its clock."""
+    """``settings`` are of the gateway's file; plain: LiteLLM without the hooks, to compare; clocked: ``at`` sets its clock; more: models
+    beside MODELS, as LiteLLM has them; elsewhere: whose they are."""
 
     def __init__(
         self,
@@ -108,9 +109,13 @@ class Gateway:
         users: Iterable[str] = ("anna", "bert"),
         plain: bool = False,
         clocked: bool = False,
+        elsewhere: Iterable[StandIn] = (),
+        more: Iterable[dict[str, Any]] = (),
+        fallbacks: Iterable[dict[str, list[str]]] = (),
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.folder, self.plain, self.clocked = folder, plain, clocked
+        self.upstreams = [upstream, *elsewhere]
         self.port, self.metrics = free_ports(2)
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "gateway.log"
@@ -135,14 +140,14 @@ class Gateway:
         ]
         hooks = {"custom_auth": "bzzz_setup.gateway.hooks.authenticate"} if not plain else {}
         config = {
-            "model_list": models,
+            "model_list": [*models, *more],
             "general_settings": {"master_key": "sk-a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6", **hooks},
             "litellm_settings": {
                 "num_retries": 0,
                 "telemetry": False,
                 **({} if plain else {"callbacks": ["bzzz_setup.gateway.hooks.accounting"]}),
             },
-            "router_settings": {"num_retries": 0, "disable_cooldowns": True},
+            "router_settings": {"num_retries": 0, "disable_cooldowns": True, "fallbacks": list(fallbacks)},
         }
         (folder / "litellm.yaml").write_text(json.dumps(config))
 

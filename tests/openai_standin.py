@@ -24,7 +24,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 KEY = "sk-stand-in-0123456789abcdef"
-MODES = ("fine", "wrong_key", "no_quota", "rate_limit", "error", "wrong_organization", "wrong_project", "no_permission", "cut", "silent")
+MODES = (
+    *("fine", "wrong_key", "no_quota", "rate_limit", "error", "wrong_organization", "wrong_project", "no_permission", "cut", "silent"),
+    *("untold", "odd"),  # no usage, as some servers that are called like OpenAI's answer; and one that cannot be
+)
 # Nano-USD a token: input, cached input, output. As LiteLLM's own list of prices has them.
 PRICES = {
     "gpt-5": (1250, 125, 10000),
@@ -172,6 +175,8 @@ class Handler(BaseHTTPRequestHandler):
         return self._chat(body, model, mode)
 
     def _chat(self, body: dict[str, Any], model: str, mode: str) -> None:
+        if body.get("max_tokens") and body.get("max_completion_tokens"):
+            return self._error(400, "invalid_request_error", "Setting 'max_tokens' and 'max_completion_tokens' at once is not supported.")
         spent = max(1, len(json.dumps(body["messages"])) // 4)
         cached = spent // 2 if spent > 200 else 0
         out = min(20, body.get("max_tokens") or body.get("max_completion_tokens") or 20)
@@ -196,6 +201,9 @@ class Handler(BaseHTTPRequestHandler):
             message = {"role": "assistant", "content": None, "tool_calls": [{"id": "call_1", "type": "function", "function": function}]}
             finish = "tool_calls"
         choice = {"index": 0, "message": message, "finish_reason": finish}
+        usage |= {"completion_tokens": -500} if mode == "odd" else {}
+        if mode == "untold":
+            return self._send(200, {**about, "object": "chat.completion", "choices": [choice]})
         return self._send(200, {**about, "object": "chat.completion", "choices": [choice], "usage": usage})
 
     def _stream(self, about: dict[str, Any], body: dict[str, Any], usage: dict[str, Any], tokens: tuple[int, int, int], mode: str) -> None:

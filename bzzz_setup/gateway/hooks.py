@@ -18,7 +18,7 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from concurrent.futures import Future
 from datetime import datetime
 from decimal import Decimal
@@ -37,7 +37,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from . import alerts
 from .budgets import NANO, Invalid, nano, refusal
 from .health import Health
-from .ledger import Call, Ledger, Outcome, Warned, Writer
+from .ledger import Call, Ledger, Outcome, Refused, Warned, Writer
 from .measured import Measures
 from .places import Places
 from .settings import Settings, read
@@ -59,8 +59,11 @@ _CHAT = """
 """
 _EMBEDDINGS = "model input encoding_format dimensions user"
 PASSED = {"chat": frozenset(_CHAT.split()), "embeddings": frozenset(_EMBEDDINGS.split())}
-# How many tokens may come of it.
-_COUNTS = ("max_tokens", "max_completion_tokens", "n")
+# How many tokens may come of it, and the most that each may be: OpenAI's own of answers to one call.
+_BOUNDS = ("max_tokens", "max_completion_tokens")
+_COUNTS = {**dict.fromkeys(_BOUNDS, 10_000_000), "n": 128}
+# What runs at the client. LiteLLM or the provider would run any other tool, with calls of models that nobody counts.
+_TOOLS = ("function", "custom")
 # What LiteLLM makes of a call's headers, and what it would have OpenAI bill otherwise.
 _OURS = frozenset(
     (
@@ -92,12 +95,17 @@ _OURS = frozenset(
         "additional_drop_params",
         "allowed_openai_params",
         "service_tier",
+        "timeout",
+        "stream_timeout",
+        "request_timeout",
+        "client_side_timeout",
+        "keepalive_seconds",
     )
 )
 _KEY = "bzzz_call"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@/:-]{0,127}")
 FREE_PROVIDERS = {"ollama", "ollama_chat"}
-# More than any image or file is known to count for; what one really does is in the answer's usage.
+# More than any image is known to count for; what one really does is in the answer's usage. A file may fill all that a model reads.
 PART_TOKENS = 50_000
 SWEEP_SECONDS = 60
 WRITTEN_SECONDS = 3
@@ -109,7 +117,8 @@ class Deployment:
     of the cluster's own.
 
     ``price``: nano-USD a token: in, in from the provider's cache, out; None where LiteLLM has to work it out. ``most``: the tokens that
-    it can answer with; ``declared``: those that it is to answer with at most, where a call does not say.
+    it can answer with; ``declared``: those that it is to answer with at most, where a call does not say; ``reads``: those that it can
+    be asked with.
     """
 
     model: str = ""
@@ -118,6 +127,7 @@ class Deployment:
     price: tuple[Decimal, Decimal, Decimal] | None = None
     most: int | None = None
     declared: int | None = None
+    reads: int | None = None
     node: str = ""
 
     @property
@@ -130,14 +140,24 @@ class Deployment:
         """Who serves it."""
         return self.endpoint or self.provider
 
+    @property
+    def costs(self) -> bool:
+        """Whether calls of it cost anything."""
+        return self.price is None or any(self.price)
+
 
 @dataclasses.dataclass
 class _Open:
-    """A call under way. deployment: where it went last."""
+    """A call under way: of its attempts, which fallbacks make, the last one. ``deployment``: where that went; ``bounds``: which of _BOUNDS
+    the call has."""
 
+    key: str
     call: Call
     started: float
+    bounds: frozenset[str] = frozenset()
     deployment: Deployment | None = None
+    attempt: tuple[Any, ...] = ()
+    failed: Exception | None = None
     told: bool = True  # whether its client wants the usage of a stream
     ended: bool = False
     openai_project: str = ""
@@ -236,10 +256,9 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
             call = dataclasses.replace(call, estimate_nano=self._estimate(model, data, chat, exact=True))
             refused = await self._reserve(call)
         if refused:
-            self.measures.refused(call)
-            message = refusal(refused.limit, refused.used, call.estimate_nano, refused.period.end, self.settings.budgets.zone)
-            raise _error(429, "budget_exceeded", message, refused.period.end)
-        self._open[identifier] = _Open(call, time.monotonic(), told=told)
+            raise self._refusal(call, refused)
+        bounds = frozenset(name for name in _BOUNDS if data.get(name))
+        self._open[identifier] = _Open(identifier, call, time.monotonic(), bounds, told=told)
         data.setdefault("metadata", {})[_KEY] = identifier
         self._sweep()
         return data
@@ -275,7 +294,12 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
             if not self._health.alive(there):
                 raise _error(503, "unavailable", f"No endpoint of {model} answers now, and it has no fallback that does. Try again later.")
 
-    async def _reserve(self, call: Call) -> Any:
+    def _refusal(self, call: Call, refused: Refused) -> ProxyException:
+        self.measures.refused(call)
+        message = refusal(refused.limit, refused.used, call.estimate_nano, refused.period.end, self.settings.budgets.zone)
+        return _error(429, "budget_exceeded", message, refused.period.end)
+
+    async def _reserve(self, call: Call) -> Refused | None:
         waiting = self.writer.ask(lambda connection: self.ledger.reserve(connection, call))
         waiting.add_done_callback(self._warn_refused)
         try:
@@ -301,30 +325,67 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
 
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> dict[str, Any]:
         """Where the call goes is known now: tell OpenAI whom to bill, and by what id to find it."""
-        opened = self._opened(kwargs)
+        opened, about = self._opened(kwargs), kwargs.get("metadata") or {}
         if opened is None:
+            if _KEY in about:  # it was given up meanwhile
+                raise _error(503, "unavailable", "This call has taken too long. Try again.")
             return kwargs
-        info = kwargs.get("model_info") or (kwargs.get("metadata") or {}).get("model_info") or {}
+        attempt = about.get("model_group"), about.get("attempted_fallbacks")
+        if opened.attempt not in ((), attempt):
+            await self._again(opened)
+        opened.attempt, opened.failed = attempt, None
+        info = kwargs.get("model_info") or about.get("model_info") or {}
         known = self._deployments(opened.call.model).get(str(info.get("id")))
         opened.deployment = known or _deployment(str(kwargs.get("model") or ""), info)
+        # A declared bound is for calls that state none: beside another it would let the answer be longer than what is held for it.
+        for name in set(_BOUNDS) - opened.bounds:
+            kwargs.pop(name, None)
         if opened.deployment.provider in FREE_PROVIDERS and "embed" in str(getattr(call_type, "value", call_type)):
             return _as_openai(kwargs)
         if opened.deployment.whose != "openai":
             return kwargs
-        about = self.settings.openai
-        opened.organization, opened.openai_project = about.organization, about.project_of(opened.call.project)
+        openai = self.settings.openai
+        opened.organization, opened.openai_project = openai.organization, openai.project_of(opened.call.project)
         headers = {**(kwargs.get("extra_headers") or {}), "X-Client-Request-Id": opened.call.id}
-        headers |= {"OpenAI-Organization": about.organization} if about.organization else {}
+        headers |= {"OpenAI-Organization": openai.organization} if openai.organization else {}
         headers |= {"OpenAI-Project": opened.openai_project} if opened.openai_project else {}
         kwargs["extra_headers"] = headers
         return kwargs
 
+    async def _again(self, opened: _Open) -> None:
+        """The call goes to a fallback. What the attempt before may have cost stays held, and the next one is held beside it."""
+        if opened.ended:  # its limit did not let the one before be made
+            raise _error(429, "budget_exceeded", "A limit does not let this call go on to its fallbacks.")
+        before = opened.deployment or Deployment()
+        if not before.costs or (opened.failed and _answered(opened.failed)):
+            return
+        status = f"{type(opened.failed).__name__ if opened.failed else 'broken off'}, then a fallback"
+        self._lose(opened, status)
+        self._open[opened.key] = opened
+        call = dataclasses.replace(opened.call, id=uuid.uuid4().hex)
+        if refused := await self._reserve(call):
+            raise self._refusal(call, refused)
+        opened.call, opened.started, opened.ended = call, time.monotonic(), False
+        opened.organization = opened.openai_project = ""
+
     # --- after ---
+
+    async def async_post_call_failure_deployment_hook(
+        self, request_data: Mapping[str, Any], exception: Exception, call_type: Any, fallback_depth: int | None = None
+    ) -> None:
+        """How an attempt has failed; a fallback may follow."""
+        opened = self._opened(request_data)
+        if opened is not None:
+            opened.failed = exception
 
     async def async_post_call_success_hook(self, data: dict[str, Any], user_api_key_dict: Any, response: Any) -> Any:
         opened = self._opened(data)
-        if opened is not None:
-            self._settle(opened, getattr(response, "usage", None), _is_cached(response))
+        if opened is not None and not opened.ended:
+            usage, cached = getattr(response, "usage", None), _is_cached(response)
+            if any(_tokens(usage)) or cached or not (opened.deployment or Deployment()).costs:
+                self._settle(opened, usage, cached)
+            else:
+                self._lose(opened, "no usage told")
         return response
 
     async def async_post_call_streaming_iterator_hook(
@@ -341,7 +402,7 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
                 usage = getattr(chunk, "usage", None) or usage
                 reckoned = (getattr(chunk, "_hidden_params", None) or {}).get("usage") or reckoned
                 cached = cached or _is_cached(chunk)
-                if usage is not None and not opened.ended:
+                if usage is not None and not opened.ended and (any(_tokens(usage)) or cached):
                     self._settle(opened, usage, cached)
                 if getattr(chunk, "usage", None) is not None and not opened.told:
                     if not chunk.choices:
@@ -364,6 +425,7 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
     ) -> None:
         opened = self._opened(request_data)
         if opened is None or opened.ended:
+            self._open.pop(opened.key if opened else "", None)
             return
         status = f"{type(original_exception).__name__} {getattr(original_exception, 'status_code', '')}".strip()
         if _answered(original_exception):
@@ -377,8 +439,12 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
     def _settle(self, opened: _Open, usage: Any, cached: bool) -> None:
         if opened.ended:
             return
+        try:
+            outcome = self._outcome(opened, usage, "cached" if cached else "ok")
+        except Unpriced:
+            self._lose(opened, "price unknown")
+            return
         self._close(opened)
-        outcome = self._outcome(opened, usage, "cached" if cached else "ok")
         self.measures.ended(opened.call, outcome, time.monotonic() - opened.started)
         # Nobody waits for it: a call that is not settled when the gateway dies stays held, and so is not lost.
         self.writer.ask(lambda connection: self.ledger.settle(connection, opened.call, outcome), lasting=True).add_done_callback(self._warn)
@@ -402,7 +468,7 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
 
     def _close(self, opened: _Open) -> None:
         opened.ended = True
-        self._open.pop(opened.call.id, None)
+        self._open.pop(opened.key, None)
 
     def _opened(self, data: Mapping[str, Any]) -> _Open | None:
         metadata = data.get("metadata")
@@ -467,14 +533,19 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
     def _estimate(self, model: str, data: dict[str, Any], chat: bool, exact: bool) -> int:
         """The most that the call can cost, at its dearest deployment."""
         deployments = self._deployments(model).values()
-        spent = _prompt_tokens(data, exact)
-        out = 0
+        spent, files = _prompt_tokens(data, exact)
+        out = answers = 0
         if chat:
-            asked = [data.get("max_tokens"), data.get("max_completion_tokens")]
+            asked = [data.get(name) for name in _BOUNDS]
             out = max((each for each in asked if isinstance(each, int)), default=self.settings.max_tokens)
-            out *= data["n"] if isinstance(data.get("n"), int) and data["n"] > 1 else 1
+            answers = data["n"] if isinstance(data.get("n"), int) and data["n"] > 1 else 1
+
+        def most(each: Deployment) -> int:
+            # No answer is longer than what the model can answer with, whatever is asked for.
+            return _cost(each, spent + files * (each.reads or PART_TOKENS), max(0, min(out, each.most or out)) * answers, 0)
+
         try:
-            return max((_cost(each, spent, max(0, out), 0) for each in deployments), default=0)
+            return max(map(most, deployments), default=0)
         except Unpriced as unpriced:
             raise _error(400, "price_unknown", str(unpriced)) from None
 
@@ -486,10 +557,17 @@ def _judge(body: Mapping[str, Any], kind: str) -> None:
             raise _error(400, "unknown_parameter", f"{name[:100]} is no parameter that this gateway passes on. Leave it out.")
     if not isinstance(body.get("model", ""), str):
         raise _error(400, "invalid_model", "model is no text. Name one.")
-    for name in _COUNTS:
+    for name, highest in _COUNTS.items():
         value = body.get(name)
-        if value is not None and (type(value) is not int or not 1 <= value <= 10_000_000):
-            raise _error(400, "invalid_parameter", f"{name} is no whole number from 1. Correct it, or leave it out.")
+        if value is not None and (type(value) is not int or not 1 <= value <= highest):
+            raise _error(400, "invalid_parameter", f"{name} is no whole number from 1 to {highest}. Correct it, or leave it out.")
+    tools = body.get("tools")
+    if tools and not (isinstance(tools, list) and all(isinstance(each, dict) and each.get("type") in _TOOLS for each in tools)):
+        raise _error(
+            400, "invalid_tools", f"tools has another type than {' and '.join(_TOOLS)}: those alone run at the client. Leave it out."
+        )
+    if any("://" in str(dict(part["file"]).get("file_id")) for part in _parts(body) if isinstance(part.get("file"), dict)):
+        raise _error(400, "invalid_file", "file_id is an address, which this gateway does not fetch from. Send the file as file_data.")
 
 
 def _as_openai(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -501,9 +579,17 @@ def _as_openai(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fallbacks(router: Any, model: str) -> list[str]:
+    """As LiteLLM tries them: each one's own before the next one."""
     found: list[str] = []
-    for each in (getattr(router, "fallbacks", None) or []) if router else []:
-        found += [name for name in each.get(model) or each.get("*") or [] if isinstance(name, str)]
+
+    def follow(name: str) -> None:
+        for each in (getattr(router, "fallbacks", None) or []) if router else []:
+            for other in each.get(name) or each.get("*") or []:
+                if isinstance(other, str) and other not in (model, *found):
+                    found.append(other)
+                    follow(other)
+
+    follow(model)
     return found
 
 
@@ -520,7 +606,7 @@ def _deployment(model: str, own: Mapping[str, Any]) -> Deployment:
         info = {} if provider in FREE_PROVIDERS else dict(litellm.get_model_info(model=model))
     except Exception:  # LiteLLM has no other for what it does not know
         provider = provider or model.partition("/")[0]
-    most = info.get("max_output_tokens")
+    most, reads = info.get("max_output_tokens"), info.get("max_input_tokens")
     if own.get("input_cost_per_token") is not None:
         info = dict(own)
     elif provider in FREE_PROVIDERS:
@@ -531,7 +617,8 @@ def _deployment(model: str, own: Mapping[str, Any]) -> Deployment:
         fresh, out = (Decimal(str(info.get(name) or 0)) for name in ("input_cost_per_token", "output_cost_per_token"))
         cached = info.get("cache_read_input_token_cost")
         price = fresh * NANO, (fresh if cached is None else Decimal(str(cached))) * NANO, out * NANO
-    return Deployment(model, provider, str(own.get("endpoint") or ""), price, int(most) if most else None, node=str(own.get("node") or ""))
+    most, reads = (int(each) if each else None for each in (most, reads))
+    return Deployment(model, provider, str(own.get("endpoint") or ""), price, most, reads=reads, node=str(own.get("node") or ""))
 
 
 def _cost(deployment: Deployment, spent: int, out: int, cached: int) -> int:
@@ -555,30 +642,40 @@ def _cost(deployment: Deployment, spent: int, out: int, cached: int) -> int:
     return nano(both[0] + both[1])
 
 
-def _prompt_tokens(data: Mapping[str, Any], exact: bool) -> int:
-    """No fewer than the provider will count: a token is a byte or more; or, exact, as a tokenizer counts, and a tenth."""
-    asked = data.get("messages") if "messages" in data else data.get("input")
-    parts = 0
-    for message in asked if isinstance(asked, list) else []:
+def _parts(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What messages have beside text."""
+    messages = data.get("messages")
+    for message in messages if isinstance(messages, list) else []:
         content = message.get("content") if isinstance(message, dict) else None
-        parts += sum(isinstance(part, dict) and part.get("type") != "text" for part in content) if isinstance(content, list) else 0
+        for part in content if isinstance(content, list) else []:
+            if isinstance(part, dict) and part.get("type") != "text":
+                yield part
+
+
+def _prompt_tokens(data: Mapping[str, Any], exact: bool) -> tuple[int, int]:
+    """No fewer than the provider will count: a token is a byte or more; or, exact, as a tokenizer counts, and a tenth. And the files,
+    which may fill all that a model reads."""
+    asked = data.get("messages") if "messages" in data else data.get("input")
+    parts = [str(part.get("type")) for part in _parts(data)]
     rest = [data.get(name) for name in ("tools", "functions", "response_format") if data.get(name)]
     if exact and not parts:
         try:
             text = {"messages": asked} if "messages" in data else {"text": json.dumps(asked)}
             counted = int(litellm.token_counter(model=str(data.get("model")), **text))
-            return round(counted * 1.1) + 16 + sum(len(json.dumps(each)) for each in rest)
+            return round(counted * 1.1) + 16 + sum(len(json.dumps(each)) for each in rest), 0
         except Exception:
             log.debug("tokens could not be counted", exc_info=True)
     whole = len(json.dumps([asked, *rest], ensure_ascii=False, default=str).encode(errors="surrogatepass"))
-    return whole + PART_TOKENS * parts + (16 * len(asked) if isinstance(asked, list) else 16)
+    files = parts.count("file")
+    return whole + PART_TOKENS * (len(parts) - files) + (16 * len(asked) if isinstance(asked, list) else 16), files
 
 
 def _tokens(usage: Any) -> tuple[int, int, int]:
-    """In, out and, of those in, cached."""
+    """In, out and, of those in, cached; what makes no sense counts in the provider's favour."""
     details = getattr(usage, "prompt_tokens_details", None)
-    numbers = getattr(usage, "prompt_tokens", 0), getattr(usage, "completion_tokens", 0), getattr(details, "cached_tokens", 0)
-    return numbers[0] or 0, numbers[1] or 0, numbers[2] or 0
+    asked, answered, whole = (max(0, getattr(usage, name, None) or 0) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
+    # Some tell what was thought in the total alone.
+    return asked, max(answered, whole - asked), min(asked, max(0, getattr(details, "cached_tokens", None) or 0))
 
 
 def _is_cached(response: Any) -> bool:

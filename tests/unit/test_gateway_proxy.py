@@ -25,7 +25,7 @@ import pytest
 import requests
 from gateway import Gateway, StandIn, clocked, python, token
 from node_cluster import wait_for
-from openai_standin import PRICES
+from openai_standin import KEY, PRICES
 
 from bzzz_setup.gateway import reports
 from bzzz_setup.gateway.budgets import DAY, Scope
@@ -33,7 +33,7 @@ from bzzz_setup.gateway.ledger import FREE, RESERVED, SPENT, UNKNOWN, resolve
 
 BUDGETS = {
     "all": {"day_usd": 100},
-    "users": {"poor": {"day_usd": "0.0001"}, "capped": {"month_usd": "0.0001"}, "free": {"day_usd": 0}},
+    "users": {"poor": {"day_usd": "0.0001"}, "capped": {"month_usd": "0.0001"}, "free": {"day_usd": 0}, "tight": {"day_usd": "0.0012"}},
     "projects": {"web": {"day_usd": "0.0001"}},
     "warn_percent": [50],
 }
@@ -43,7 +43,9 @@ SETTINGS = {
     "tasks": {"coding": "good"},
     "openai": {"organization": "org-ours", "project": "proj_rest", "projects": {"search": "proj_search"}},
 }
-USERS = ("anna", "bert", "poor", "capped", "free")
+USERS = ("anna", "bert", "poor", "capped", "free", "tight")
+# Each has its own fallback.
+FALLBACKS = ({"faulty": ["doubtful"]}, {"doubtful": ["cheap"]}, {"local": ["doubtful"]})
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +56,29 @@ def upstream() -> Iterator[StandIn]:
 
 
 @pytest.fixture(scope="module")
-def running(upstream: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    gateway = Gateway(tmp_path_factory.mktemp("gateway"), upstream, SETTINGS, USERS)
+def faulty() -> Iterator[StandIn]:
+    """Another server, in the place of one that fails."""
+    stand_in = StandIn()
+    yield stand_in
+    stand_in.stop()
+
+
+def served(name: str, model: str, by: StandIn, **more: Any) -> dict[str, Any]:
+    """A model as LiteLLM has it."""
+    place = {"model": f"openai/{model}", "api_base": f"{by.url}/v1", "api_key": KEY}
+    return {"model_name": name, "litellm_params": {**place, **more.pop("parameters", {})}, **more}
+
+
+@pytest.fixture(scope="module")
+def running(upstream: StandIn, faulty: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    free = {"input_cost_per_token": 0, "output_cost_per_token": 0, "endpoint": "gpu9"}
+    more = [
+        served("faulty", "gpt-4o", faulty),
+        served("doubtful", "gpt-4o-mini", faulty),
+        served("local", "gpt-4o", faulty, model_info=free),
+    ]
+    more.append(served("bounded", "gpt-4o-mini", upstream, parameters={"max_completion_tokens": 20_000}))
+    gateway = Gateway(tmp_path_factory.mktemp("gateway"), upstream, SETTINGS, USERS, elsewhere=[faulty], more=more, fallbacks=FALLBACKS)
     gateway.start()
     yield gateway
     gateway.kill()
@@ -79,10 +102,11 @@ def settled(gateway: Gateway, before: int = 0) -> list[dict[str, Any]]:
     return found
 
 
-def same(gateway: Gateway, upstream: StandIn) -> None:
+def same(gateway: Gateway) -> None:
     """Every answer that the provider counted is in the ledger, once, at what it has cost."""
     rows = {row["id"]: row for row in settled(gateway)}
-    answers = upstream.answers
+    # Only OpenAI is told an id.
+    answers = [answer for each in gateway.upstreams for answer in each.answers if answer["id"]]
     assert len({each["id"] for each in answers}) == len(answers), "no call was made twice"
     for each in answers:
         row = rows.get(each["id"])
@@ -92,7 +116,7 @@ def same(gateway: Gateway, upstream: StandIn) -> None:
         else:
             assert row["state"] == UNKNOWN and row["estimate_nano"] >= each["nano"]
     counted = {each["id"] for each in answers}
-    assert [row for row in rows.values() if row["state"] == SPENT and row["id"] not in counted] == [], (
+    assert [row for row in rows.values() if row["provider"] == "openai" and row["state"] == SPENT and row["id"] not in counted] == [], (
         "what was never answered costs nothing"
     )
     assert gateway.ledger().check() == []
@@ -134,7 +158,7 @@ def test_openais_own_client_is_served_and_each_call_counted(gateway: Gateway, up
     assert [row["state"] for row in rows] == [SPENT] * 5
     assert max(row["settled_ms"] - row["at_ms"] - row["latency_ms"] for row in rows) < 1000
     assert {(row["user"], row["project"], row["task"], row["provider"]) for row in rows} == {("anna", "search", "review", "openai")}
-    same(gateway, upstream)
+    same(gateway)
     metrics = requests.get(f"http://127.0.0.1:{gateway.metrics}/metrics", timeout=10).text
     who = 'project="search",task="review",user="anna"'
     assert 'bzzz_ai_calls_total{model="cheap",project="search",status="ok",task="review",user="anna"} 4.0' in metrics
@@ -156,7 +180,7 @@ def test_openai_is_told_whom_to_bill_whatever_a_client_says(gateway: Gateway, up
     assert [each["project"] for each in answers][:3] == ["proj_search", "proj_rest", "proj_search"]
     assert {each["project"] for each in answers} == {"proj_search", "proj_rest"}
     assert {row["organization"] for row in settled(gateway)[-3:]} == {"org-ours"}
-    same(gateway, upstream)
+    same(gateway)
 
 
 @pytest.mark.requirement("4.1.1", part="gateway")
@@ -243,7 +267,84 @@ def test_no_client_makes_its_call_cheaper_or_counts_it_for_another(gateway: Gate
         assert gateway.chat(headers=tried, body=more).status_code == 200
     rows = settled(gateway, before)
     assert len(rows) == 3 and {(row["user"], row["project"]) for row in rows} == {("anna", "search")}
-    same(gateway, upstream)
+    same(gateway)
+
+
+@pytest.mark.requirement("4.1.1", part="what is held is what a call may cost")
+def test_no_client_has_more_done_than_is_held_for_it(gateway: Gateway, upstream: StandIn) -> None:
+    reached = len(upstream.answers)
+    function = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+    for other in ({"type": "mcp", "server_url": "litellm_proxy", "require_approval": "never"}, {"type": "web_search"}, "all"):
+        refused = gateway.chat(body={"tools": [function, other]})
+        assert refused.status_code == 400 and "tools has another type" in refused.text, refused.text
+    part = {"type": "file", "file": {"file_id": "https://example.com/large.pdf"}}
+    refused = gateway.chat(body={"messages": [{"role": "user", "content": [part]}]})
+    assert refused.status_code == 400 and "file_id is an address" in refused.text
+    assert gateway.chat(body={"n": 129}).status_code == 400
+    assert len(upstream.answers) == reached
+
+    # A file may fill all that the model reads.
+    part["file"] = {"file_data": "data:application/pdf;base64,AAAA", "filename": "a.pdf"}
+    assert gateway.chat(body={"messages": [{"role": "user", "content": [part]}]}).ok
+    assert settled(gateway)[-1]["estimate_nano"] > 128_000 * PRICES["gpt-4o-mini"][0]
+    # No answer is longer than the model's longest: what is asked for beyond it would keep others from calling.
+    assert gateway.chat(body={"max_tokens": 5_000_000}).ok
+    assert settled(gateway)[-1]["estimate_nano"] < 17_000 * PRICES["gpt-4o-mini"][2]
+    # A declared bound is not beside the call's own, which is what is held.
+    assert gateway.chat(model="bounded", body={"max_tokens": 1}).ok
+    assert settled(gateway)[-1]["tokens_out"] == 1
+    # Nor does it end before the gateway would end it, as if it had cost nothing.
+    upstream.mode("fine", 0.5)
+    assert gateway.chat(headers={"x-litellm-timeout": "0.1", "x-litellm-stream-timeout": "0.1"}).ok
+    same(gateway)
+
+
+@pytest.mark.requirement("3.2.4", part="fallbacks of fallbacks, and what attempts before have cost")
+@pytest.mark.requirement("4.2.3", part="attempts")
+@pytest.mark.parametrize(("mode", "states"), [("silent", [UNKNOWN, UNKNOWN, SPENT]), ("rate_limit", [SPENT])])
+def test_an_attempt_that_may_have_been_billed_stays_counted(
+    gateway: Gateway, upstream: StandIn, faulty: StandIn, mode: str, states: list[str]
+) -> None:
+    faulty.mode(mode)
+    before, reached = len(gateway.rows()), len(faulty.answers)
+    answer = gateway.chat(model="faulty")
+    assert answer.ok, answer.text
+    rows = settled(gateway, before)
+    assert [row["state"] for row in rows] == states and len({row["id"] for row in rows}) == len(rows)
+    assert [row["deployment"] for row in rows] == ["openai/gpt-4o", "openai/gpt-4o-mini", "openai/gpt-4o-mini"][-len(rows) :]
+    doubtful = {row["id"] for row in rows if row["state"] == UNKNOWN}
+    assert doubtful == {each["id"] for each in faulty.answers[reached:]}, "what the other has answered"
+    same(gateway)
+
+
+@pytest.mark.requirement("4.1.1", part="calls that go to fallbacks")
+def test_no_fallback_is_called_beyond_a_limit(gateway: Gateway, upstream: StandIn, faulty: StandIn) -> None:
+    faulty.mode("silent")
+    before, reached, tried = len(gateway.rows()), len(upstream.answers), len(faulty.answers)
+    # Free itself, but not where it may go.
+    refused = gateway.chat("free", "local")
+    assert refused.status_code == 429 and refused.json()["error"]["type"] == "budget_exceeded" and len(gateway.rows()) == before
+    # The first attempt is held, the second beside it would be too much.
+    refused = gateway.chat("tight", "faulty")
+    assert refused.status_code == 500 and "daily limit of user tight" in refused.text, "LiteLLM tells both failures"
+    assert [row["state"] for row in settled(gateway, before)] == [UNKNOWN] and len(faulty.answers) == tried + 1
+    assert len(upstream.answers) == reached and gateway.ledger().check() == []
+
+
+@pytest.mark.requirement("4.2.3", part="answers that do not tell what they have cost")
+def test_an_answer_that_tells_no_usage_is_not_free(gateway: Gateway, upstream: StandIn, faulty: StandIn) -> None:
+    for model, state in (("doubtful", UNKNOWN), ("local", SPENT)):
+        faulty.mode("untold")
+        before = len(gateway.rows())
+        assert gateway.chat(model=model).ok
+        (row,) = settled(gateway, before)
+        assert (row["state"], row["cost_nano"]) == (state, 0)
+    faulty.mode("odd")
+    before = len(gateway.rows())
+    assert gateway.chat(model="doubtful").ok
+    (row,) = settled(gateway, before)
+    assert (row["state"], row["tokens_out"], row["cost_nano"]) == (SPENT, 20, faulty.answers[-1]["nano"])
+    faulty.mode()
 
 
 @pytest.mark.requirement("4.1.1", part="no model is called but the declared ones, by whatever name")
@@ -280,7 +381,7 @@ def test_a_call_that_fails_costs_what_the_provider_may_have_counted(
     upstream.mode(mode)
     assert gateway.chat(stream=stream).status_code in ([status] if status else [200, 500])
     wait_for(lambda: gateway.rows()[-1]["state"] == state, 10, f"the call is {state}")
-    same(gateway, upstream)
+    same(gateway)
 
 
 def test_who_hangs_up_is_charged_and_nothing_stays_open(gateway: Gateway, upstream: StandIn) -> None:
@@ -297,7 +398,7 @@ def test_who_hangs_up_is_charged_and_nothing_stays_open(gateway: Gateway, upstre
         lambda: (now := [row["state"] for row in gateway.rows()[-2:]]) and RESERVED not in now and now, 30, "both calls have ended"
     )
     assert states[0] == UNKNOWN and states[1] in (SPENT, UNKNOWN)
-    same(gateway, upstream)
+    same(gateway)
 
 
 @pytest.mark.requirement("4.2.2")
@@ -396,7 +497,7 @@ def test_twenty_kills_under_load_lose_nothing_and_count_nothing_twice(tmp_path: 
         ended.set()
         for client in clients:
             client.join()
-        same(gateway, upstream)
+        same(gateway)
         rows, answers = gateway.rows(), upstream.answers
         unknown = [row for row in rows if row["state"] == UNKNOWN]
         assert unknown and set(answered) == {200} and len(rows) >= len(answers) >= len(answered)
