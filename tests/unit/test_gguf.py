@@ -21,7 +21,7 @@ from ansible_collections.bzzz.cluster.plugins.module_utils.node.gguf import (
     from_ollama,
     geometry,
     read_header,
-    read_ranges,
+    read_metadata,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -68,6 +68,8 @@ def read(data: bytes) -> Any:
 @pytest.mark.requirement("3.6.2", part="geometry")
 def test_block_sizes_are_the_reference_s() -> None:
     known = {kind.value: (kind.name, *reference.GGML_QUANT_SIZES[kind]) for kind in reference.GGMLQuantizationType}
+    # Ollama's files have this one by another number as well.
+    known[4] = known[reference.GGMLQuantizationType.MXFP4]
     assert {kind: known[kind] for kind in TENSOR_TYPES} == TENSOR_TYPES
 
 
@@ -100,7 +102,8 @@ def test_heads_of_each_layer_and_sliding_windows(tmp_path: Path) -> None:
     assert (seen.key_length, seen.value_length) == (32, 16)
 
 
-def test_ranges_read_the_header_alone(tmp_path: Path) -> None:
+@pytest.mark.requirement("3.6.2", part="geometry")
+def test_ranges_read_the_metadata_alone(tmp_path: Path) -> None:
     data = written(tmp_path / "tiny.gguf").read_bytes()
     asked: list[tuple[int, int]] = []
 
@@ -108,8 +111,10 @@ def test_ranges_read_the_header_alone(tmp_path: Path) -> None:
         asked.append((offset, length))
         return data[offset : offset + length]
 
-    assert read_ranges(fetch, chunk=4096) == read(data)
+    assert read_metadata(fetch, chunk=4096) == read(data).metadata
     assert max(offset for offset, _ in asked) <= read(data).data_offset
+    new = head(1, 1, entry(b"a", 0, b"1") + string(b"t") + struct.pack("<IQIQ", 1, 8, 777, 0))
+    assert read_metadata(lambda offset, length: new[offset : offset + length]) == {"a": 49}, "a quantization that is not known here"
 
 
 @pytest.mark.parametrize(
@@ -202,6 +207,38 @@ def test_what_ollama_tells() -> None:
     assert isinstance(seen, Geometry)
     assert (seen.weights_bytes, seen.quantization, seen.digest, seen.parameters) == (5225388164, "Q4_K_M", "500a1f067a9f", 8190735360)
     assert (seen.block_count, seen.head_count_kv[0], seen.key_length) == (36, 8, 128)
+
+
+def told(architecture: str, layers: int, **values: Any) -> Geometry:
+    """What Ollama tells of such a model."""
+    info = {"block_count": layers, "embedding_length": 64, "attention.head_count": 4, "attention.head_count_kv": 2}
+    info |= {key.replace("__", "."): value for key, value in values.items()}
+    shown = {"general.architecture": architecture, **{f"{architecture}.{key}": value for key, value in info.items()}}
+    return from_ollama({"model_info": shown}, {"size": 1})
+
+
+@pytest.mark.requirement("3.6.2", part="geometry")
+def test_what_of_a_layer_files_do_not_tell() -> None:
+    gemma = told("gemma3", 7, attention__sliding_window=1024)
+    assert (gemma.sliding_window, gemma.sliding) == (1024, (True,) * 5 + (False, True))
+    assert told("gemma3", 2, attention__sliding_window=1024, attention__sliding_window_pattern=[False, True]).sliding == (False, True)
+    # Ollama keeps more of it than the model's window of 128.
+    assert [told(name, 4, attention__sliding_window=128).sliding_window for name in ("gptoss", "gpt-oss", "llama")] == [4096, 4096, 128]
+    assert told("gptoss", 4, attention__sliding_window=128).sliding == (True, False) * 2
+    assert told("gemma2", 4, attention__sliding_window=128).sliding == ()
+    assert told("qwen3next", 8).head_count_kv == (0, 0, 0, 2) * 2
+    assert told("qwen3next", 4, full_attention_interval=2).head_count_kv == (0, 2, 0, 2)
+    assert told("llama", 3, attention__head_count=[4, 0, 4], attention__head_count_kv=[2, 2, 0]).head_count_kv == (2, 0, 0)
+    ssm = {"ssm__conv_kernel": 4, "ssm__state_size": 16, "ssm__inner_size": 5120}
+    mamba = told("mamba", 3, attention__head_count=0, attention__head_count_kv=None, **ssm)
+    assert (mamba.head_count_kv, mamba.state_bytes) == ((0, 0, 0), 4 * (3 * 5120 + 16 * 5120))
+
+
+@pytest.mark.requirement("3.6.2", part="geometry")
+def test_what_has_no_flash_attention() -> None:
+    assert told("llama", 2).flash
+    assert not told("gemma2", 2).flash and not told("grok", 2).flash and not told("bert", 2, pooling_type=1).flash
+    assert not told("deepseek2", 2, attention__key_length=192, attention__value_length=128).flash
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,8 @@ def test_cache_by_its_type_and_window() -> None:
     assert near * 8192 == far * (1024 + 512)
     assert cache_bytes(sliding, 1024)[0] == cache_bytes(sliding, 1024)[1]
     assert cache_bytes(dataclasses.replace(QWEN, head_count_kv=(0, *(8,) * 35)), 4096)[0] == 0
+    assert cache_bytes(dataclasses.replace(QWEN, head_count_kv=(0, *(8,) * 35), state_bytes=7), 4096, 3)[0] == 21
+    assert cache_bytes(dataclasses.replace(QWEN, flash=False), 4096, 1, "q8_0") == cache_bytes(QWEN, 4096)
 
 
 def test_overhead_is_ollama_s_estimate() -> None:

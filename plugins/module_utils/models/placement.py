@@ -155,15 +155,15 @@ class Plan:
 
 
 def cache_bytes(geometry: Geometry, context: int, parallel: int = 1, cache_type: str = "f16") -> tuple[int, ...]:
-    """The KV cache of each layer."""
-    block, size = CACHE_TYPES[cache_type]
+    """The KV cache of each layer, or what a recurrent one keeps instead. Where flash attention cannot be, Ollama keeps f16."""
+    block, size = CACHE_TYPES[cache_type if geometry.flash else "f16"]
     cells = _up(context * parallel, PADDING)
     near = min(cells, _up((geometry.sliding_window or cells) * parallel + BATCH, PADDING))
     sliding = geometry.sliding or (False,) * geometry.block_count
 
     def one(heads: int, slides: bool) -> int:
         rows = (-(-heads * length // block) * size for length in (geometry.key_length, geometry.value_length))
-        return (near if slides else cells) * sum(rows)
+        return (near if slides else cells) * sum(rows) if heads else geometry.state_bytes * parallel
 
     return tuple(one(heads, slides) for heads, slides in zip(geometry.head_count_kv, sliding, strict=True))
 

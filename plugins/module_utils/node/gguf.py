@@ -33,6 +33,7 @@ TENSOR_TYPES = {
     1: ("F16", 1, 2),
     2: ("Q4_0", 32, 18),
     3: ("Q4_1", 32, 20),
+    4: ("MXFP4", 32, 17),  # as Ollama's own files have it, in the place of a type that ggml has given up
     6: ("Q5_0", 32, 22),
     7: ("Q5_1", 32, 24),
     8: ("Q8_0", 32, 34),
@@ -62,6 +63,13 @@ TENSOR_TYPES = {
     35: ("TQ2_0", 256, 66),
     39: ("MXFP4", 32, 17),
 }
+
+# What files do not tell, and Ollama (fs/ggml/ggml.go, GraphSize) and llama.cpp know of an architecture: every how many layers one looks
+# further back than the window, or has attention at all; the least cells of a window; and which have no flash attention.
+FULL_WINDOW_EVERY = {"gemma3": 6, "gptoss": 2, "gpt-oss": 2}
+FULL_ATTENTION_EVERY = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4}
+LEAST_WINDOW = {"gptoss": 4096, "gpt-oss": 4096}
+NO_FLASH = ("gemma2", "grok")
 
 # Value type -> struct's letter.
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -117,6 +125,8 @@ class Geometry:
     sliding_window: int | None = None
     sliding: tuple[bool, ...] = ()  # which layers look no further back than that; empty where nothing tells
     vocabulary: int = 0
+    state_bytes: int = 0  # of each layer without keys and values, for each request
+    flash: bool = True  # whether Ollama computes it with flash attention where that is on
     quantization: str | None = None
     parameters: int | None = None
     digest: str | None = None
@@ -206,14 +216,32 @@ class _Ranges(io.RawIOBase):
         return len(data)
 
 
-def read_ranges(fetch: Callable[[int, int], bytes], chunk: int = 1 << 20) -> Header:
-    """The header of a file of which `fetch(offset, length)` returns bytes; fewer than asked for only at its end."""
-    return read_header(io.BufferedReader(_Ranges(fetch), chunk))
+def read_metadata(fetch: Callable[[int, int], bytes], chunk: int = 1 << 20) -> dict[str, Any]:
+    """The metadata of a file of which `fetch(offset, length)` returns bytes; fewer than asked for only at its end.
+
+    Of the tensors nothing is read: a quantization that is new here is no obstacle.
+    """
+    return _begin(_Reader(io.BufferedReader(_Ranges(fetch), chunk)))[2]
 
 
 def read_header(stream: BinaryIO) -> Header:
     """The header at the beginning of a binary stream; nothing of the weights is read."""
     reader = _Reader(stream)
+    version, count, metadata = _begin(reader)
+    tensors: dict[str, Tensor] = {}
+    for _each in range(count):
+        tensor = _tensor(reader)
+        if tensor.name in tensors:
+            raise GgufError(f"There are two tensors named {tensor.name}.")
+        tensors[tensor.name] = tensor
+    alignment = metadata.get("general.alignment", 32)
+    if not _is_count(alignment) or alignment < 1 or alignment & (alignment - 1):
+        raise GgufError(f"general.alignment is {alignment!r}, which is no power of two.")
+    return Header(version, metadata, tuple(tensors.values()), -(-reader.offset // alignment) * alignment)
+
+
+def _begin(reader: _Reader) -> tuple[int, int, dict[str, Any]]:
+    """Version, number of tensors, and metadata."""
     magic = reader.take(4, "the magic")
     if magic != b"GGUF":
         raise GgufError(f"This is no GGUF file: it begins with {magic!r}, not with b'GGUF'.")
@@ -230,16 +258,7 @@ def read_header(stream: BinaryIO) -> Header:
         if key in metadata:
             raise GgufError(f"The metadata names {key} twice.")
         metadata[key] = reader.value(reader.number("I", f"the type of {key}"), key)
-    tensors: dict[str, Tensor] = {}
-    for _each in range(count):
-        tensor = _tensor(reader)
-        if tensor.name in tensors:
-            raise GgufError(f"There are two tensors named {tensor.name}.")
-        tensors[tensor.name] = tensor
-    alignment = metadata.get("general.alignment", 32)
-    if not _is_count(alignment) or alignment < 1 or alignment & (alignment - 1):
-        raise GgufError(f"general.alignment is {alignment!r}, which is no power of two.")
-    return Header(version, metadata, tuple(tensors.values()), -(-reader.offset // alignment) * alignment)
+    return version, count, metadata
 
 
 def _tensor(reader: _Reader) -> Tensor:
@@ -338,14 +357,24 @@ def _geometry(
         raise GgufError(f"The metadata does not tell {architecture}.attention.head_count.")
     kv = _each(metadata.get(f"{architecture}.attention.head_count_kv"), blocks, f"{architecture}.attention.head_count_kv")
     most = max(heads)
-    if not most:
-        raise GgufError(f"{architecture}.attention.head_count is 0.")
+    # A layer without heads, or between those with full attention, is recurrent.
+    interval = metadata.get(f"{architecture}.full_attention_interval", FULL_ATTENTION_EVERY.get(architecture))
+    every = interval if _is_count(interval) and interval else 1
+    kept = tuple(
+        (own if kv is None else kv[layer]) if own and not (layer + 1) % every else 0  # as llama.cpp, the last of each
+        for layer, own in enumerate(heads)
+    )
     window = metadata.get(f"{architecture}.attention.sliding_window")
     pattern = metadata.get(f"{architecture}.attention.sliding_window_pattern")
     sliding: tuple[bool, ...] = ()
     # Only what is told layer by layer is used: what a number means differs from architecture to architecture.
     if isinstance(pattern, list) and len(pattern) == blocks and all(isinstance(layer, bool) for layer in pattern):
         sliding = tuple(pattern)
+    elif architecture in FULL_WINDOW_EVERY:
+        sliding = tuple(bool((layer + 1) % FULL_WINDOW_EVERY[architecture]) for layer in range(blocks))
+    window = max(window, LEAST_WINDOW.get(architecture, 0)) if _is_count(window) and window else None
+    head = max(embedding // max(most, 1), 1)
+    key_length, value_length = number("attention.key_length", head), number("attention.value_length", head)
     tokens = metadata.get("tokenizer.ggml.tokens")
     vocabulary = metadata.get(f"{architecture}.vocab_size")
     if not _is_count(vocabulary):
@@ -359,17 +388,26 @@ def _geometry(
         context_length=int(context) if _is_count(context) and context else None,
         embedding_length=embedding,
         head_count=most,
-        head_count_kv=kv if kv is not None else heads,
-        key_length=number("attention.key_length", max(embedding // most, 1)),
-        value_length=number("attention.value_length", max(embedding // most, 1)),
-        sliding_window=int(window) if _is_count(window) and window else None,
+        head_count_kv=kept,
+        key_length=key_length,
+        value_length=value_length,
+        sliding_window=window,
         sliding=sliding,
         vocabulary=vocabulary,
+        state_bytes=_state(metadata, architecture),
+        flash=key_length == value_length and architecture not in NO_FLASH and f"{architecture}.pooling_type" not in metadata,
         quantization=quantization,
         parameters=parameters,
         digest=digest,
         layer_bytes=layers,
     )
+
+
+def _state(metadata: Mapping[str, Any], architecture: str) -> int:
+    """What a recurrent layer keeps instead of keys and values, in numbers of four bytes; as Ollama's GraphSize has it."""
+    told = (metadata.get(f"{architecture}.ssm.{key}") for key in ("conv_kernel", "state_size", "inner_size", "group_count"))
+    kernel, state, inner, groups = (value if _is_count(value) and value <= 1 << 20 else 0 for value in told)
+    return 4 * (max(kernel - 1, 0) * (inner + 2 * groups * state) + state * inner)
 
 
 def _each(value: Any, blocks: int, key: str) -> tuple[int, ...] | None:
