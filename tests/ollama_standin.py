@@ -14,7 +14,7 @@ import http.server
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +26,7 @@ from starlette.routing import Mount
 from bzzz_setup.node import ollama
 from bzzz_setup.node.web import application
 
+SHOWN = {"model_info": {}, "details": {}, "capabilities": ["completion"]}
 TOKEN = "canary-of-the-gateway-7d1f"
 
 
@@ -35,6 +36,7 @@ class StandIn:
     def __init__(self, *models: str, pieces: int = 3, seconds: float = 0.0) -> None:
         self.models, self.pieces, self.seconds = list(models), pieces, seconds
         self.asked: list[str] = []
+        self.show: Callable[[dict[str, Any]], dict[str, Any]] = lambda _asked: dict(SHOWN)
         self.cut = 0
         standin = self
 
@@ -53,7 +55,7 @@ class StandIn:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 standin.asked.append(f"POST {self.path}")
                 if self.path == "/api/show":
-                    return self._send({"model_info": {}, "details": {}, "capabilities": ["completion"]})
+                    return self._send(standin.show(body))
                 if self.path == "/v1/embeddings":
                     vectors = [{"object": "embedding", "index": index, "embedding": [0.5, 0.25]} for index, _ in enumerate(body["input"])]
                     usage = {"prompt_tokens": len(vectors), "total_tokens": len(vectors)}

@@ -259,6 +259,32 @@ def test_registries_are_asked_by_the_declared_proxies() -> None:
     assert proxy.asked == [("registry.invalid:443", f"anna:{word}") for word in ("wr@ng", "wr@ng", "p@ss")]
 
 
+@pytest.mark.requirement("3.6.2", part="geometry, from an Ollama that holds it")
+def test_an_ollama_tells_what_of_a_model_is_needed() -> None:
+    def stand_in(body: dict[str, Any]) -> dict[str, Any]:
+        assert body == {"model": "tiny:latest", "verbose": True}, "else it leaves out what is told of each layer"
+        info = {"general.architecture": "llama", "general.license": "x" * 9, "llama.attention.head_count_kv": [2, 0]}
+        info |= {
+            "llama.rope": 1.5,
+            "llama.long": list(range(1 << 16)),
+            "tokenizer.ggml.tokens": ["t"] * 5000,
+            "tokenizer.ggml.merges": ["m"],
+        }
+        return {"model_info": info, "parameters": 'stop    "num_ctx 1"\nnum_ctx                        8192\ntemperature 1'}
+
+    with contextlib.closing(StandIn("tiny:latest")) as ollama:
+        ollama.show = stand_in
+        shown = models.look({"endpoints": [ollama.url], "show": ["tiny:latest", "other:latest"]})["shown"]
+        info = {"general.architecture": "llama", "llama.attention.head_count_kv": [2, 0], "llama.vocab_size": 5000}
+        assert shown == {"tiny:latest": {"model_info": info, "num_ctx": 8192}}
+        ollama.show = lambda _body: {}
+        assert models.look({"endpoints": [ollama.url], "show": ["tiny"]})["shown"] == {}
+        assert models.look({"endpoints": [ollama.url], "show": ["tiny:latest"]})["shown"]["tiny:latest"] == {
+            "model_info": None,
+            "num_ctx": None,
+        }
+
+
 @pytest.mark.requirement("3.6.2", part="geometry, from a registry")
 def test_a_registry_tells_what_a_model_is_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")

@@ -34,6 +34,8 @@ REGISTRY, NAMESPACE, TAG = "registry.ollama.ai", "library", "latest"
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 MANIFEST_BYTES = 4 << 20
 WEIGHTS_TYPE = "application/vnd.ollama.image.model"
+# Longer values are none that memory is reckoned from: the longest are numbers of each layer.
+LONG = 1 << 16
 # Of a header that is read: so many at a time, and for so long. Vocabularies make it some 10 MiB.
 HEADER_BYTES, DESCRIBED_SECONDS = 4 << 20, 120.0
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -126,7 +128,7 @@ def offered(name: str, insecure: bool = False, proxies: Optional[dict[str, str]]
 
 
 def described(name: str, insecure: bool = False, proxies: Optional[dict[str, str]] = None, timeout: float = 20) -> dict[str, Any]:
-    """What its memory is reckoned from, as the header of its GGUF file at the registry tells: ``{size, model_info}``, as /api/show has it.
+    """What its memory is reckoned from, as the metadata of its GGUF file at the registry tell: ``{size, model_info}``, as /api/show has it.
 
     size: bytes of everything that its manifest names. Raises Refused.
     """
@@ -151,16 +153,24 @@ def described(name: str, insecure: bool = False, proxies: Optional[dict[str, str
             return bytes(answer.read(length))
 
     try:
-        metadata: dict[str, Any] = gguf.read_ranges(part, HEADER_BYTES).metadata
+        metadata: dict[str, Any] = gguf.read_metadata(part, HEADER_BYTES)
     except gguf.GgufError as error:
         raise Refused(f"the header of its file cannot be read: {error}") from error
     except (OSError, HTTPException, ValueError) as error:
         raise Refused(f"{host} does not hand out its file: {getattr(error, 'reason', error)}") from error
-    tokens, count = metadata.get("tokenizer.ggml.tokens"), f"{metadata.get('general.architecture')}.vocab_size"
-    told = {key: value for key, value in metadata.items() if not key.startswith("tokenizer.") and isinstance(value, (str, int, list))}
-    if tokens is not None:
-        told.setdefault(count, getattr(tokens, "length", None) or len(tokens))
-    return {"size": size, "model_info": told}
+    return {"size": size, "model_info": _needed(metadata)}
+
+
+def _needed(metadata: dict[str, Any]) -> dict[str, Any]:
+    """What of a model's metadata its memory is reckoned from. Of vocabularies, which are long, the number of tokens."""
+    architecture = metadata.get("general.architecture")
+    keys = {"general.architecture", "general.parameter_count"}
+    told = {key: value for key, value in metadata.items() if key in keys or key.startswith(f"{architecture}.")}
+    told = {key: value for key, value in told.items() if isinstance(value, (str, int, list)) and len(str(value)) < LONG}
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    if tokens:
+        told.setdefault(f"{architecture}.vocab_size", getattr(tokens, "length", None) or len(tokens))
+    return told
 
 
 def describe(payload: dict[str, Any]) -> dict[str, Any]:
@@ -226,7 +236,7 @@ def look(payload: dict[str, Any]) -> dict[str, Any]:
     """What each endpoint holds, and what lies in the store.
 
     ``{endpoints, store, show}`` -> ``{endpoints: {url: {models} or {error}}, free_bytes, shown}``. `show` names models of which the first
-    endpoint is asked for what their memory is reckoned from; `free_bytes` is None where there is no store.
+    endpoint is asked for what their memory is reckoned from, ``{model_info, num_ctx}``; `free_bytes` is None where there is no store.
     """
     found: dict[str, Any] = {}
     for url in payload["endpoints"]:
@@ -239,7 +249,14 @@ def look(payload: dict[str, Any]) -> dict[str, Any]:
     for name in payload.get("show", []):
         if name in found.get(first, {}).get("models", {}):
             with contextlib.suppress(Refused):
-                shown[name] = {"model_info": _json(first, "/api/show", {"model": name}).get("model_info")}
+                # Without verbose, Ollama leaves out what is told of each layer.
+                told = _json(first, "/api/show", {"model": name, "verbose": True})
+                context = re.search(r"^num_ctx\s+(\d{1,9})\s*$", str(told.get("parameters")), re.MULTILINE)
+                info = told.get("model_info")
+                shown[name] = {
+                    "model_info": _needed(info) if isinstance(info, dict) else None,
+                    "num_ctx": int(context[1]) if context else None,
+                }
     store = payload.get("store")
     return {"endpoints": found, "free_bytes": _free(store) if store and os.path.isdir(store) else None, "shown": shown}
 
