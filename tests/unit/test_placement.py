@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.bzzz.cluster.plugins.module_utils.models.placement import (
+    GPU_PROCESS,
     MIB,
     Gpu,
     Model,
@@ -63,6 +64,36 @@ def test_overhead_is_ollama_s_estimate() -> None:
 
 
 @pytest.mark.requirement("3.6.2", part="plan")
+def test_flash_attention_keeps_no_scores() -> None:
+    large = overhead_bytes(QWEN, 32768, 2, flash=True)
+    mask, output, layer = 4 * 512 * (1 + 4 * 4096 + 2 * 65536), 4 * 512 * (4096 + 151936), 65536 * 8 * 256 * 2
+    assert large == mask + output + layer < overhead_bytes(QWEN, 32768, 2) // 4
+    assert overhead_bytes(QWEN, 512, flash=True) == overhead_bytes(QWEN, 512), "it never takes more"
+    assert overhead_bytes(dataclasses.replace(QWEN, flash=False), 32768, flash=True) == overhead_bytes(QWEN, 32768)
+
+
+@pytest.mark.requirement("3.6.2", part="plan")
+def test_no_more_context_than_the_model_has() -> None:
+    assert model_of("m", QWEN, context=1 << 20) == model_of("m", QWEN, context=40960) != model_of("m", QWEN, context=40000)
+
+
+@pytest.mark.requirement("3.6.2", part="plan")
+def test_a_loaded_model_is_a_process_with_a_context_on_each_gpu() -> None:
+    wanted = model_of("m", QWEN, context=4096)
+    whole = wanted.whole_bytes + GPU_PROCESS
+    (placed,) = plan([Node("n1", 0, 100 * GIB, (Gpu("A", whole),))], [wanted]).placed
+    assert placed.shares[0].bytes == whole and placed.shares[0].overhead_bytes == overhead_bytes(QWEN, 4096) + GPU_PROCESS
+    halves = (Gpu("A", whole // 2 + GIB), Gpu("B", whole // 2 + GIB))
+    (placed,) = plan([Node("n1", 0, 100 * GIB, halves)], [wanted]).placed
+    assert [share.overhead_bytes - wanted.overhead_bytes for share in placed.shares] == [GPU_PROCESS] * 2
+    (refused,) = plan([Node("n1", 0, 100 * GIB, (Gpu("A", whole - 1),))], [wanted]).refused
+    assert "(457 MiB less in memory)" in refused.why
+    (placed,) = plan([Node("n1", wanted.whole_bytes, 100 * GIB)], [wanted]).placed
+    assert placed.ram_bytes == wanted.whole_bytes == whole - GPU_PROCESS
+    assert model_of("m", QWEN, context=4096, overhead=0).process_bytes == 0, "what is declared is all of it"
+
+
+@pytest.mark.requirement("3.6.2", part="plan")
 def test_a_decision_in_figures() -> None:
     wanted = model_of("qwen3:8b", QWEN, context=4096, overhead=300 * MIB)
     found = plan([node("n1", 8)], [wanted]).placed[0]
@@ -78,6 +109,30 @@ def test_one_gpu_before_several_and_the_tightest_first() -> None:
     refused = plan([node("n1", 4, 6)], [model(layers=10, split=False, gpu="required")]).refused[0]
     assert "most free on one GPU is 6,144 MiB" in refused.why
     assert "split" in refused.remedy
+
+
+@pytest.mark.requirement("3.5.2", part="plan")
+def test_no_model_on_gpus_of_two_vendors() -> None:
+    cards = [Gpu(f"G{at}", free * GIB, vendor=vendor) for at, (free, vendor) in enumerate([(6, "nvidia"), (5, "amd"), (4, "nvidia")])]
+    mixed = dataclasses.replace(node("n1"), gpus=tuple(cards))
+    found = plan([mixed], [model(layers=10)]).placed[0]
+    assert [(share.uuid, share.layers) for share in found.shares] == [("G0", 6), ("G2", 4)]
+    (refused,) = plan([mixed], [model(layers=11, gpu="required")]).refused
+    assert "on all GPUs of one node and vendor 10,240 MiB (n1)" in refused.why
+
+
+@pytest.mark.requirement("3.6.2", part="plan")
+def test_what_is_loaded_stays_with_the_memory_that_it_has() -> None:
+    full = [node("n1", 0, ram=0, loaded=frozenset(["m"])), node("n2", ram=0, loaded=frozenset(["m"])), node("n3", ram=0)]
+    found = plan(full, [model(replicas=2)])
+    assert [(one.node, one.shares, one.ram_bytes) for one in found.placed] == [("n1", (), 0), ("n2", (), 0)] and not found.refused
+    assert "loaded there" in found.placed[0].why
+    found = plan(full, [model(replicas=2, gpu="required")])
+    assert [one.node for one in found.placed] == ["n1"], "there is no GPU on n2"
+    found = plan(full, [model(nodes=("n1", "n3"))])
+    assert [one.node for one in found.placed] == ["n1"] and [one.node for one in found.refused] == ["n3"]
+    roomy = [*full[:1], node("n2", 24)]
+    assert sorted(one.node for one in plan(roomy, [model(replicas=2)]).placed) == ["n1", "n2"]
 
 
 @pytest.mark.requirement("3.5.2", part="plan")
@@ -137,7 +192,7 @@ def test_nodes_of_facts() -> None:
     devices, _ = gpu_nvidia.parse_nvidia_smi(CAPTURE.read_text())
     card = node_of("n0", {"bzzz_gpu": {"devices": devices}}, disk_mib=1, vram_reserve_mib=512)
     assert card.gpus or card.left_out
-    base = {"uuid": "GPU-1", "model": "A", "memory_total_mib": 8192, "memory_used_mib": 192, "health": "ok", "mig": None}
+    base = {"uuid": "GPU-1", "model": "A", "vendor": "amd", "memory_total_mib": 8192, "memory_used_mib": 192, "health": "ok", "mig": None}
     wrong = [
         {**base, "uuid": None, "pci_address": "0000:01:00.0"},
         {**base, "uuid": "GPU-2", "memory_used_mib": None},
@@ -146,8 +201,9 @@ def test_nodes_of_facts() -> None:
     ]
     facts = {"bzzz_gpu": {"devices": [base, *wrong]}, "bzzz_system": {"memory": {"available_mib": 4096}}}
     seen = node_of("n1", facts, disk_mib=100, vram_reserve_mib=1000, ram_reserve_mib=96)
-    assert seen.gpus == (Gpu("GPU-1", 7000 * MIB, "A"),)
+    assert seen.gpus == (Gpu("GPU-1", 7000 * MIB, "A", "amd"),)
     assert (seen.ram_bytes, seen.disk_bytes) == (4000 * MIB, 100 * MIB)
+    assert node_of("n1", facts, disk_mib=100, ram_reserve_mib=96, ram_max_mib=3000).ram_bytes == 3000 * MIB
     words = ["UUID", "free", "MIG", "degraded"]
     assert [word for word, why in zip(words, seen.left_out, strict=True) if word in why] == words
     assert node_of("n2", {}, disk_mib=5) == Node("n2", 0, 5 * MIB)
@@ -200,17 +256,26 @@ SIZES = st.integers(0, 12)
 NODES = st.lists(
     st.builds(
         lambda *room: room,
-        st.lists(SIZES, max_size=4),
+        st.lists(st.tuples(SIZES, st.sampled_from(["nvidia", "nvidia", "amd"])), max_size=4),
         SIZES,
         SIZES,
         st.sets(st.sampled_from("ab")),
+        st.sets(st.sampled_from(["m0", "m1", "m2"])),
         st.booleans(),
     ),
     max_size=4,
 ).map(
     lambda rows: [
-        Node(f"n{at}", ram, disk, tuple(Gpu(f"G{at}{of}", free) for of, free in enumerate(gpus)), frozenset(present), apart=apart)
-        for at, (gpus, ram, disk, present, apart) in enumerate(rows)
+        Node(
+            f"n{at}",
+            ram,
+            disk,
+            tuple(Gpu(f"G{at}{of}", free, vendor=vendor) for of, (free, vendor) in enumerate(gpus)),
+            frozenset(present),
+            loaded=frozenset(loaded),
+            apart=apart,
+        )
+        for at, (gpus, ram, disk, present, loaded, apart) in enumerate(rows)
     ]
 )
 MODELS = st.lists(
@@ -219,6 +284,7 @@ MODELS = st.lists(
         st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=5),
         rest_bytes=st.integers(0, 3),
         overhead_bytes=st.integers(0, 2),
+        process_bytes=st.integers(0, 2),
         disk_bytes=st.integers(0, 6),
         digest=st.sampled_from([None, "a", "b"]),
         nodes=st.sampled_from([(), (), ("n0",), ("n1", "n9")]),
@@ -243,7 +309,7 @@ def left(nodes: list[Node], models: list[Model], found: Plan) -> dict[str, Node]
     for each in found.placed:
         room = rooms[each.node]
         used = {share.uuid: share.bytes for share in each.shares}
-        gpus = tuple(Gpu(gpu.uuid, gpu.free_bytes - used.get(gpu.uuid, 0)) for gpu in room.gpus)
+        gpus = tuple(dataclasses.replace(gpu, free_bytes=gpu.free_bytes - used.get(gpu.uuid, 0)) for gpu in room.gpus)
         assert used.keys() <= {gpu.uuid for gpu in room.gpus}
         rooms[each.node] = dataclasses.replace(
             room,
@@ -270,11 +336,13 @@ def test_nothing_is_given_away_twice(nodes: list[Node], models: list[Model]) -> 
             assert wanted.gpu != "never"
             assert sum(share.weights_bytes for share in placed.shares) == wanted.weights_bytes
             assert sum(share.cache_bytes for share in placed.shares) == wanted.cache_bytes
-            assert all(share.overhead_bytes == wanted.overhead_bytes for share in placed.shares)
+            assert all(share.overhead_bytes == wanted.overhead_bytes + wanted.process_bytes for share in placed.shares)
+            vendors = {gpu.uuid: gpu.vendor for gpu in rooms[placed.node].gpus}
+            assert len({vendors[share.uuid] for share in placed.shares}) == 1
             assert len(placed.shares) == 1 or (wanted.split and not rooms[placed.node].apart)
         else:
-            assert wanted.gpu != "required"
-            assert placed.ram_bytes == wanted.whole_bytes
+            assert wanted.gpu != "required" or (placed.model in rooms[placed.node].loaded and rooms[placed.node].gpus)
+            assert placed.ram_bytes == (0 if placed.model in rooms[placed.node].loaded else wanted.whole_bytes)
         assert not wanted.nodes or placed.node in wanted.nodes
     for each in models:
         replicas = [one.replica for one in (*found.placed, *found.refused) if one.model == each.name]
@@ -308,10 +376,11 @@ def test_what_fits_is_not_refused(nodes: list[Node], models: list[Model]) -> Non
         for room in rooms.values() if refused.node is None else [rooms[refused.node]] if refused.node in rooms else []:
             if wanted.key not in room.present and room.disk_bytes < wanted.disk_bytes:
                 continue
-            frees = sorted((gpu.free_bytes for gpu in room.gpus), reverse=True)
             if wanted.gpu != "never":
-                assert all(free < wanted.whole_bytes for free in frees)
-                assert room.apart or not (wanted.split and in_order(wanted, frees))
+                assert all(gpu.free_bytes < wanted.whole_bytes + wanted.process_bytes for gpu in room.gpus)
+                for vendor in {gpu.vendor for gpu in room.gpus}:
+                    frees = sorted((gpu.free_bytes for gpu in room.gpus if gpu.vendor == vendor), reverse=True)
+                    assert room.apart or not (wanted.split and in_order(wanted, frees))
             assert wanted.gpu == "required" or room.ram_bytes < wanted.whole_bytes
 
 
@@ -328,7 +397,8 @@ def in_order(wanted: Model, frees: list[int]) -> bool:
         if gpu == len(frees):
             return False
         return fits(first, gpu + 1) or any(
-            sum(sizes[first:end]) + wanted.overhead_bytes <= frees[gpu] and fits(end, gpu + 1) for end in range(first + 1, len(sizes) + 1)
+            sum(sizes[first:end]) + wanted.overhead_bytes + wanted.process_bytes <= frees[gpu] and fits(end, gpu + 1)
+            for end in range(first + 1, len(sizes) + 1)
         )
 
     return fits(0, 0)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 BATCH = 512  # tokens that are computed at once: Ollama's and llama.cpp's default
+GPU_PROCESS = 457 * MIB  # a loaded model is a process, with a context on each of its GPUs; Ollama's least (ml/device.go, MinimumMemory)
 PADDING = 256  # llama.cpp rounds a cache's cells up to this
 # Cache type -> elements of a block, bytes of a block: ggml's types.
 CACHE_TYPES = {"f16": (1, 2), "q8_0": (32, 34), "q4_0": (32, 18)}
@@ -34,6 +35,7 @@ class Gpu:
     uuid: str
     free_bytes: int
     name: str = ""
+    vendor: str = ""  # no model lies on GPUs of two
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Node:
     present: frozenset[str] = frozenset()  # digests or names of models whose files are on its disk
     left_out: tuple[str, ...] = ()
     replicas: frozenset[str] = frozenset()  # names of models of which it has one already, beside those that are to be placed
+    loaded: frozenset[str] = frozenset()  # names of models that have taken their memory here
     apart: bool = False  # whether each GPU has an Ollama of its own, so that no model can lie on two
 
 
@@ -58,7 +61,7 @@ class Model:
     layer_weights: tuple[int, ...]
     layer_cache: tuple[int, ...]
     rest_bytes: int = 0
-    overhead_bytes: int = 0  # on each GPU that takes part
+    overhead_bytes: int = 0  # in memory, or on each GPU that takes part
     disk_bytes: int = 0
     digest: str | None = None
     nodes: tuple[str, ...] = ()  # one replica on each; when empty, `replicas` wherever they fit
@@ -66,12 +69,13 @@ class Model:
     gpu: str = "preferred"  # required, preferred, never
     split: bool = True
     priority: int = 0
+    process_bytes: int = 0  # on each GPU beside the overhead
 
     def __post_init__(self) -> None:
         """Each layer has weights and a cache."""
         if len(self.layer_weights) != len(self.layer_cache):
             raise ValueError(f"{self.name}: {len(self.layer_weights)} layers of weights, but {len(self.layer_cache)} of cache.")
-        if min((*self.layer_weights, *self.layer_cache, self.rest_bytes, self.overhead_bytes, self.disk_bytes)) < 0:
+        if min((*self.layer_weights, *self.layer_cache, self.rest_bytes, self.overhead_bytes, self.process_bytes, self.disk_bytes)) < 0:
             raise ValueError(f"{self.name}: no size may be less than 0.")
         if self.gpu not in ("required", "preferred", "never"):
             raise ValueError(f"{self.name}: gpu is {self.gpu!r}; required, preferred or never is wanted.")
@@ -88,8 +92,13 @@ class Model:
 
     @functools.cached_property
     def whole_bytes(self) -> int:
-        """What it takes in one place."""
+        """What it takes in memory."""
         return self.weights_bytes + self.cache_bytes + self.overhead_bytes
+
+    @functools.cached_property
+    def gpu_bytes(self) -> int:
+        """What it takes on one GPU."""
+        return self.whole_bytes + self.process_bytes
 
     @functools.cached_property
     def sums(self) -> tuple[int, ...]:
@@ -124,7 +133,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Placed:
-    """A replica that has a place; without shares it is in memory and takes `ram_bytes` of it."""
+    """A replica that has a place; without shares it is in memory and takes `ram_bytes` of it, or nothing, since it is loaded already."""
 
     model: str
     replica: int
@@ -168,17 +177,30 @@ def cache_bytes(geometry: Geometry, context: int, parallel: int = 1, cache_type:
     return tuple(one(heads, slides) for heads, slides in zip(geometry.head_count_kv, sliding, strict=True))
 
 
-def overhead_bytes(geometry: Geometry, context: int, parallel: int = 1) -> int:
+def overhead_bytes(geometry: Geometry, context: int, parallel: int = 1, *, flash: bool = False) -> int:
     """Room for computing, as Ollama estimates it of the llama family; an estimate for every other."""
-    embedding, heads = geometry.embedding_length, geometry.head_count
-    attention = 4 * BATCH * (1 + 4 * embedding + context * parallel * (1 + heads))
-    return max(attention, 4 * BATCH * (embedding + geometry.vocabulary))
+    embedding, tokens = geometry.embedding_length, context * parallel
+    output = 4 * BATCH * (embedding + geometry.vocabulary)
+    most = max(4 * BATCH * (1 + 4 * embedding + tokens * (1 + geometry.head_count)), output)
+    if not (flash and geometry.flash):
+        return most
+    # No head's scores are kept, but the mask in f32 and f16, and of a quantized cache one layer as f16.
+    return min(most, 4 * BATCH * (1 + 4 * embedding + 2 * tokens) + output + max(cache_bytes(geometry, context, parallel)))
 
 
 def model_of(
-    name: str, geometry: Geometry, *, context: int, parallel: int = 1, cache_type: str = "f16", overhead: int | None = None, **wishes: Any
+    name: str,
+    geometry: Geometry,
+    *,
+    context: int,
+    parallel: int = 1,
+    cache_type: str = "f16",
+    flash: bool = False,
+    overhead: int | None = None,
+    **wishes: Any,
 ) -> Model:
     """A model to be placed, of its geometry. Where the weights of each layer are not known, each counts as an equal part, rounded up."""
+    context = min(context, geometry.context_length or context)  # Ollama gives no model more
     layers = geometry.layer_bytes
     if not layers:
         layers = (-(-geometry.weights_bytes // geometry.block_count),) * geometry.block_count
@@ -187,7 +209,8 @@ def model_of(
         layer_weights=layers,
         layer_cache=cache_bytes(geometry, context, parallel, cache_type),
         rest_bytes=max(geometry.weights_bytes - sum(layers), 0),
-        overhead_bytes=overhead_bytes(geometry, context, parallel) if overhead is None else overhead,
+        overhead_bytes=overhead_bytes(geometry, context, parallel, flash=flash) if overhead is None else overhead,
+        process_bytes=GPU_PROCESS if overhead is None else 0,
         disk_bytes=geometry.file_bytes,
         digest=geometry.digest,
         **wishes,
@@ -201,10 +224,12 @@ def node_of(
     disk_mib: int,
     vram_reserve_mib: int = 0,
     ram_reserve_mib: int = 0,
+    ram_max_mib: int = 0,
     present: Iterable[str] = (),
+    loaded: Iterable[str] = (),
     apart: bool = False,
 ) -> Node:
-    """A node of its facts `bzzz_gpu` and `bzzz_system`; `disk_mib` is what may be used where its models lie."""
+    """A node of its facts `bzzz_gpu` and `bzzz_system`; `disk_mib` is what may be used where its models lie, `ram_max_mib` 0 no limit."""
     gpus: list[Gpu] = []
     left_out: list[str] = []
     for device in (facts.get("bzzz_gpu") or {}).get("devices") or []:
@@ -222,10 +247,11 @@ def node_of(
         if reason:
             left_out.append(f"{label} ({key or device.get('pci_address') or device.get('index')}): {reason}")
         else:
-            gpus.append(Gpu(key, max(total - used - vram_reserve_mib, 0) * MIB, label))
+            gpus.append(Gpu(key, max(total - used - vram_reserve_mib, 0) * MIB, label, device.get("vendor") or ""))
     available = ((facts.get("bzzz_system") or {}).get("memory") or {}).get("available_mib") or 0
-    ram = max(available - ram_reserve_mib, 0) * MIB
-    return Node(name, ram, max(disk_mib, 0) * MIB, tuple(gpus), frozenset(present), tuple(left_out), apart=apart)
+    ram = min(max(available - ram_reserve_mib, 0), ram_max_mib or available) * MIB
+    disk = max(disk_mib, 0) * MIB
+    return Node(name, ram, disk, tuple(gpus), frozenset(present), tuple(left_out), loaded=frozenset(loaded), apart=apart)
 
 
 @dataclass(eq=False)
@@ -239,20 +265,22 @@ class _Room:
     present: set[str]
     holds: dict[str, int] = field(default_factory=dict)  # model -> replicas here
 
-    order: list[tuple[int, str]] = field(default_factory=list)  # GPUs, those with most free first
-    total: int = 0
+    # Of each vendor what is free on its GPUs, and these, those with most free first.
+    orders: list[tuple[int, list[tuple[int, str]]]] = field(default_factory=list)
 
     def sort(self) -> None:
         """Puts the GPUs in order after a change."""
-        self.order = sorted((-free, uuid) for uuid, free in self.gpus.items())
-        self.total = sum(self.gpus.values())
+        vendors: dict[str, list[tuple[int, str]]] = {}
+        for gpu in self.node.gpus:
+            vendors.setdefault(gpu.vendor, []).append((-self.gpus[gpu.uuid], gpu.uuid))
+        self.orders = [(-sum(free for free, _uuid in order), sorted(order)) for order in vendors.values()]
 
     def disk_for(self, model: Model) -> int:
         return 0 if model.key in self.present else model.disk_bytes
 
 
 class _Cluster:
-    """What is left of all nodes; GPUs also in order of what is free on them."""
+    """What is left of all nodes; GPUs also in order of what is free on them, and nodes by the models that are loaded there."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.rooms: dict[str, _Room] = {}
@@ -264,6 +292,10 @@ class _Cluster:
                 raise ValueError(f"Node {node.name} has less than nothing free.")
             self.rooms[node.name] = _Room(node, node.ram_bytes, node.disk_bytes, gpus, set(node.present), dict.fromkeys(node.replicas, 1))
             self.rooms[node.name].sort()
+        self.loaded: dict[str, list[str]] = {}
+        for name, room in self.rooms.items():
+            for model in room.node.loaded:
+                self.loaded.setdefault(model, []).append(name)
         self.free = sorted((free, name, uuid) for name, room in self.rooms.items() for uuid, free in room.gpus.items())
 
     def choose(self, model: Model, among: Sequence[str]) -> tuple[_Room, list[tuple[str, int, int]] | None] | None:
@@ -289,7 +321,7 @@ class _Cluster:
         # They are in order of what is free, so the first of each kind of node is the best of that kind.
         best: dict[tuple[int, bool], tuple[str, str]] = {}
         known = any(model.key in room.present for room in able.values())
-        for at in range(bisect.bisect_left(self.free, (model.whole_bytes,)), len(self.free)):
+        for at in range(bisect.bisect_left(self.free, (model.gpu_bytes,)), len(self.free)):
             _free, name, uuid = self.free[at]
             if name in able:
                 best.setdefault(_order(model, able[name]), (name, uuid))
@@ -299,6 +331,10 @@ class _Cluster:
             return None
         name, uuid = best[min(best)]
         return able[name], [(uuid, 0, len(model.layer_weights))]
+
+    def has_loaded(self, model: Model) -> list[str]:
+        """The nodes where it lies already as it is wished."""
+        return [name for name in self.loaded.get(model.name, ()) if model.gpu != "required" or self.rooms[name].gpus]
 
     def take(self, model: Model, room: _Room, spread: list[tuple[str, int, int]] | None) -> tuple[Share, ...]:
         """Takes it away from what is left."""
@@ -324,17 +360,29 @@ def _order(model: Model, room: _Room) -> tuple[int, bool]:
 def _share(model: Model, uuid: str, first: int, end: int, free: int) -> Share:
     rest = model.rest_bytes if end == len(model.layer_weights) else 0
     return Share(
-        uuid, end - first, sum(model.layer_weights[first:end]) + rest, sum(model.layer_cache[first:end]), model.overhead_bytes, free
+        uuid,
+        end - first,
+        sum(model.layer_weights[first:end]) + rest,
+        sum(model.layer_cache[first:end]),
+        model.overhead_bytes + model.process_bytes,
+        free,
     )
 
 
 def _spread(model: Model, room: _Room) -> list[tuple[str, int, int]] | None:
-    """Layers in their order over GPUs, those with most free first; None where they do not fit so."""
-    if room.node.apart or room.total < model.whole_bytes:
+    """Its layers over the fewest GPUs of a vendor; None where they do not fit so."""
+    if room.node.apart:
         return None
-    sums, spread, first = model.sums, [], 0
-    for free, uuid in room.order:
-        end = bisect.bisect_right(sums, sums[first] - free - model.overhead_bytes) - 1
+    found = (_over(model, order) for total, order in room.orders if total >= model.gpu_bytes)
+    return min((spread for spread in found if spread), key=lambda spread: (len(spread), spread), default=None)
+
+
+def _over(model: Model, order: list[tuple[int, str]]) -> list[tuple[str, int, int]] | None:
+    """Layers in their order over GPUs, those with most free first; None where they do not fit so."""
+    sums, first = model.sums, 0
+    spread: list[tuple[str, int, int]] = []
+    for free, uuid in order:
+        end = bisect.bisect_right(sums, sums[first] - free - model.overhead_bytes - model.process_bytes) - 1
         if end <= first:
             return None  # the next ones have no more
         spread.append((uuid, first, end))
@@ -345,7 +393,7 @@ def _spread(model: Model, room: _Room) -> list[tuple[str, int, int]] | None:
 
 
 def plan(nodes: Sequence[Node], models: Sequence[Model]) -> Plan:
-    """Places what fits, and says of the rest why it does not."""
+    """Places what fits, and says of the rest why it does not. What is loaded where it may be, stays: it has its memory."""
     if len({model.name for model in models}) != len(models):
         raise ValueError("A model is named twice.")
     if len({(model.key, model.disk_bytes) for model in models}) != len({model.key for model in models}):
@@ -355,7 +403,15 @@ def plan(nodes: Sequence[Node], models: Sequence[Model]) -> Plan:
     refused: list[Refused] = []
     for model in sorted(models, key=lambda model: (-model.priority, not model.nodes, -model.whole_bytes, model.name)):
         wanted: Sequence[str | None] = sorted(set(model.nodes)) or [None] * model.replicas
+        loaded = cluster.has_loaded(model)
         for replica, node in enumerate(wanted, 1):
+            there = node if node is not None or replica > len(loaded) else loaded[replica - 1]
+            if there in loaded:
+                room = cluster.rooms[there]
+                room.present.add(model.key)
+                room.holds[model.name] = room.holds.get(model.name, 0) + 1
+                placed.append(Placed(model.name, replica, there, (), 0, 0, "it is loaded there, and has its memory already"))
+                continue
             found = cluster.choose(model, list(cluster.rooms) if node is None else [node])
             if found is None:
                 refused.append(_refusal(model, replica, node, cluster))
@@ -395,7 +451,10 @@ def _refusal(model: Model, replica: int, node: str | None, cluster: _Cluster) ->
         return Refused(model.name, replica, node, f"Nothing is known of node {node}.", "Name a node of the cluster that can be reached.")
     rooms = list(cluster.rooms.values()) if node is None else [cluster.rooms[node]]
     able = [room for room in rooms if room.disk_for(model) <= room.disk]
-    needs = _sum(model.weights_bytes, model.cache_bytes, model.overhead_bytes)
+    process = model.process_bytes if model.gpu != "never" else 0
+    needs = _sum(model.weights_bytes, model.cache_bytes, model.overhead_bytes + process)
+    if process and model.gpu != "required":
+        needs += f" ({_mib(process)} less in memory)"
     if not able:
         most = max(rooms, key=lambda room: room.disk, default=None)
         seen = f"; {most.node.name} has most, {_free(most.disk)} free" if most else "; there are no nodes"
@@ -413,8 +472,8 @@ def _refusal(model: Model, replica: int, node: str | None, cluster: _Cluster) ->
             free, name, uuid = max(gpus)
             parts.append(f"most free on one GPU is {_free(free)} ({name}, {uuid})")
             if model.split and (together := [room for room in able if not room.node.apart]):
-                total = max(together, key=lambda room: sum(room.gpus.values()))
-                parts.append(f"on all GPUs of one node {_free(sum(total.gpus.values()))} ({total.node.name})")
+                total, where = max((total, room.node.name) for room in together for total, _order in [*room.orders, (0, [])])
+                parts.append(f"on all GPUs of one node and vendor {_free(total)} ({where})")
         else:
             parts.append("no GPU is there that may be used")
     if model.gpu != "required":
