@@ -65,6 +65,18 @@ def test_what_lies_where_it_may_stays() -> None:
 
 
 @pytest.mark.requirement("3.6.1", part="what is to be on which node")
+def test_a_model_that_must_have_a_gpu_is_not_had_where_there_is_none() -> None:
+    must = {**SMALL, "gpu": "required"}
+    held: dict[str, Any] = {"n1": {"qwen3:8b": ONE}, "n2": {}, "n3": {}}
+    seen = {"n1": facts(), "n2": facts(9000), "n3": facts(9000)}
+    seen["n3"]["bzzz_gpu"]["devices"][0]["health"] = "degraded"
+    assert get(assigned([must], held, seen)) == {"n2": ["qwen3:8b"]} and get(assigned([SMALL], held, seen)) == {}
+    assert get(assigned([must], {**held, "n2": {"qwen3:8b": ONE}}, seen)) == {}
+    (unplaced,) = assigned([must], held, {**seen, "n2": facts()})["unplaced"]
+    assert "no GPU is there that may be used" in unplaced["why"]
+
+
+@pytest.mark.requirement("3.6.1", part="what is to be on which node")
 def test_nodes_that_are_named_and_nodes_that_are_away() -> None:
     bare = {"name": "qwen3:8b", "nodes": ["n1", "n2"]}
     assert get(assigned([bare], {"n1": {"qwen3:8b": ONE}, "n2": {}, "n3": {}})) == {"n2": ["qwen3:8b"]}

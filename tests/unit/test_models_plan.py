@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
-from ansible_collections.bzzz.cluster.plugins.module_utils.models import wanted
+from ansible_collections.bzzz.cluster.plugins.module_utils.models import holding, wanted
 from ansible_collections.bzzz.cluster.plugins.module_utils.models.placement import MIB
 from declarations import about, cluster_of, declared_of, facts_of, interface, judge, judge_on
 from rich.console import Console
@@ -16,6 +18,7 @@ from rich.text import Text
 
 from bzzz_setup.models import WIDTH, bar, show_plan
 
+ROOT = Path(__file__).parents[2]
 ETH0 = interface("eth0", "10.0.0.11/24")
 ONE = cluster_of(1)
 GEOMETRY = {"layers": 36, "embedding": 4096, "heads": 32, "heads_kv": 8, "head_length": 128, "vocabulary": 151936}
@@ -151,13 +154,95 @@ def test_the_plan_uses_what_is_declared() -> None:
         "free_bytes": (50000 - 1024 - 5000) * MIB,
     }
     smaller = {"ollama_flash_attention": True, "ollama_kv_cache_type": "q8_0", "models_vram_reserve_mib": 100}
-    (gpu,) = planned({"models_wanted": [QWEN], **smaller}, {"n1": facts(7000)})["nodes"]["n1"]["gpus"]
-    assert gpu["cache_bytes"] == 306 * MIB and gpu["reserved_bytes"] == (16384 - 7000 + 100) * MIB
+    own = {**smaller, "ollama_manage": "install"}
+    for given, cache in ((own, 306), (smaller, 576), ({**own, "ollama_flash_attention": False}, 576)):
+        (gpu,) = planned({"models_wanted": [QWEN], **given}, {"n1": facts(7000)})["nodes"]["n1"]["gpus"]
+        assert gpu["cache_bytes"] == cache * MIB and gpu["reserved_bytes"] == (16384 - 7000 + 100) * MIB, "only what is in force counts"
+    mixed, _ = declared_of(cluster_of(2), {"models_wanted": [QWEN], **own}, {"n2": {"ollama_manage": "adopt"}})
+    assert wanted.outlook(mixed, {"n1": facts(7000)}).models[0].cache_bytes == 576 * MIB
     held = {"models": [{"name": "qwen3:8b", "digest": "a" * 64, "size_mib": 5000}]}
     for more in ({}, {"digest": "sha256:" + "A" * 64}):
         both = {"n1": facts(7000), "n2": facts(8000, ollama=held)}
         (placed,) = planned({"models_wanted": [{**QWEN, **more, "size_mib": None}]}, both)["placed"]
         assert (placed["node"], placed["disk_bytes"]) == ("n2", 0)
+
+
+@pytest.mark.requirement("3.6.2", part="plan")
+def test_what_ollama_leaves_to_others_and_may_not_pass() -> None:
+    limits = {"ollama_gpu_overhead_mib": 2000, "ollama_memory_max_mib": 1000, "models_wanted": [{**QWEN, "gpu": "required"}]}
+    for manage, reserved, ram in (("install", 2000, 1000), ("adopt", 512, 2000)):
+        node = planned({**limits, "ollama_manage": manage}, {"n1": facts(9000)})["nodes"]["n1"]
+        assert node["gpus"][0]["reserved_bytes"] == (16384 - 9000 + reserved) * MIB
+        assert node["memory"]["free_bytes"] == ram * MIB
+    more = planned({**limits, "ollama_manage": "install", "models_vram_reserve_mib": 2500}, {"n1": facts(9000)})
+    assert more["nodes"]["n1"]["gpus"][0]["reserved_bytes"] == (16384 - 9000 + 2500) * MIB
+
+
+@pytest.mark.requirement("3.6.2", part="plan")
+def test_ollama_gives_each_model_what_is_planned() -> None:
+    small, large = {**QWEN, "name": "a"}, {**QWEN, "name": "b", "context": 16384, "parallel": 2}
+    room = {"n1": facts(ram=100000, disk=100000)}
+    own = {"models_wanted": [small, large], "ollama_manage": "install"}
+    for more, context, parallel in (({}, 16384, 2), ({"ollama_context_length": 32768, "ollama_num_parallel": 3}, 32768, 3)):
+        declared, _ = declared_of(ONE, {**own, **more})
+        told = environment(declared["n1"])
+        assert {f"OLLAMA_CONTEXT_LENGTH={context}", f"OLLAMA_NUM_PARALLEL={parallel}"} <= told
+        caches = {model.cache_bytes for model in wanted.outlook(declared, room).models}
+        assert caches == {context // 4096 * parallel * 576 * MIB}, "each of them has as much"
+    declared, _ = declared_of(ONE, {"ollama_manage": "install"})
+    assert {"OLLAMA_CONTEXT_LENGTH=4096", "OLLAMA_NUM_PARALLEL=1"} <= environment(declared["n1"])
+    declared, _ = declared_of(ONE, {**own, "ollama_manage": "adopt"})
+    assert [model.cache_bytes // MIB for model in wanted.outlook(declared, room).models] == [576, 8 * 576], (
+        "another's settings are not known"
+    )
+
+
+def environment(declared: Any) -> set[str]:
+    """The lines of an instance's environment."""
+    templates = jinja2.Environment(autoescape=False)
+    templates.filters.update({"bzzz.cluster.served": wanted.served, "regex_replace": None})
+    text = (ROOT / "roles/ollama/templates/instance.env.j2").read_text(encoding="utf-8")
+    variables = {"__ollama_number": 0, "__ollama_models": "/m", "__ollama_device": {}}
+    return set(templates.from_string(text).render(declared=declared, **variables).splitlines())
+
+
+@pytest.mark.requirement("3.6.2", part="plan")
+def test_a_context_of_the_model_s_own_file() -> None:
+    info = {"general.architecture": "qwen3", "qwen3.block_count": 36, "qwen3.embedding_length": 4096, "qwen3.attention.head_count": 32}
+    info |= {"qwen3.attention.head_count_kv": 8, "qwen3.attention.key_length": 128, "qwen3.attention.value_length": 128}
+    one = {"name": "qwen3:8b", "size_mib": 5000}
+    declared, _ = declared_of(ONE, {"models_wanted": [one], "ollama_context_length": 16384, "ollama_manage": "install"})
+    for context, most, seen in ((8192, None, 8192), (None, None, 16384), (2048, None, 4096), (65536, 40960, 40960)):
+        shown = {"qwen3:8b": {"model_info": {**info, "qwen3.context_length": most}, "num_ctx": context}}
+        (model,) = wanted.outlook(declared, {"n1": facts()}, shown).models
+        assert model.cache_bytes == seen // 4096 * 576 * MIB
+
+
+@pytest.mark.requirement("3.6.2", part="plan")
+def test_a_cluster_in_use() -> None:
+    """What is loaded takes the very memory that the plan would miss."""
+    seen = {"n1": facts(200), "n2": facts(200)}
+    declared, _ = declared_of(cluster_of(2), {"models_wanted": [{**QWEN, "gpu": "required", "replicas": 2}]})
+    held = {"qwen3:8b": {"digest": "a" * 64, "bytes": 1, "loaded_bytes": 1}}
+    loaded = holding.loaded(declared, {"n1": held, "n2": {"qwen3:8b": {**held["qwen3:8b"], "loaded_bytes": None}}})
+    assert loaded == {"n1": {"qwen3:8b"}, "n2": set()}
+    found = wanted.told(wanted.outlook(declared, seen, None, loaded), declared, seen)
+    assert [(one["node"], one["ram_bytes"]) for one in found["placed"]] == [("n1", 0)] and len(found["refused"]) == 1
+    assert found["nodes"]["n1"]["memory"]["models"] == [] and found["nodes"]["n1"]["gpus"][0]["free_bytes"] == 0
+    assert len(wanted.outlook(declared, seen, None, {node: ["qwen3:8b"] for node in seen}).plan.placed) == 2
+    pinned, _ = declared_of(cluster_of(2), {"models_wanted": [{**QWEN, "digest": "b" * 64}]})
+    assert holding.loaded(pinned, {"n1": held}) == {"n1": set()}, "another model of that name"
+
+
+@pytest.mark.requirement("3.6.1", part="plan")
+def test_a_node_that_was_not_asked() -> None:
+    declared, _ = declared_of(cluster_of(2), {"models_wanted": [{**QWEN, "nodes": ["n2"]}, {**QWEN, "name": "b", "nodes": ["n1", "n2"]}]})
+    found = wanted.outlook(declared, {"n1": facts(8000)})
+    assert [(one.model, one.node) for one in found.plan.placed] == [("b:latest", "n1")] and not found.plan.refused
+    assert [(name, remedy) for name, _why, remedy in found.unknown] == [
+        (name, "Run without --limit, with all nodes up.") for name in ("qwen3:8b", "b")
+    ]
+    assert "Nothing was asked of n2" in found.unknown[0][1]
 
 
 def test_memory_in_the_plan() -> None:

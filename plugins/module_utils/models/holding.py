@@ -33,6 +33,17 @@ def has(held: Mapping[str, Held], node: str, one: Mapping[str, Any]) -> bool:
     return found is not None and pin(one) in (None, found["digest"])
 
 
+def loaded(declared: Mapping[str, Declared], held: Mapping[str, Held]) -> dict[str, frozenset[str]]:
+    """By node, the full names of wanted models that are loaded there, and so have taken their memory."""
+    wishes = wanted.wanted(declared)
+    return {
+        node: frozenset(
+            name for one in wishes if has(held, node, one) and there[name := wanted.full(one["name"])].get("loaded_bytes") is not None
+        )
+        for node, there in held.items()
+    }
+
+
 def assigned(
     declared: Mapping[str, Declared],
     facts: Mapping[str, Mapping[str, Any]],
@@ -46,13 +57,16 @@ def assigned(
     """
     wishes = wanted.wanted(declared)
     places: dict[str, list[str]] = {}
+    must = any(one["gpu"] == "required" and not one["nodes"] for one in wishes)
+    with_gpus = {node.name for node in wanted.nodes(declared, facts) if node.gpus} if must else set()
     unplaced: list[dict[str, str]] = []
     for one in wishes:
         name = wanted.full(one["name"])
         if one["nodes"]:
             places[name] = [node for node in one["nodes"] if node in held]
         else:
-            places[name] = [node for node in declared if has(held, node, one)][: one["replicas"]]
+            may = with_gpus if one["gpu"] == "required" else declared
+            places[name] = [node for node in declared if node in may and has(held, node, one)][: one["replicas"]]
     lacking = {wanted.full(one["name"]): one["replicas"] - len(places[wanted.full(one["name"])]) for one in wishes if not one["nodes"]}
     lacking = {name: count for name, count in lacking.items() if count > 0}
     if lacking and set(facts) != set(declared):
@@ -101,17 +115,18 @@ def _planned(
         node: {**facts[node], "bzzz_system": {**(facts[node].get("bzzz_system") or {}), "ollama": {"models": _models(held[node])}}}
         for node in held
     }
-    outlook = wanted.outlook(declared, seen, shown)
-    models = []
-    for model in outlook.models:
+    models, (wishes, unknown), taken = [], wanted.reckoned(declared, seen, shown), loaded(declared, held)
+    for model in wishes:
         there = places[model.name]
-        loaded = {node for node in there if held[node].get(model.name, {}).get("loaded_bytes") is not None}
-        # What is loaded has taken its memory already; the rest will.
         later = replace(model, replicas=1, digest=None, disk_bytes=0)
-        models += [replace(later, name=f"{model.name} on {node}", nodes=(node,)) for node in there if node not in loaded]
+        # What is loaded has taken its memory already; the rest will.
+        models += [replace(later, name=f"{model.name} on {node}", nodes=(node,)) for node in there if model.name not in taken[node]]
         if model.name in lacking:
             models.append(replace(model, replicas=lacking[model.name]))
-    nodes = [replace(node, replicas=frozenset(name for name, there in places.items() if node.name in there)) for node in outlook.nodes]
+    nodes = [
+        replace(node, replicas=frozenset(name for name, there in places.items() if node.name in there))
+        for node in wanted.nodes(declared, seen)
+    ]
     found = plan(nodes, models)
     for placed in found.placed:
         if placed.model in lacking and placed.node not in places[placed.model]:
@@ -121,8 +136,8 @@ def _planned(
         for one in found.refused
         if one.model in lacking and not one.node
     ]
-    unknown = [(wanted.full(name), why, remedy) for name, why, remedy in outlook.unknown]
-    return unplaced + [{"model": name, "why": why, "remedy": remedy} for name, why, remedy in unknown if name in lacking]
+    untold = [(wanted.full(name), why, remedy) for name, why, remedy in unknown]
+    return unplaced + [{"model": name, "why": why, "remedy": remedy} for name, why, remedy in untold if name in lacking]
 
 
 def _models(held: Held) -> list[dict[str, Any]]:
