@@ -17,7 +17,7 @@ from ansible_collections.bzzz.cluster.plugins.module_utils.rules import network
 from ansible_collections.bzzz.cluster.plugins.plugin_utils.downloading import declared_way
 from ansible_collections.bzzz.cluster.plugins.plugin_utils.question import ask
 
-STAGES = ["held", "describe", "assign", "pull", "serve", "copy", "stop"]
+STAGES = ["held", "look", "describe", "assign", "pull", "serve", "copy", "stop"]
 # Before what tells how far a pull is; the front knows it by this.
 PROGRESS = "bzzz-progress:"
 ASK_SECONDS = 8
@@ -53,6 +53,7 @@ class ActionModule(ActionBase):
         result.update(changed=False, changes=[], diff=[])
         stage = {
             "held": self._held,
+            "look": self._look,
             "describe": self._describe,
             "assign": self._assign,
             "pull": self._pull,
@@ -103,6 +104,22 @@ class ActionModule(ActionBase):
             "endpoints": answer["endpoints"],
             "shown": answer["shown"],
         }
+        return {"ansible_facts": {"bzzz_models_held": told}}
+
+    def _look(self) -> dict[str, Any]:
+        """For the plan: what wanted models are made of, and which are loaded. One question, where the facts say that one is held."""
+        ollama = ((self._variables["ansible_facts"].get("bzzz_system") or {}).get("ollama")) or {}
+        there = {wanted.full(one["name"]) for one in ollama.get("models") or [] if one.get("name")}
+        wishes = {wanted.full(one["name"]): one for one in wanted.wanted(self._declared)}
+        urls = list(ollama.get("endpoints") or ()) if there & wishes.keys() else []
+        show = sorted(name for name in there & wishes.keys() if not wishes[name]["geometry"])
+        answer = self._ask("look", endpoints=urls, show=show) if urls else {"endpoints": {}, "shown": {}}
+        models: dict[str, Any] = {}
+        for url in urls:  # a model may be loaded by any instance of them
+            for name, one in answer["endpoints"][url].get("models", {}).items():
+                if one["loaded_bytes"] is not None or name not in models:
+                    models[name] = one
+        told = {"endpoint": self._endpoint, "models": models, "endpoints": answer["endpoints"], "shown": answer["shown"]}
         return {"ansible_facts": {"bzzz_models_held": told}}
 
     def _discovered(self, subnets: list[str]) -> dict[str, Any]:

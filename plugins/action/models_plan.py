@@ -9,7 +9,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.bzzz.cluster.plugins.module_utils import probe
-from ansible_collections.bzzz.cluster.plugins.module_utils.models import wanted
+from ansible_collections.bzzz.cluster.plugins.module_utils.models import holding, wanted
 
 
 class ActionModule(ActionBase):
@@ -21,15 +21,18 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         variables = task_vars or {}
         result: dict[str, Any] = super().run(tmp, variables)
-        _checked, args = self.validate_argument_spec({"shown": {"type": "list", "elements": "dict", "default": []}})
+        self.validate_argument_spec({})
         own = variables.get("ansible_facts") or {}
         if "bzzz_declared" not in own:
             raise AnsibleActionFail("There is no declaration. Remedy: use role bzzz.cluster.declaration before.")
         declared, cluster = own["bzzz_declared"], own["bzzz_cluster"]
         facts = {name: variables["hostvars"].raw_get(name).get("ansible_facts", {}) for name in cluster["settled"]}
         shown = dict(own.get("bzzz_models_described") or {})
-        shown.update({wanted.full(str(one["item"])): one["json"] for one in args["shown"]})
-        told = wanted.told(wanted.outlook(declared, facts, shown), declared, facts)
+        looked = {name: seen["bzzz_models_held"] for name, seen in facts.items() if "bzzz_models_held" in seen}
+        for seen in looked.values():
+            shown.update(seen["shown"])
+        loaded = holding.loaded(declared, {name: seen["models"] for name, seen in looked.items()})
+        told = wanted.told(wanted.outlook(declared, facts, shown, loaded), declared, facts)
         checks = [_check(one, "pass", one["why"], "") for one in told["placed"]]
         checks += [_check(one, "fail", one["why"], one["remedy"]) for one in told["refused"]]
         checks += [_check({**one, "replica": 1, "node": None}, "warn", one["why"], one["remedy"]) for one in told["unknown"]]

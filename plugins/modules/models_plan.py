@@ -12,12 +12,8 @@ version_added: 0.1.0
 description:
   - Places the models of C(models_wanted) on the nodes whose facts role C(declaration) has gathered in this run, and fails where one fits nowhere.
   - Contacts no node, and pulls nothing. Run it once, after role C(declaration).
-options:
-  shown:
-    description: What Ollamas answer to C(/api/show), as C(ansible.builtin.uri) returns it, with the model's name as C(item).
-    type: list
-    elements: dict
-    default: []
+  - What Ollamas and registries tell of the models, and what is loaded, is taken from stages V(look) and V(describe) of M(bzzz.cluster.models).
+options: {}
 attributes:
   check_mode:
     description: Can run in check mode.

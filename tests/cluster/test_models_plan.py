@@ -18,18 +18,19 @@ pytestmark = pytest.mark.alone
 NODE = "bzzz-node1"
 CAPTURE = Path(__file__).parents[1] / "fixtures/gpu/nvidia-smi-q-x.tesla-t4.xml"
 GEOMETRY = {"layers": 36, "embedding": 4096, "heads": 32, "heads_kv": 8, "head_length": 128, "vocabulary": 151936}
-# Answers as Ollama does, and has two models, of one of which it can tell nothing.
+# Answers as Ollama does, and has three models: of one it can tell nothing, and one is loaded.
 OLLAMA = """
 import http.server, json
 INFO = {"general.architecture": "x"}
 INFO |= {"x.block_count": 4, "x.embedding_length": 64, "x.attention.head_count": 4, "x.attention.head_count_kv": 2}
-MODELS = [{"name": "held:latest", "size": 5000000}, {"name": "mute:latest", "size": 5000000}]
+MODELS = [{"name": name, "size": 5000000} for name in ("held:latest", "mute:latest", "busy:latest")]
+LOADED = [{"name": "busy:latest", "size": 6000000}]
 class Answers(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.answer({"/api/version": {"version": "1.0.0"}, "/api/tags": {"models": MODELS}}[self.path])
+        self.answer({"/api/version": {"version": "1.0.0"}, "/api/tags": {"models": MODELS}, "/api/ps": {"models": LOADED}}[self.path])
     def do_POST(self):
         wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if (self.path, wanted) == ("/api/show", {"model": "held:latest"}):
+        if (self.path, wanted) == ("/api/show", {"model": "held:latest", "verbose": True}):
             self.answer({"model_info": INFO})
         else:
             self.send_error(500)
@@ -75,6 +76,11 @@ def test_models_are_planned_on_what_the_node_has_free(bzzz: Tools, tmp_path: Pat
     parts = ("weights_bytes", "cache_bytes", "overhead_bytes", "reserved_bytes", "free_bytes")
     assert sum(gpu[part] for part in parts) == gpu["total_bytes"] and gpu["cache_bytes"] == 576 << 20
     assert (found["refused"], found["unknown"], found["exit_code"]) == ([], [], 0)
+
+    # More than the node has: it is loaded, and so has it already.
+    folder = bzzz.declare(tmp_path / "busy", {"models_wanted": [{**fits, "name": "library/busy", "size_mib": 400000}]})
+    (busy,) = bzzz.document("models", "plan", folder=folder)["placed"]
+    assert (busy["model"], busy["node"], busy["shares"], busy["ram_bytes"]) == ("busy:latest", NODE, [], 0)
 
     folder = bzzz.declare(
         tmp_path / "not", {"models_wanted": [fits, {**fits, "name": "large", "size_mib": 400000}, {"name": "unheard-of"}, {"name": "mute"}]}
