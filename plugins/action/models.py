@@ -91,7 +91,8 @@ class ActionModule(ActionBase):
         if not endpoints:
             return {"ansible_facts": {"bzzz_models_held": {"endpoint": None, "models": {}, "endpoints": {}, "shown": {}}}}
         show = [wanted.full(one["name"]) for one in wanted.wanted(self._declared) if not (one["nodes"] or one["geometry"])]
-        answer = self._ask("look", endpoints=endpoints, store=self._store, show=show if self._endpoint and not everywhere else [])
+        store = None if everywhere else self._store  # of others' blobs nothing is to be known
+        answer = self._ask("look", endpoints=endpoints, store=store, show=show if self._endpoint and not everywhere else [])
         mine = answer["endpoints"].get(self._endpoint, {"models": {}})
         if "error" in mine and self._task.check_mode and self._roles["ollama"]["manage"] == "install":
             mine = {"models": {}}  # which this step would install
@@ -193,12 +194,6 @@ class ActionModule(ActionBase):
     def _pull(self) -> dict[str, Any]:
         """Remove what is too much, then pull what nobody has yet. In check mode, what would be done in all stages."""
         found, held, mine = self._variables["ansible_facts"]["bzzz_models_assigned"], self._models(), self._mine()
-        there = dict(held.get(self._node, {}))
-        changes = [{"kind": "model", "name": name, "what": f"removed, {holding.amount(there[name]['bytes'])}"} for name in mine["prune"]]
-        freed = sum(there[name]["bytes"] for name in mine["prune"])
-        if mine["prune"] and not self._task.check_mode:
-            there = self._ask("remove", endpoint=self._endpoint, names=mine["prune"])["models"]
-            freed = 0
         pulls = holding.seeds(found, held)
         own = pulls.get(self._node, []) if self._roles["models"]["copy"] else mine["get"]
         wishes = [one for one in mine["models"] if one["name"] in own]
@@ -211,9 +206,10 @@ class ActionModule(ActionBase):
                 else:  # who is to pull it first judges its size
                     seed = next(node for node, names in pulls.items() if one["name"] in names)
                     later.append({"kind": "model", "name": one["name"], "what": f"would be copied from {seed}"})
-        told = self._fetch(wishes, there, freed)
-        changes += told["changes"] + later
-        return _told(changes, self._remembered(told["models"]))
+        # Where all that is to come are copies, room is made once they are there to be had.
+        waits = not wishes and set(mine["get"]) - set(own) and not self._task.check_mode
+        told = self._fetch(wishes, held.get(self._node, {}), [] if waits else self._vain(held))
+        return _told(told["changes"] + later, self._remembered(told["models"]))
 
     def _serve(self) -> dict[str, Any]:
         """Serve what others lack for as long as the next stage takes."""
@@ -240,13 +236,24 @@ class ActionModule(ActionBase):
         serves = {node: self._facts(node).get("bzzz_models_serving") or [] for node in self._everybody()}
         lacking = [one for one in mine["models"] if one["name"] in mine["get"] and self._node not in holding.holders(one, held)]
         wishes = [self._with_source(one, holding.source(one, self._node, found, held, serves), held) for one in lacking]
-        told = self._fetch(wishes, held.get(self._node, {}))
+        told = self._fetch(wishes, held.get(self._node, {}), self._vain(held))
         return _told(told["changes"], self._remembered(told["models"]))
 
     def _stop(self) -> dict[str, Any]:
-        if not self._task.check_mode and (self._variables["ansible_facts"].get("bzzz_models_serving")):
+        """End the offer, and remove what was kept for it."""
+        if self._task.check_mode:
+            return {}
+        if self._variables["ansible_facts"].get("bzzz_models_serving"):
             self._ask("stop")
-        return {"ansible_facts": {"bzzz_models_serving": []}}
+        held = self._models()
+        told = self._fetch([], held.get(self._node, {}), self._vain(held))
+        return _told(told["changes"], {"bzzz_models_serving": [], **self._remembered(told["models"])})
+
+    def _vain(self, held: dict[str, holding.Held]) -> list[str]:
+        """What may be removed by now: not what a peer is still to copy from here."""
+        found, copies = self._variables["ansible_facts"]["bzzz_models_assigned"], self._roles["models"]["copy"]
+        wanted_yet = holding.serving(self._node, found, held)[0] if copies and not self._task.check_mode else []
+        return [name for name in self._mine()["prune"] if name in held.get(self._node, {}) and name not in wanted_yet]
 
     def _with_source(self, one: dict[str, Any], peer: str | None, held: dict[str, holding.Held]) -> dict[str, Any]:
         address = next((str(node["address"]) for node in self._cluster["nodes"] if node["name"] == peer and node["address"]), None)
@@ -254,7 +261,7 @@ class ActionModule(ActionBase):
             return one
         there = held[peer][wanted.full(one["name"])]
         where = {"name": peer, "address": address, "port": self._declared[peer]["models"]["copy_port"]}
-        return {**one, "from": where, "bytes": there["bytes"], "digest": there["digest"]}
+        return {**one, "from": where, "bytes": there["bytes"], "digest": there["digest"], "parts": there["parts"]}
 
     def _by_way(self, one: dict[str, Any]) -> dict[str, Any]:
         """With the proxies by which the node asks the model's registry."""
@@ -262,17 +269,17 @@ class ActionModule(ActionBase):
         way = declared_way(self._variables, self._templar, of_node=True)
         return {**one, "proxies": way.proxies(f"{scheme}://{host}/")}
 
-    def _fetch(self, wishes: list[dict[str, Any]], there: holding.Held, freed: int = 0) -> dict[str, Any]:
-        """Judge what the models take before anything is fetched, then fetch them. Returns what the node holds then, and the changes."""
-        changes: list[dict[str, str]] = []
-        if not wishes:
-            return {"models": there, "changes": changes}
-        answer = self._ask("room", store=self._store, models=[self._by_way(one) for one in wishes])
-        need = {one["name"]: answer["models"][one["name"]] for one in wishes}
-        self._judge(wishes, need, int(answer["free_bytes"]) + freed)
+    def _fetch(self, wishes: list[dict[str, Any]], there: holding.Held, prune: list[str]) -> dict[str, Any]:
+        """Judge what the models take, then remove what is too much, then fetch. Returns what the node holds then, and the changes."""
+        need: dict[str, dict[str, Any]] = {}
+        if wishes:
+            answer = self._ask("room", store=self._store, models=[self._by_way(one) for one in wishes], remove=prune)
+            need = {one["name"]: answer["models"][one["name"]] for one in wishes}
+            self._judge(wishes, need, int(answer["free_bytes"]) + int(answer["freed_bytes"]))
+        changes = [{"kind": "model", "name": name, "what": f"removed, {holding.amount(there[name]['bytes'])}"} for name in prune]
         if self._task.check_mode:
             would = {True: "would be copied from {}, {}", False: "would be pulled{}, {}"}
-            changes = [
+            changes += [
                 {
                     "kind": "model",
                     "name": one["name"],
@@ -283,33 +290,38 @@ class ActionModule(ActionBase):
                 for one in wishes
             ]
             return {"models": there, "changes": changes}
-        sized = [{**one, "bytes": need[one["name"]]["bytes"]} for one in wishes]
+        models = {name: one for name, one in there.items() if name not in prune}
+        if prune:
+            self._ask("remove", endpoint=self._endpoint, names=prune)
+        if not wishes:
+            return {"models": models, "changes": changes}
+        sized = [{**one, "bytes": need[one["name"]]["bytes"], "parts": need[one["name"]]["parts"]} for one in wishes]
         self._ask("start", endpoint=self._endpoint, store=self._store, models=sized)
         results = self._follow()
-        models = dict(there)
         failed = []
         for one in wishes:
             done = results.get(one["name"]) or {"error": "nothing was told of it"}
             if "error" in done:
                 failed.append(f"{one['name']}: {done['error']}")
                 continue
-            models[wanted.full(one["name"])] = {"digest": str(done["digest"]), "bytes": int(done["bytes"]), "loaded_bytes": None}
+            models[wanted.full(one["name"])] = {key: done[key] for key in ("digest", "bytes", "loaded_bytes", "parts")}
             where = f" from {one['from']['name']}" if done["how"] == "copied" else ""
             note = f"; {done['note']}" if done.get("note") else ""
             what = f"{'copied' if where else 'pulled'}{where}, {holding.amount(int(done['bytes']))}{note}"
             changes.append({"kind": "model", "name": one["name"], "what": what})
         if failed:
-            had = ", ".join(change["name"] for change in changes)
+            had = ", ".join(change["name"] for change in changes[len(prune) :])
             raise AnsibleActionFail(
                 f"{self._node} does not have all of its models: {'; '.join(failed)}. "
                 + (f"It does have: {had}. " if had else "")
+                + (f"Removed, as nobody wants them there: {', '.join(prune)}. " if prune else "")
                 + "Remedy: see that the node reaches the registry, and that name and digest are right; then run again, which goes on from "
                 f"what is there: bzzz-setup models pull --limit {self._node}"
             )
         return {"models": models, "changes": changes}
 
     def _judge(self, wishes: list[dict[str, Any]], need: dict[str, dict[str, Any]], free: int) -> None:
-        """Refuse what cannot be known, is another than declared, or has no room; all before anything is fetched."""
+        """Refuse what cannot be known, is another than declared, or has no room; all before anything is removed or fetched."""
         wrong = []
         for one in wishes:
             found = need[one["name"]]
@@ -324,7 +336,7 @@ class ActionModule(ActionBase):
                     "Remedy: set the digest that you want to have, or a tag that still has the declared one."
                 )
         if wrong:
-            raise AnsibleActionFail(" ".join(wrong) + " Nothing was fetched.")
+            raise AnsibleActionFail(" ".join(wrong) + " Nothing was fetched or removed.")
         kept = self._roles["resources"]["disk_free_min_mib"] * MIB
         if short := holding.short_of(self._node, need, free, kept, self._store):
             raise AnsibleActionFail(short)

@@ -13,9 +13,12 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible.errors import AnsibleActionFail
+from ansible_collections.bzzz.cluster.plugins.action.models import ActionModule
 from ansible_collections.bzzz.cluster.plugins.module_utils import downloads
 from ansible_collections.bzzz.cluster.plugins.module_utils.models import holding, wanted
 from ansible_collections.bzzz.cluster.plugins.module_utils.node import models
@@ -35,7 +38,7 @@ from bzzz_setup.run import PROGRESS, _Translator
 from bzzz_setup.terminal import Progress
 
 A, B = "a" * 64, "b" * 64
-ONE = {"digest": A, "bytes": 5000 << 20, "loaded_bytes": None}
+ONE = {"digest": A, "bytes": 5000 << 20, "loaded_bytes": None, "parts": {}}
 SMALL = {**QWEN, "size_mib": 100, "gpu": "never"}
 
 
@@ -216,8 +219,97 @@ def test_what_a_pull_would_take(registry: str, tmp_path: Path, monkeypatch: pyte
     with (blobs / f"sha256-{B}-partial").open("wb") as half:
         half.truncate(1 << 20)  # as long as the whole, and nothing in it yet
     assert models.room({"store": str(tmp_path), "models": [one]})["models"][one["name"]]["lacking_bytes"] == 1 << 20
+    (blobs / f"sha256-{B}-partial").unlink()
+    (blobs / f"sha256-{B}.bzzz").write_bytes(b"x" * (1 << 19))
+    parts = {f"sha256:{A}": 10, f"sha256:{B}": 1 << 20}
+    copy = {"name": "copy", "from": {"name": "n1"}, "digest": B, "bytes": (1 << 20) + 10, "parts": parts}
+    gone_on = models.room({"store": str(tmp_path), "models": [copy]})
+    assert gone_on["models"]["copy"]["lacking_bytes"] <= 1 << 19 and gone_on["freed_bytes"] == 0
+    pulled = models.room({"store": str(tmp_path), "models": [one]})
+    # Ollama does not go on with the half of a copy, which goes before the pull.
+    assert pulled["models"][one["name"]]["lacking_bytes"] == 1 << 20 and pulled["freed_bytes"] >= 1 << 19
     secure = models.room({"store": None, "models": [{"name": f"{registry}/one/model"}]})["models"]
     assert "does not answer" in secure[f"{registry}/one/model"]["error"], "HTTP only where that is asked for"
+
+
+@pytest.mark.requirement("3.6.4", part="computed before the pull")
+def test_what_a_removal_frees(tmp_path: Path) -> None:
+    """What models that stay name as well stays; what a wanted one would have had is to be fetched anew."""
+    (tmp_path / "blobs").mkdir()
+    for model, layers in (("old", (A, B)), ("stays", (A,))):
+        path = Path(models.manifest_path(str(tmp_path), model))
+        path.parent.mkdir(parents=True)
+        parts = [{"digest": f"sha256:{digest}", "size": 1 << 16} for digest in layers]
+        path.write_text(json.dumps({"config": parts[0], "layers": parts}))
+    for digest in (A, B):
+        (tmp_path / f"blobs/sha256-{digest}").write_bytes(b"x" * (1 << 16))
+    new = {
+        "name": "new",
+        "from": {"name": "n1"},
+        "digest": A,
+        "bytes": 1 << 17,
+        "parts": dict.fromkeys((f"sha256:{A}", f"sha256:{B}"), 1 << 16),
+    }
+    for remove, lacking in (([], 0), (["old:latest"], 1 << 16)):
+        found = models.room({"store": str(tmp_path), "models": [new], "remove": remove})
+        assert (found["models"]["new"]["lacking_bytes"], found["freed_bytes"]) == (lacking, lacking)
+
+
+def action(
+    monkeypatch: pytest.MonkeyPatch,
+    asked: list[str],
+    held: dict[str, Any],
+    assigned: dict[str, Any],
+    error: str = "",
+    *,
+    check: bool = False,
+) -> ActionModule:
+    """Of node n1, in whose place all is answered; ``error`` is why the registry has no model."""
+    declared, _ = declared_of(cluster_of(2), {})
+    facts = {node: {"bzzz_models_held": {"endpoint": "http://x", "models": there}} for node, there in held.items()}
+    there = {"name": "new", "digest": A, "bytes": 9, "loaded_bytes": None, "parts": {}}
+    results = {"new": {"how": "pulled", **there}}
+    need = {"error": error} if error else {"bytes": 9, "lacking_bytes": 9, "digests": [A], "parts": {}}
+    answers = {"room": {"models": {"new": need}, "free_bytes": 1 << 60, "freed_bytes": 0}, "wait": {"ended": True, "results": results}}
+    found = ActionModule.__new__(ActionModule)
+    found._node, found._roles, found._declared, found._cluster = "n1", declared["n1"], declared, cluster_of(2)
+    found._variables = {"ansible_facts": {**facts["n1"], "bzzz_models_assigned": assigned}, "ansible_play_hosts": list(held)}
+    found._endpoint, found._store, found._task = "http://x", "/store", SimpleNamespace(check_mode=check)
+    monkeypatch.setattr(found, "_facts", lambda node: facts[node])
+    monkeypatch.setattr(found, "_by_way", lambda one: one)
+    monkeypatch.setattr(found, "_ask", lambda do, **_: asked.append(do) or answers.get(do, {}))
+    return found
+
+
+WISH = {"name": "new", "insecure": False, "pin": None, "bytes": None, "update": "manual"}
+
+
+@pytest.mark.requirement("3.6.5", part="digest and prune")
+def test_nothing_is_removed_before_what_comes_instead_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = {"nodes": {"n1": {"models": [WISH], "get": ["new"], "prune": ["old:latest"]}}}
+    asked: list[str] = []
+    with pytest.raises(AnsibleActionFail, match=r"401.*Nothing was fetched or removed"):
+        action(monkeypatch, asked, {"n1": {"old:latest": ONE}}, plan, "it answers 401")._pull()
+    assert asked == ["room"]
+    done = action(monkeypatch, asked, {"n1": {"old:latest": ONE}}, plan)._pull()
+    assert asked[1:] == ["room", "remove", "start", "wait"]
+    assert [change["what"] for change in done["changes"]] == ["removed, 4.9 GiB", "pulled, 9 bytes"]
+    assert list(done["ansible_facts"]["bzzz_models_held"]["models"]) == ["new:latest"]
+    asked.clear()
+    would = action(monkeypatch, asked, {"n1": {"old:latest": ONE}}, plan, check=True)._pull()
+    assert asked == ["room"] and [change["what"] for change in would["changes"]] == ["removed, 4.9 GiB", "would be pulled, 9 bytes"]
+
+
+@pytest.mark.requirement("3.6.5", part="digest and prune")
+def test_what_a_peer_is_to_copy_is_removed_once_the_peer_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = {"n1": {"models": [], "get": [], "prune": ["new:latest"]}, "n2": {"models": [WISH], "get": ["new"], "prune": []}}
+    asked: list[str] = []
+    held: dict[str, Any] = {"n1": {"new:latest": ONE}, "n2": {}}
+    for stage in ("_pull", "_copy", "_stop"):
+        assert getattr(action(monkeypatch, asked, held, {"nodes": nodes}), stage)()["changes"] == [], stage
+    held["n2"] = {"new:latest": ONE}
+    assert action(monkeypatch, asked, held, {"nodes": nodes})._stop()["changes"][0]["what"].startswith("removed")
+    assert asked == ["remove"]
 
 
 class Files(http.server.ThreadingHTTPServer):
@@ -332,14 +424,19 @@ def test_what_nobody_holds_is_placed_by_what_its_registry_tells(tmp_path: Path) 
 
 
 @pytest.mark.requirement("3.6.3", "3.6.5", part="what is fetched")
-def test_a_copy_that_fails_is_a_pull_and_a_wrong_digest_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_that_fails_is_a_pull_and_a_wrong_digest_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     there: dict[str, Any] = {}
     removed: list[str] = []
-    monkeypatch.setattr(models, "held", lambda _endpoint: dict(there))
+    monkeypatch.setattr(models, "held", lambda _endpoint, _store=None: dict(there))
     monkeypatch.setattr(models, "pull", lambda _endpoint, _one, _progress: there.update({"qwen3:8b": ONE}))
     monkeypatch.setattr(models, "_delete", lambda _endpoint, name: removed.append(name))
-    one = {"name": "qwen3:8b", "digest": A, "from": {"name": "n1", "address": "127.0.0.1", "port": 1}}
-    done = models.fetch("http://x", "/nowhere", one, models._Silent(), "this node has no certificate")
+    one: dict[str, Any] = {"name": "qwen3:8b", "digest": A, "from": {"name": "n1", "address": "127.0.0.1", "port": 1}}
+    half = tmp_path / f"blobs/sha256-{B}.bzzz"
+    half.parent.mkdir()
+    half.touch()
+    one["parts"] = {f"sha256:{B}": 9}
+    done = models.fetch("http://x", str(tmp_path), one, models._Silent(), "this node has no certificate")
+    assert not half.exists(), "Ollama does not go on with it"
     assert (done["how"], done["from"], done["digest"]) == ("pulled", None, A)
     assert done["note"] == "it could not be copied from n1 (this node has no certificate)"
     there.clear()

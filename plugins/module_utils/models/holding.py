@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..declaration import Declared
 
-Held = dict[str, dict[str, Any]]  # model -> digest, bytes, loaded_bytes
+Held = dict[str, dict[str, Any]]  # model -> digest, bytes, loaded_bytes, parts
 
 
 def pin(one: Mapping[str, Any]) -> str | None:
@@ -199,8 +199,8 @@ def short_of(node: str, need: Mapping[str, Mapping[str, Any]], free: int, kept: 
     keeps = f" beside the {amount(kept)} that stay free" if kept else ""
     return (
         f"{node} lacks the disk space for its models: {amount(whole)} are needed ({parts}), and {amount(room)} are free in {path}{keeps}. "
-        "Nothing was fetched. Remedy: make room there, set ollama_models_path to a larger disk or resources_disk_free_min_mib to less, "
-        "have what nobody wants removed (models_prune: true), or give the node fewer models."
+        "Nothing was fetched or removed. Remedy: make room there, set ollama_models_path to a larger disk or resources_disk_free_min_mib "
+        "to less, have what nobody wants removed (models_prune: true), or give the node fewer models."
     )
 
 

@@ -229,7 +229,7 @@ def take(store: str, one: dict[str, Any], progress: models.Progress, way: ssl.SS
 def _blob(peer: _Peer, store: str, digest: str, size: int, tell: Any) -> None:
     """One blob, from where an earlier attempt has ended; in place only when its checksum is right."""
     target = models.blob_path(store, digest)
-    half = f"{target}.bzzz"
+    half = target + models.COPIED
     os.makedirs(os.path.dirname(target), exist_ok=True)
     checksum = hashlib.sha256()
     with open(os.open(half, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:

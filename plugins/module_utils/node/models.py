@@ -13,6 +13,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import fcntl
+import glob
 import hashlib
 import importlib
 import ipaddress
@@ -33,6 +34,8 @@ from typing import Any, Callable, Optional
 REGISTRY, NAMESPACE, TAG = "registry.ollama.ai", "library", "latest"
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 MANIFEST_BYTES = 4 << 20
+# What the halves of blobs are called: Ollama's own, and those of copies. Neither way goes on with the other's.
+PULLED, COPIED = "-partial", ".bzzz"
 WEIGHTS_TYPE = "application/vnd.ollama.image.model"
 # Longer values are none that memory is reckoned from: the longest are numbers of each layer.
 LONG = 1 << 16
@@ -216,8 +219,11 @@ def _json(endpoint: str, path: str, body: Optional[dict[str, Any]] = None) -> di
     return found if isinstance(found, dict) else {}
 
 
-def held(endpoint: str) -> dict[str, dict[str, Any]]:
-    """Name -> ``{digest, bytes, loaded_bytes}`` of the models that an Ollama holds; loaded_bytes is None of those that are not loaded."""
+def held(endpoint: str, store: Optional[str] = None) -> dict[str, dict[str, Any]]:
+    """Name -> ``{digest, bytes, loaded_bytes, parts}`` of the models that an Ollama holds.
+
+    loaded_bytes is None of those that are not loaded; parts, digest -> bytes, are their blobs, as far as the store's manifests tell.
+    """
     running = {short(str(one.get("name"))): one for one in _json(endpoint, "/api/ps").get("models") or [] if isinstance(one, dict)}
     found = {}
     for one in _json(endpoint, "/api/tags").get("models") or []:
@@ -228,20 +234,21 @@ def held(endpoint: str) -> dict[str, dict[str, Any]]:
                 "digest": str(one.get("digest") or "").replace("sha256:", ""),
                 "bytes": int(one.get("size") or 0),
                 "loaded_bytes": None if loaded is None else int(loaded.get("size") or 0),
+                "parts": parts_of(store, name) if store else {},
             }
     return found
 
 
 def look(payload: dict[str, Any]) -> dict[str, Any]:
-    """What each endpoint holds, and what lies in the store.
+    """What each endpoint holds.
 
-    ``{endpoints, store, show}`` -> ``{endpoints: {url: {models} or {error}}, free_bytes, shown}``. `show` names models of which the first
-    endpoint is asked for what their memory is reckoned from, ``{model_info, num_ctx}``; `free_bytes` is None where there is no store.
+    ``{endpoints, store, show}`` -> ``{endpoints: {url: {models} or {error}}, shown}``. `show` names models of which the first
+    endpoint is asked for what their memory is reckoned from, ``{model_info, num_ctx}``; `store` is where the endpoints have their models.
     """
     found: dict[str, Any] = {}
     for url in payload["endpoints"]:
         try:
-            found[url] = {"models": held(url)}
+            found[url] = {"models": held(url, payload.get("store"))}
         except Refused as error:
             found[url] = {"error": str(error)}
     first = payload["endpoints"][0] if payload["endpoints"] else ""
@@ -257,8 +264,7 @@ def look(payload: dict[str, Any]) -> dict[str, Any]:
                     "model_info": _needed(info) if isinstance(info, dict) else None,
                     "num_ctx": int(context[1]) if context else None,
                 }
-    store = payload.get("store")
-    return {"endpoints": found, "free_bytes": _free(store) if store and os.path.isdir(store) else None, "shown": shown}
+    return {"endpoints": found, "shown": shown}
 
 
 def sweep(payload: dict[str, Any]) -> dict[str, Any]:
@@ -302,52 +308,83 @@ def _free(store: str) -> int:
     return found.f_bavail * found.f_frsize
 
 
-def missing(store: Optional[str], wanted: dict[str, int]) -> int:
-    """Bytes that are still to come of these blobs; what Ollama has of a half of one is there already."""
+def _taken(path: str) -> int:
+    """Bytes on the disk; Ollama makes a half as long as the whole, and fills it bit by bit."""
+    with contextlib.suppress(OSError):
+        found = os.stat(path)
+        return min(found.st_size, found.st_blocks * 512)
+    return 0
+
+
+def missing(store: Optional[str], wanted: dict[str, int], half: str = PULLED) -> int:
+    """Bytes that are still to come of these blobs; there already is what this way of fetching goes on with."""
     lacking = 0
     for digest, size in wanted.items():
         path = blob_path(store, digest) if store else ""
-        taken = 0
-        for half in (path, f"{path}-partial", f"{path}.bzzz"):
-            with contextlib.suppress(OSError):
-                found = os.stat(half)
-                # Ollama makes a half as long as the whole, and fills it bit by bit.
-                taken = max(taken, min(found.st_size, found.st_blocks * 512))
-        lacking += max(size - taken, 0) if not (path and os.path.exists(path)) else 0
+        lacking += 0 if path and os.path.exists(path) else max(size - (_taken(path + half) if path else 0), 0)
     return lacking
 
 
-def room(payload: dict[str, Any]) -> dict[str, Any]:
-    """What models would take, before anything is fetched.
+def parts_of(store: str, name: str) -> dict[str, int]:
+    """What a manifest of this store names; nothing where it cannot be read."""
+    with contextlib.suppress(OSError, Refused), open(manifest_path(store, name), "rb") as file:
+        return blobs(file.read(MANIFEST_BYTES))
+    return {}
 
-    ``{store, models: [{name, insecure, proxies, digest, bytes, from}]}`` ->
-    ``{models: {name: {bytes, lacking_bytes, digests} or {error}}, free_bytes}``.
-    Of one that is to be copied (`from`) nobody is asked: its bytes are known; of any other the registry is, and the bytes that
-    are declared count where that does not answer.
+
+def _alone(store: str, names: list[str]) -> set[str]:
+    """The blobs that nothing but these models names: Ollama removes them with the models."""
+    named: dict[bool, set[str]] = {True: set(), False: set()}
+    for path in glob.glob(os.path.join(glob.escape(store), "manifests", "*", "*", "*", "*")):
+        *before, tag = os.path.relpath(path, os.path.join(store, "manifests")).split(os.sep)
+        name = short(f"{'/'.join(before)}:{tag}")
+        named[name in names].update(parts_of(store, name))
+    return named[True] - named[False]
+
+
+def room(payload: dict[str, Any]) -> dict[str, Any]:
+    """What models would take, before anything is removed or fetched.
+
+    ``{store, models: [{name, insecure, proxies, digest, bytes, parts, from}], remove: [names]}`` ->
+    ``{models: {name: {bytes, lacking_bytes, digests, parts} or {error}}, free_bytes, freed_bytes}``.
+    Of one that is to be copied (`from`) nobody is asked: its parts are known, or its bytes; of any other the registry is, and the bytes
+    that are declared count where that does not answer. `freed_bytes` come by what is removed, and by halves of copies that are pulled.
     """
     store = payload["store"] if payload.get("store") and os.path.isdir(payload["store"]) else None
+    gone = _alone(store, payload["remove"]) if store and payload.get("remove") else set()
+    freed = sum(_taken(blob_path(store, digest)) for digest in gone) if store else 0
     found: dict[str, Any] = {}
-    counted: dict[str, int] = {}
+    counted: set[str] = set()
     for one in payload["models"]:
-        declared = one.get("bytes")
+        declared, parts = one.get("bytes"), one.get("parts") or {}
+        half, told = COPIED, [one.get("digest")]
         try:
-            if one.get("from"):
-                found[one["name"]] = {"bytes": declared, "lacking_bytes": declared, "digests": [one["digest"]]}
-                continue
-            manifest = offered(one["name"], bool(one.get("insecure")), one.get("proxies"))
-            parts = blobs(manifest)
+            if not one.get("from"):
+                manifest = offered(one["name"], bool(one.get("insecure")), one.get("proxies"))
+                half, told, parts = PULLED, digests(manifest), blobs(manifest)
         except Refused as error:
-            found[one["name"]] = {"error": str(error)} if not declared else {"bytes": declared, "lacking_bytes": declared, "digests": []}
-            continue
-        # What two models share is fetched once.
-        lacking = missing(store, {digest: size for digest, size in parts.items() if digest not in counted})
+            if not declared:
+                found[one["name"]] = {"error": str(error)}
+                continue
+            told, parts = [], {}
+        # What two models share is fetched once; what goes with a model that is removed, anew.
+        fresh = {digest: size for digest, size in parts.items() if digest not in counted}
+        lacking = missing(store, {digest: size for digest, size in fresh.items() if digest not in gone}, half)
+        lacking += sum(size for digest, size in fresh.items() if digest in gone)
+        if half == PULLED and store:
+            freed += sum(_taken(blob_path(store, digest) + COPIED) for digest in fresh)
         counted.update(parts)
-        found[one["name"]] = {"bytes": sum(parts.values()), "lacking_bytes": lacking, "digests": digests(manifest)}
+        found[one["name"]] = {
+            "bytes": sum(parts.values()) if parts else declared,
+            "lacking_bytes": lacking if parts else declared,
+            "digests": told,
+            "parts": parts,
+        }
     # Where the store is not there yet, it comes on the file system of the directory above it.
     above = payload.get("store") or "/"
     while not os.path.isdir(above):
         above = os.path.dirname(above)
-    return {"models": found, "free_bytes": _free(above)}
+    return {"models": found, "free_bytes": _free(above), "freed_bytes": freed}
 
 
 # --- pulls
@@ -421,11 +458,15 @@ def fetch(endpoint: str, store: Optional[str], one: dict[str, Any], progress: Pr
             note = f"it could not be copied from {one['from']['name']} ({error})"
             progress.tell(done_bytes=0, doing="", now=True)
     if how == "pulled":
+        # Nothing goes on with them, and the room that was judged counts on theirs.
+        for digest in (one.get("parts") or {}) if store else ():
+            with contextlib.suppress(OSError):
+                os.unlink(blob_path(str(store), digest) + COPIED)
         try:
             pull(endpoint, one, progress)
         except Refused as error:
             raise Refused(f"{error}; {note}" if note else str(error)) from error
-    after = held(endpoint).get(name)
+    after = held(endpoint, store).get(name)
     if after is None:
         raise Refused("Ollama says that it has pulled the model, and does not list it")
     pin = one.get("pin")
@@ -567,10 +608,10 @@ def _delete(endpoint: str, name: str) -> None:
 
 
 def remove(payload: dict[str, Any]) -> dict[str, Any]:
-    """Remove models: ``{endpoint, names}`` -> ``{models}``, those that are left."""
+    """Remove models: ``{endpoint, names}``."""
     for name in payload["names"]:
         _delete(payload["endpoint"], name)
-    return {"models": held(payload["endpoint"])}
+    return {"removed": payload["names"]}
 
 
 # --- on the node itself
