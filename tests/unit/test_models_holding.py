@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jinja2
 import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.bzzz.cluster.plugins.action.models import ActionModule
@@ -37,6 +38,7 @@ from bzzz_setup.report import Report
 from bzzz_setup.run import PROGRESS, _Translator
 from bzzz_setup.terminal import Progress
 
+ROLES = Path(__file__).parents[2] / "roles"
 A, B = "a" * 64, "b" * 64
 ONE = {"digest": A, "bytes": 5000 << 20, "loaded_bytes": None, "parts": {}}
 SMALL = {**QWEN, "size_mib": 100, "gpu": "never"}
@@ -443,6 +445,15 @@ def test_a_copy_that_fails_is_a_pull_and_a_wrong_digest_is_none(monkeypatch: pyt
     with pytest.raises(models.Refused, match=f"{A}, and {B} is declared"):
         models.fetch("http://x", None, {"name": "qwen3:8b", "pin": B}, models._Silent())
     assert removed == ["qwen3:8b"], "it was not there before"
+
+
+def test_an_instance_that_starts_clears_nothing_away_that_another_pulls() -> None:
+    """Ollama removes what no manifest names when it starts, halves of pulls as well; instances share the store."""
+    declared, _ = declared_of(cluster_of(1), {})
+    template = (ROLES / "ollama/templates/instance.env.j2").read_text(encoding="utf-8")
+    common = {"declared": declared["n1"], "__ollama_models": "/models", "__ollama_device": {}}
+    written = [jinja2.Template(template, trim_blocks=True).render(common, __ollama_number=number) for number in (0, 1)]
+    assert ["OLLAMA_NOPRUNE=1" in text.splitlines() for text in written] == [False, True] and "\n\n" not in written[1]
 
 
 @pytest.mark.requirement("3.4.3", part="list")
