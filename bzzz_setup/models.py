@@ -149,12 +149,15 @@ def holdings(told: dict[str, Any]) -> dict[str, Any]:
                 silent.setdefault(where, answer["error"])
             elif mine or url not in outside:
                 outside.update([] if mine else [url])
-                rows = sorted(answer["models"].items())
-                models += [{"node": where[0], "endpoint": url, "model": name, **one} for name, one in rows]
+                told_of = ("digest", "bytes", "loaded_bytes")
+                rows = (one for _name, one in sorted(answer["models"].items()))
+                models += [
+                    {"node": where[0], "endpoint": url, "model": one["name"], **{part: one[part] for part in told_of}} for one in rows
+                ]
     declared = {url for held in told.values() for url in held["endpoints"]}
     swept: dict[str, Any] = next((held["found"] for held in told.values() if held.get("found")), {"subnets": [], "ollamas": {}})
     discovered = [
-        {"endpoint": url, "version": one["version"], "models": sorted(one["models"])}
+        {"endpoint": url, "version": one["version"], "models": sorted(model["name"] for model in one["models"].values())}
         for url, one in sorted(swept["ollamas"].items())
         if url not in declared
     ]

@@ -155,10 +155,26 @@ def test_too_little_room_is_told_with_figures() -> None:
     ],
 )
 def test_names_as_ollama_completes_them(name: str, parts: tuple[str, ...], listed: str) -> None:
-    assert models.split(name) == parts and models.short(name) == listed == wanted.full(name) == models.short(listed)
+    assert models.split(name) == parts and models.listed(name) == listed == models.listed(listed)
+    assert models.short(name) == listed.lower() == wanted.full(name.upper()), "Ollama takes them in any case"
 
 
-MANIFEST = {
+@pytest.mark.requirement("3.6.3", part="names")
+def test_a_name_in_another_case_is_the_same_model(tmp_path: Path) -> None:
+    assert get(assigned([{"name": "Qwen3:8B", "nodes": ["n1"]}], {"n1": {"qwen3:8b": ONE}})) == {}
+    (found,) = judge({"models_wanted": [{"name": "Qwen3:8b"}, {"name": "qwen3:8b"}]}, cluster_of(1))
+    assert "in the list already, as Qwen3:8b" in found["message"]
+    there = tmp_path / "manifests/hf.co/me/Mine-GGUF/Q4"
+    there.parent.mkdir(parents=True)
+    there.write_text(json.dumps(MANIFEST))
+    with contextlib.closing(StandIn("hf.co/me/Mine-GGUF:Q4")) as ollama:
+        (key, one), *_ = models.held(ollama.url, str(tmp_path)).items()
+    assert (key, one["name"]) == ("hf.co/me/mine-gguf:q4", "hf.co/me/Mine-GGUF:Q4") and len(one["parts"]) == 2
+    assert models.manifest_path(str(tmp_path), key) == str(there)
+    assert models.manifest_path(str(tmp_path), "hf.co/Me/mine-gguf:Q8") == str(there.with_name("Q8"))
+
+
+MANIFEST: dict[str, Any] = {
     "schemaVersion": 2,
     "mediaType": "m",
     "config": {"mediaType": "c", "digest": f"sha256:{A}", "size": 10},
@@ -184,7 +200,7 @@ def registry() -> Iterator[str]:
 
     class Answers(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            there = self.path == "/v2/one/model/manifests/latest"
+            there = self.path == "/v2/one/model/manifests/latest" and "Python" not in self.headers["User-Agent"]
             self.send_response(200 if there else 401)
             self.end_headers()
             self.wfile.write(json.dumps(MANIFEST).encode() if there else b"")
@@ -460,13 +476,14 @@ def test_an_instance_that_starts_clears_nothing_away_that_another_pulls() -> Non
 def test_the_list_of_models() -> None:
     own, outside, dead = "http://127.0.0.1:11434", "https://gpu9:11434", "https://gone:11434"
     answers = {
-        own: {"models": {"a:latest": {**ONE, "loaded_bytes": 1 << 30}}},
-        outside: {"models": {"b:latest": ONE}},
+        own: {"models": {"a:latest": {**ONE, "name": "A:latest", "loaded_bytes": 1 << 30}}},
+        outside: {"models": {"b:latest": {**ONE, "name": "b:latest"}}},
         dead: {"error": "dead"},
     }
     told = {"n1": {"endpoint": own, "endpoints": {**answers, outside: {"error": "no way"}}}, "n2": {"endpoint": own, "endpoints": answers}}
     found = holdings(told)
-    assert [(one["node"], one["model"]) for one in found["models"]] == [("n1", "a:latest"), ("n2", "a:latest"), (None, "b:latest")]
+    assert [(one["node"], one["model"]) for one in found["models"]] == [("n1", "A:latest"), ("n2", "A:latest"), (None, "b:latest")]
+    assert set(found["models"][0]) == {"node", "endpoint", "model", "digest", "bytes", "loaded_bytes"}
     assert found["silent"] == [{"node": None, "endpoint": dead, "why": "dead"}]
     out = io.StringIO()
     show_holdings(Console(file=out, width=200), found)

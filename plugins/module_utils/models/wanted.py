@@ -34,7 +34,7 @@ class Outlook:
 
 
 def full(name: str) -> str:
-    """A name as Ollama lists it, with its tag."""
+    """A name by which models are told apart, with its tag."""
     return short(name)
 
 

@@ -201,9 +201,9 @@ def take(store: str, one: dict[str, Any], progress: models.Progress, way: ssl.SS
     """Copy a model, ``{name, digest, from: {name, address, port}}``, into this node's store. Raises Refused, OSError, HTTPException."""
     if isinstance(way, str):
         raise models.Refused(way)
-    where, name = one["from"], models.short(one["name"])
+    where = one["from"]
     with contextlib.closing(_Peer(where["name"], where["address"], int(where["port"]), way)) as peer:
-        manifest = peer.get(f"/manifests/{name}").read(models.MANIFEST_BYTES)
+        manifest = peer.get(f"/manifests/{models.short(one['name'])}").read(models.MANIFEST_BYTES)
         if hashlib.sha256(manifest).hexdigest() != one["digest"]:
             raise models.Refused(f"its manifest there has another digest than {one['digest']}")
         parts = models.blobs(manifest)
@@ -217,7 +217,7 @@ def take(store: str, one: dict[str, Any], progress: models.Progress, way: ssl.SS
     # Ollama throws away what no manifest names, when it starts.
     if not all(os.path.exists(models.blob_path(store, digest)) for digest in parts):
         raise models.Refused("Ollama was started anew meanwhile")
-    target = models.manifest_path(store, name)
+    target = models.manifest_path(store, one["name"])
     os.makedirs(os.path.dirname(target), exist_ok=True)
     with open(f"{target}.bzzz", "wb") as file:
         file.write(manifest)

@@ -70,12 +70,17 @@ def split(name: str) -> tuple[str, str, str, str]:
     return REGISTRY, (before or [NAMESPACE])[0], model, tag
 
 
-def short(name: str) -> str:
+def listed(name: str) -> str:
     """A name as Ollama lists it: with its tag, and without what every name has."""
     host, namespace, model, tag = split(name)
     return "/".join(
         [*([host] if host != REGISTRY else []), *([namespace] if (host, namespace) != (REGISTRY, NAMESPACE) else []), f"{model}:{tag}"]
     )
+
+
+def short(name: str) -> str:
+    """By what names are compared: Ollama takes them in any case."""
+    return listed(name.lower())
 
 
 def blobs(manifest: bytes) -> dict[str, int]:
@@ -112,7 +117,10 @@ def digests(manifest: bytes) -> list[str]:
 
 def _way(proxies: Optional[dict[str, str]]) -> urllib.request.OpenerDirector:
     """By these proxies, by scheme, with their logins; None: by those of the environment."""
-    return urllib.request.build_opener(*([] if proxies is None else [urllib.request.ProxyHandler(proxies)]))
+    opener = urllib.request.build_opener(*([] if proxies is None else [urllib.request.ProxyHandler(proxies)]))
+    # Some of the networks before registries refuse Python's own name.
+    opener.addheaders = [("User-Agent", "bzzz-cluster")]
+    return opener
 
 
 def offered(name: str, insecure: bool = False, proxies: Optional[dict[str, str]] = None, timeout: float = 20) -> bytes:
@@ -220,7 +228,7 @@ def _json(endpoint: str, path: str, body: Optional[dict[str, Any]] = None) -> di
 
 
 def held(endpoint: str, store: Optional[str] = None) -> dict[str, dict[str, Any]]:
-    """Name -> ``{digest, bytes, loaded_bytes, parts}`` of the models that an Ollama holds.
+    """Name by which it is compared -> ``{name, digest, bytes, loaded_bytes, parts}`` of the models that an Ollama holds.
 
     loaded_bytes is None of those that are not loaded; parts, digest -> bytes, are their blobs, as far as the store's manifests tell.
     """
@@ -231,6 +239,7 @@ def held(endpoint: str, store: Optional[str] = None) -> dict[str, dict[str, Any]
             name = short(str(one["name"]))
             loaded = running.get(name)
             found[name] = {
+                "name": listed(str(one["name"])),
                 "digest": str(one.get("digest") or "").replace("sha256:", ""),
                 "bytes": int(one.get("size") or 0),
                 "loaded_bytes": None if loaded is None else int(loaded.get("size") or 0),
@@ -295,7 +304,13 @@ def sweep(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def manifest_path(store: str, name: str) -> str:
-    return os.path.join(store, "manifests", *split(name))
+    """Where a manifest lies, or is to: what is there in another case is what is meant, as Ollama has it."""
+    path = os.path.join(store, "manifests")
+    for part in split(name):
+        there = os.listdir(path) if os.path.isdir(path) else []
+        alike = [one for one in there if one.lower() == part.lower()]
+        path = os.path.join(path, part if part in there or not alike else alike[0])
+    return path
 
 
 def blob_path(store: str, digest: str) -> str:
