@@ -143,7 +143,7 @@ def holdings(told: dict[str, Any]) -> dict[str, Any]:
     outside: set[str] = set()
     for node, held in sorted(told.items()):
         for url, answer in held["endpoints"].items():
-            mine = url == held["endpoint"]
+            mine = url in held["instances"]
             where = (node if mine else None, url)
             if "error" in answer:
                 silent.setdefault(where, answer["error"])

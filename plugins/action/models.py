@@ -47,8 +47,9 @@ class ActionModule(ActionBase):
         self._node = str(variables["inventory_hostname"])
         self._declared, self._cluster = own["bzzz_declared"], own["bzzz_cluster"]
         self._roles = self._declared[self._node]
-        system = own.get("bzzz_system") or {}
-        self._endpoint = self._where(system)
+        self._instances = self._ollamas(own)
+        # The first that has answered.
+        self._endpoint = (own.get("bzzz_models_held") or {}).get("endpoint")
         self._store = wanted.disk(self._roles, own)[0]
         result.update(changed=False, changes=[], diff=[])
         stage = {
@@ -66,12 +67,15 @@ class ActionModule(ActionBase):
             told["ansible_facts"]["bzzz_models_held"]["found"] = self._discovered(args["subnets"])
         return {**result, **told}
 
-    def _where(self, system: dict[str, Any]) -> str | None:
-        """The node's first Ollama; None where it has none."""
-        if self._roles["ollama"]["manage"] == "install":
-            return f"http://127.0.0.1:{self._roles['ollama']['port']}"
-        endpoint = (system.get("ollama") or {}).get("endpoint")
-        return str(endpoint) if endpoint else None
+    def _ollamas(self, own: dict[str, Any]) -> list[str]:
+        """The node's Ollamas, which share one store; those of ours as role ollama numbers them."""
+        options = self._roles["ollama"]
+        if options["manage"] != "install":
+            endpoint = ((own.get("bzzz_system") or {}).get("ollama") or {}).get("endpoint")
+            return [str(endpoint)] if endpoint else []
+        gpus = (own.get("bzzz_gpu") or {}).get("devices") or []
+        count = len(gpus) if options["instances"] == "per_gpu" else 1
+        return [f"http://127.0.0.1:{options['port'] + number}" for number in range(count)]
 
     def _ask(self, do: str, **payload: Any) -> dict[str, Any]:
         answer = ask(self, "models", {"do": do, **payload}, self._variables)
@@ -85,24 +89,31 @@ class ActionModule(ActionBase):
     def _held(self, *, everywhere: bool = False) -> dict[str, Any]:
         """One question; none where the node has no Ollama. Fails where a model names the node all the same."""
         others = [url.rstrip("/") for url in self._roles["ollama"]["endpoints"]] if everywhere else []
-        endpoints = ([self._endpoint] if self._endpoint else []) + others
+        endpoints = self._instances + others
         if not endpoints and not everywhere:
             self._named("it has no Ollama")
         if not endpoints:
-            return {"ansible_facts": {"bzzz_models_held": {"endpoint": None, "models": {}, "endpoints": {}, "shown": {}}}}
+            told: dict[str, Any] = {"endpoint": None, "instances": [], "models": {}, "endpoints": {}, "shown": {}}
+            return {"ansible_facts": {"bzzz_models_held": told}}
         show = [wanted.full(one["name"]) for one in wanted.wanted(self._declared) if not (one["nodes"] or one["geometry"])]
         store = None if everywhere else self._store  # of others' blobs nothing is to be known
-        answer = self._ask("look", endpoints=endpoints, store=store, show=show if self._endpoint and not everywhere else [])
-        mine = answer["endpoints"].get(self._endpoint, {"models": {}})
+        answer = self._ask("look", endpoints=endpoints, store=store, show=show if self._instances and not everywhere else [])
+        said = answer["endpoints"]
+        # Since the facts were gathered, it may have been taken away.
+        first = next((url for url in self._instances if "error" not in said[url]), None)
+        mine = holding.together([said[url] for url in self._instances])
         if "error" in mine and self._task.check_mode and self._roles["ollama"]["manage"] == "install":
-            mine = {"models": {}}  # which this step would install
+            first, mine = self._instances[0], {"models": {}}  # which this step would install
         if "error" in mine and not everywhere:
             self._named(mine["error"])
         told = {
-            # Since the facts were gathered, it may have been taken away.
-            "endpoint": None if "error" in mine and not everywhere else self._endpoint,
+            "endpoint": first,
+            "instances": self._instances,
             "models": mine.get("models", {}),
-            "endpoints": answer["endpoints"],
+            # Those that share a store hold the same: what is theirs is told once.
+            "endpoints": {
+                url: mine if url == first else one for url, one in said.items() if url == first or url in others or "error" in one
+            },
             "shown": answer["shown"],
         }
         return {"ansible_facts": {"bzzz_models_held": told}}

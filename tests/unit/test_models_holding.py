@@ -302,6 +302,38 @@ def action(
 WISH = {"name": "new", "insecure": False, "pin": None, "bytes": None, "update": "manual"}
 
 
+@pytest.mark.requirement("3.5.5", part="models, while an instance is stopped")
+def test_a_node_with_an_ollama_for_each_gpu_is_asked_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They share one store: what one has loaded is loaded, and one that is stopped for its GPU keeps nobody from the rest."""
+    given = {"ollama_manage": "install", "ollama_instances": "per_gpu", "models_wanted": [{"name": "a", "nodes": ["n1"]}]}
+    declared, _ = declared_of(cluster_of(1), given)
+    found = action(monkeypatch, [], {"n1": {}}, {})
+    found._declared, found._roles = declared, declared["n1"]
+    urls = found._instances = found._ollamas({"bzzz_gpu": {"devices": [{}, {}, {}]}})
+    assert urls == [f"http://127.0.0.1:{port}" for port in (11434, 11435, 11436)]
+    down: dict[str, Any] = {"error": "it does not answer"}
+    loaded = {"a:latest": {**ONE, "loaded_bytes": 7}}
+    answer = {urls[0]: down, urls[1]: {"models": {"a:latest": ONE}}, urls[2]: {"models": loaded}}
+    monkeypatch.setattr(found, "_ask", lambda do, **_: {"endpoints": answer, "shown": {}})
+    told = found._held()["ansible_facts"]["bzzz_models_held"]
+    assert told["endpoint"] == urls[1] and told["models"] == loaded and told["instances"] == urls
+    listed = holdings({"n1": {**told, "endpoints": {urls[1]: {"models": {"a:latest": {**ONE, "name": "a"}}}, urls[0]: down}}})
+    assert [(one["node"], one["endpoint"]) for one in listed["models"] + listed["silent"]] == [("n1", urls[1]), ("n1", urls[0])]
+    assert set(told["endpoints"]) == {urls[0], urls[1]}
+    answer = dict.fromkeys(urls, down)
+    with pytest.raises(AnsibleActionFail, match="a cannot be on n1: it does not answer"):
+        found._held()
+
+
+@pytest.mark.requirement("3.5.5", part="models, while an instance is stopped")
+def test_a_nodes_own_list_asks_whichever_ollama_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(models, "HELD_HERE", str(tmp_path / "models.json"))
+    with contextlib.closing(StandIn("a:latest")) as ollama:
+        kept = {"endpoints": ["http://127.0.0.1:9", ollama.url], "models": [{"name": "a"}, {"name": "b"}]}
+        (tmp_path / "models.json").write_text(json.dumps(kept))
+        assert models.here(["there"]) == 0 and capsys.readouterr().out == "b:latest is not there\n"
+
+
 @pytest.mark.requirement("3.6.5", part="digest and prune")
 def test_nothing_is_removed_before_what_comes_instead_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = {"nodes": {"n1": {"models": [WISH], "get": ["new"], "prune": ["old:latest"]}}}
@@ -480,7 +512,10 @@ def test_the_list_of_models() -> None:
         outside: {"models": {"b:latest": {**ONE, "name": "b:latest"}}},
         dead: {"error": "dead"},
     }
-    told = {"n1": {"endpoint": own, "endpoints": {**answers, outside: {"error": "no way"}}}, "n2": {"endpoint": own, "endpoints": answers}}
+    told = {
+        "n1": {"instances": [own], "endpoints": {**answers, outside: {"error": "no way"}}},
+        "n2": {"instances": [own], "endpoints": answers},
+    }
     found = holdings(told)
     assert [(one["node"], one["model"]) for one in found["models"]] == [("n1", "A:latest"), ("n2", "A:latest"), (None, "b:latest")]
     assert set(found["models"][0]) == {"node", "endpoint", "model", "digest", "bytes", "loaded_bytes"}
@@ -502,7 +537,7 @@ def test_what_answers_on_a_subnet_is_found() -> None:
         # One that takes connections and says nothing is no Ollama.
         threading.Thread(target=lambda: mute.accept()[0].close(), daemon=True).start()
         assert models.sweep({"networks": ["127.0.0.3/32"], "port": mute.getsockname()[1], "except": []})["found"] == {}
-    mine = {"endpoint": None, "endpoints": {ollama.url: {"error": "it is away"}}}
+    mine = {"instances": [], "endpoints": {ollama.url: {"error": "it is away"}}}
     swept = {
         "subnets": ["127.0.0.0/29"],
         "ollamas": {ollama.url: {"version": "1", "models": {}}, "http://127.0.0.5:1": {"version": "[2]", "models": {}}},

@@ -15,7 +15,7 @@ from . import wanted
 from .placement import MIB, plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ..declaration import Declared
 
@@ -42,6 +42,18 @@ def loaded(declared: Mapping[str, Declared], held: Mapping[str, Held]) -> dict[s
         )
         for node, there in held.items()
     }
+
+
+def together(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a node's Ollamas hold, which share one store: ``{models}``, loaded where one has loaded it; ``{error}`` where none answers."""
+    there = [one["models"] for one in answers if "models" in one]
+    if not there:
+        return dict(answers[0]) if answers else {"models": {}}
+    models = {}
+    for name, one in there[0].items():
+        loaded = [bytes_ for other in there if (bytes_ := other.get(name, one)["loaded_bytes"]) is not None]
+        models[name] = {**one, "loaded_bytes": sum(loaded) if loaded else None}
+    return {"models": models}
 
 
 def assigned(

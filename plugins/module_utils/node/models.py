@@ -252,7 +252,8 @@ def look(payload: dict[str, Any]) -> dict[str, Any]:
     """What each endpoint holds.
 
     ``{endpoints, store, show}`` -> ``{endpoints: {url: {models} or {error}}, shown}``. `show` names models of which the first
-    endpoint is asked for what their memory is reckoned from, ``{model_info, num_ctx}``; `store` is where the endpoints have their models.
+    that answers is asked for what their memory is reckoned from, ``{model_info, num_ctx}``; `store` is where the endpoints have their
+    models.
     """
     found: dict[str, Any] = {}
     for url in payload["endpoints"]:
@@ -260,7 +261,7 @@ def look(payload: dict[str, Any]) -> dict[str, Any]:
             found[url] = {"models": held(url, payload.get("store"))}
         except Refused as error:
             found[url] = {"error": str(error)}
-    first = payload["endpoints"][0] if payload["endpoints"] else ""
+    first = next((url for url in payload["endpoints"] if "models" in found[url]), "")
     shown = {}
     for name in payload.get("show", []):
         if name in found.get(first, {}).get("models", {}):
@@ -632,13 +633,24 @@ def remove(payload: dict[str, Any]) -> dict[str, Any]:
 # --- on the node itself
 
 
+def _first(endpoints: list[str]) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Of Ollamas that share a store, one that answers, and what it holds."""
+    said = []
+    for url in endpoints:
+        try:
+            return url, held(url)
+        except Refused as error:
+            said.append(str(error))
+    raise Refused("; ".join(said))
+
+
 def here(argv: list[str]) -> int:
     """``there`` tells what is missing of the node's own list; ``update`` pulls anew what is to be kept up to date."""
     with open(HELD_HERE, encoding="utf-8") as file:
         kept = json.load(file)
     if argv == ["there"]:
         try:
-            found = held(kept["endpoint"])
+            _url, found = _first(kept["endpoints"])
         except Refused as error:
             sys.stdout.write(f"{error}\n")
             return 1
@@ -654,7 +666,8 @@ def here(argv: list[str]) -> int:
         if one.get("update") != "schedule":
             continue
         try:
-            before = held(kept["endpoint"]).get(short(one["name"]), {}).get("digest")
+            endpoint, there = _first(kept["endpoints"])
+            before = there.get(short(one["name"]), {}).get("digest")
             found = room({"store": kept["store"], "models": [one]})
             need, free = found["models"][one["name"]], found["free_bytes"] - kept["free_min_bytes"]
             if "error" in need:
@@ -664,8 +677,8 @@ def here(argv: list[str]) -> int:
                 continue
             if need["lacking_bytes"] > free:
                 raise Refused(f"it needs {need['lacking_bytes']} bytes, and {max(free, 0)} are free at {kept['store']}")
-            pull(kept["endpoint"], one, _Silent())
-            sys.stdout.write(f"{one['name']}: {held(kept['endpoint'])[short(one['name'])]['digest']}, was {before}\n")
+            pull(endpoint, one, _Silent())
+            sys.stdout.write(f"{one['name']}: {held(endpoint)[short(one['name'])]['digest']}, was {before}\n")
         except Refused as error:
             failed = 1
             sys.stderr.write(f"{one['name']}: {error}\n")
