@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import http.server
 import io
 import json
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -23,7 +25,7 @@ from ansible_collections.bzzz.cluster.plugins.action.models import ActionModule
 from ansible_collections.bzzz.cluster.plugins.module_utils import downloads
 from ansible_collections.bzzz.cluster.plugins.module_utils.models import holding, wanted
 from ansible_collections.bzzz.cluster.plugins.module_utils.node import models
-from declarations import about, cluster_of, declared_of, judge
+from declarations import about, cluster_of, declared_of, judge, judge_on
 from hypothesis import given
 from hypothesis import strategies as st
 from ollama_standin import StandIn
@@ -100,6 +102,12 @@ def test_another_digest_is_another_model_and_what_may_be_removed() -> None:
     pruned = assigned([pinned], held, models_prune=True)["nodes"]
     assert pruned["n1"]["prune"] == ["old:latest"] and pruned["n2"]["prune"] == ["qwen3:8b"]
     assert assigned([SMALL], held, models_prune=True)["nodes"]["n2"]["prune"] == [], "a plan may give it to any node"
+    called = {"gateway_enabled": True, "gateway_models": [{"name": "mine", "model": "old", "endpoint": "cluster"}, {"name": "qwen3:8b"}]}
+    routed = assigned([pinned], held, models_prune=True, **called)["nodes"]
+    assert routed["n1"]["prune"] == [] and routed["n2"]["prune"] == ["qwen3:8b"], "what the gateway calls there stays"
+    there = {"n1": facts(ollama={"models": []}), "n2": facts()}
+    (found,) = about(judge_on(there, {"models_prune": True}, cluster_of(2)), "models_prune")
+    assert (found["node"], found["severity"]) == ("n1", "warning") and "models_prune: false" in found["remedy"]
     (found,) = judge({"models_wanted": [{**pinned, "update": "schedule"}]}, cluster_of(1))
     assert "Remove digest" in found["remedy"]
     (found,) = about(judge({"models_update_schedule": "daily\nExecStart=x"}, cluster_of(1)), "models_update_schedule")
@@ -332,6 +340,30 @@ def test_a_nodes_own_list_asks_whichever_ollama_answers(tmp_path: Path, monkeypa
         kept = {"endpoints": ["http://127.0.0.1:9", ollama.url], "models": [{"name": "a"}, {"name": "b"}]}
         (tmp_path / "models.json").write_text(json.dumps(kept))
         assert models.here(["there"]) == 0 and capsys.readouterr().out == "b:latest is not there\n"
+
+
+@pytest.mark.requirement("3.6.5", part="update timer")
+def test_a_run_and_the_update_timer_wait_for_each_other(tmp_path: Path) -> None:
+    store = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(store, fcntl.LOCK_EX)
+    waited: list[bool] = []
+    models.only_here(str(tmp_path), lambda: waited.append(True) or fcntl.flock(store, fcntl.LOCK_UN))
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(store, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(store)
+    assert waited == [True]
+    models.only_here(str(tmp_path / "none"), lambda: waited.append(False))
+    assert waited == [True], "where there is no store, nobody waits"
+
+
+@pytest.mark.requirement("3.6.5", part="update timer")
+@pytest.mark.parametrize(("manage", "groups"), [("install", ["SupplementaryGroups=llm"]), ("adopt", [])])
+def test_the_update_timers_service_may_look_into_the_store(manage: str, groups: list[str]) -> None:
+    """Ollama's unit has UMask=0027."""
+    declared, _ = declared_of(cluster_of(1), {"ollama_user": "llm", "ollama_manage": manage})
+    template = (ROLES / "models/templates/bzzz-models-update.service.j2").read_text(encoding="utf-8")
+    written = jinja2.Template(template, trim_blocks=True).render(declared=declared["n1"])
+    assert [line for line in written.splitlines() if line.startswith("Supplementary")] == groups
 
 
 @pytest.mark.requirement("3.6.5", part="digest and prune")

@@ -92,10 +92,18 @@ def assigned(
         ]
     elif lacking:
         unplaced += _planned(declared, facts, held, shown, places, lacking)
+    # What the gateway calls at the cluster's nodes is not theirs to lose, whoever has put it there.
+    called = {
+        wanted.full(entry["model"] or entry["name"])
+        for roles in declared.values()
+        if roles["gateway"]["enabled"]
+        for entry in roles["gateway"]["models"]
+        if entry["endpoint"] == "cluster"
+    }
     nodes = {}
     for node, there in held.items():
         mine = [one for one in wishes if node in places[wanted.full(one["name"])]]
-        vain = [name for name in there if not any(_may_stay(one, name, node) for one in wishes)]
+        vain = [name for name in there if name not in called and not any(_may_stay(one, name, node) for one in wishes)]
         nodes[node] = {
             "models": [
                 {

@@ -89,11 +89,17 @@ def _places(one: Mapping[str, Any], nodes: list[str], must: bool) -> Iterator[Pr
 
 
 def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
-    """What fits nowhere, once all nodes have answered: on fewer of them, less would fit.
+    """What others' Ollamas would lose; what fits nowhere, once all nodes have answered: on fewer of them, less would fit.
 
     Warnings: it may be pulled and loaded already, and take the very memory that is missing here. Of models of which the facts tell too
     little, the plan and step 4 ask Ollamas and registries.
     """
+    for node, seen in facts.items():
+        roles = declared[node]
+        if roles["models"]["prune"] and roles["ollama"]["manage"] == "adopt" and (seen.get("bzzz_system") or {}).get("ollama"):
+            message = "The Ollama that is on this node is used as it is, and yet loses the models that nobody wants here."
+            remedy = "Name in models_wanted what it is to keep, or set models_prune: false for this node."
+            yield problem("models_prune", message, remedy, value=True, node=node, severity="warning")
     if not wishes.wanted(declared) or set(facts) != set(declared) or any(True for _each in literal(declared, cluster)):
         return
     found = wishes.outlook(declared, facts)
