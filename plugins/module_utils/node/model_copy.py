@@ -27,7 +27,8 @@ from . import models
 
 CA, CERTIFICATE, KEY = "/etc/bzzz/tls/ca.crt", "/etc/bzzz/tls/node.crt", "/etc/bzzz/tls/node.key"
 LOCK = "/run/bzzz-models-serve.lock"
-IDLE_SECONDS = 120.0
+# The run ends it; this is for one that was killed. Takers come as Ansible's forks let them, hours after the first where models are large.
+IDLE_SECONDS = 4 * 3600.0
 STALL_SECONDS = 30.0
 BLOCK = 1 << 20
 
@@ -132,7 +133,7 @@ def server_way() -> ssl.SSLContext:
 
 
 def serve(payload: dict[str, Any]) -> dict[str, Any]:
-    """``{port, store, names, peers}``: serve these models to these nodes, until ``stop``, or until nobody has asked for two minutes."""
+    """``{port, store, names, peers}``: serve these models to these nodes, until ``stop``, or until nobody has asked for four hours."""
     from . import listen  # noqa: PLC0415
 
     lock = models.take_turn(LOCK)

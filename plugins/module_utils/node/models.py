@@ -496,6 +496,8 @@ def fetch(endpoint: str, store: Optional[str], one: dict[str, Any], progress: Pr
 def _follow(payload: dict[str, Any], progress: Progress, way: Any) -> None:
     """One model after the other; what fails is written down, and the next one follows."""
     results: dict[str, Any] = progress.state["results"]
+    what, first = "waits until bzzz-models-update is done", payload["models"][0]["name"]
+    only_here(payload.get("store"), lambda: progress.tell(model=first, doing=what, now=True))
     for one in payload["models"]:
         progress.tell(model=one["name"], doing="", done_bytes=0, total_bytes=int(one.get("bytes") or 0), now=True)
         try:
@@ -504,6 +506,20 @@ def _follow(payload: dict[str, Any], progress: Progress, way: Any) -> None:
             results[one["name"]] = {"error": str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"}
         progress.tell(results=results, now=True)
     progress.tell(ended=True, now=True)
+
+
+def only_here(store: Optional[str], waits: Callable[[], Any]) -> None:
+    """Wait until nobody else fetches models into a store, and keep others waiting as long as this process lasts.
+
+    A run and the update timer's service share no lock of root's, but they share the store; where it cannot be read, nobody waits.
+    """
+    with contextlib.suppress(OSError):
+        opened = os.open(store or "", os.O_RDONLY)
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waits()
+            fcntl.flock(opened, fcntl.LOCK_EX)
 
 
 def take_turn(path: str) -> int:
@@ -662,6 +678,7 @@ def here(argv: list[str]) -> int:
                 sys.stdout.write(f"{name} has digest {found[name]['digest']}, and {pin} is declared\n")
         return 0
     failed = 0
+    only_here(kept["store"], lambda: sys.stdout.write("waits until a run has fetched its models\n"))
     for one in kept["models"]:
         if one.get("update") != "schedule":
             continue
