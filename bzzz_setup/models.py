@@ -120,16 +120,21 @@ def list_(
         variables = {"discover_ollamas": str(discover).lower(), "discover_subnets": ",".join(subnet or ())}
         job = run.Job("models-list", paths.inventory(call.inventory), [LIST], limit=limit, passwords=passwords, variables=variables)
         report, _ = cli._run(job, call.as_json)
-        found = holdings({node: facts["bzzz_models_held"] for node, facts in report.facts.items() if "bzzz_models_held" in facts})
+        told = {node: facts["bzzz_models_held"] for node, facts in report.facts.items() if "bzzz_models_held" in facts}
+        found, code = holdings(told), report.exit_code
+        # As with `verify`: a node's own Ollama must answer, and of a server outside it is only told.
+        if code == ExitCode.FINE and any(one["node"] for one in found["silent"]):
+            code = ExitCode.CHECKS_FAILED
         if call.as_json:
-            rest = {"problems": report.problems, "failures": report.failures, "exit_code": int(report.exit_code)}
+            rest = {"problems": report.problems, "failures": report.failures, "exit_code": int(code)}
             cli._print_json({**found, **rest})
         else:
             out = cli._out(False)
-            show_holdings(out, found)
+            if told:
+                show_holdings(out, found)
             if report.exit_code != ExitCode.FINE:
                 terminal.show_report(out, report)
-        raise typer.Exit(report.exit_code)
+        raise typer.Exit(code)
 
 
 def holdings(told: dict[str, Any]) -> dict[str, Any]:

@@ -33,8 +33,10 @@ from rich.console import Console
 from stand_ins import Proxy
 from test_gguf import written
 from test_models_plan import QWEN, facts
+from typer.testing import CliRunner
 
-from bzzz_setup.events import Event, Message
+from bzzz_setup import cli, terminal
+from bzzz_setup.events import Event, ExitCode, Message
 from bzzz_setup.models import holdings, show_holdings
 from bzzz_setup.report import Report
 from bzzz_setup.run import PROGRESS, _Translator
@@ -557,6 +559,22 @@ def test_the_list_of_models() -> None:
     assert (
         "yes, 1.0 GiB" in out.getvalue() and "4.9 GiB" in out.getvalue() and "aaaaaaaaaaaa" in out.getvalue() and "dead" in out.getvalue()
     )
+
+
+@pytest.mark.requirement("3.4.3", part="list")
+def test_the_list_says_what_did_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    url, outside = "http://127.0.0.1:11434", "https://gpu9:11434"
+    held = {"instances": [url], "endpoints": {url: {"models": {}}, outside: {"error": "dead"}}}
+    silent = {"instances": [url], "endpoints": {url: {"error": "dead"}}}
+    monkeypatch.setattr(terminal, "show_report", lambda *_: None)
+    for told, fails, code in ((held, 0, 0), (silent, 0, 1), (None, 3, 3)):
+        facts = {} if told is None else {"n1": {"bzzz_models_held": told}}
+        report = SimpleNamespace(facts=facts, exit_code=ExitCode(fails), problems=[], failures=[])
+        monkeypatch.setattr(cli, "_run", lambda *_, report=report: (report, None))
+        done = CliRunner().invoke(cli.app, ["models", "list", "-i", str(tmp_path)])
+        assert done.exit_code == code and "No Ollama of the cluster holds a model" not in done.output, done.output
+        assert ("dead" in done.output) == (told is not None)
+        assert json.loads(CliRunner().invoke(cli.app, ["--json", "models", "list", "-i", str(tmp_path)]).stdout)["exit_code"] == code
 
 
 @pytest.mark.requirement("3.4.1", part="on a subnet, Ollama a stand-in")
