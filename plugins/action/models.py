@@ -217,9 +217,8 @@ class ActionModule(ActionBase):
                 else:  # who is to pull it first judges its size
                     seed = next(node for node, names in pulls.items() if one["name"] in names)
                     later.append({"kind": "model", "name": one["name"], "what": f"would be copied from {seed}"})
-        # Where all that is to come are copies, room is made once they are there to be had.
-        waits = not wishes and set(mine["get"]) - set(own) and not self._task.check_mode
-        told = self._fetch(wishes, held.get(self._node, {}), [] if waits else self._vain(held))
+        copies = bool(set(mine["get"]) - set(own)) and not self._task.check_mode
+        told = self._fetch(wishes, held.get(self._node, {}), self._vain(held), more=copies)
         return _told(told["changes"] + later, self._remembered(told["models"]))
 
     def _serve(self) -> dict[str, Any]:
@@ -280,13 +279,20 @@ class ActionModule(ActionBase):
         way = declared_way(self._variables, self._templar, of_node=True)
         return {**one, "proxies": way.proxies(f"{scheme}://{host}/")}
 
-    def _fetch(self, wishes: list[dict[str, Any]], there: holding.Held, prune: list[str]) -> dict[str, Any]:
-        """Judge what the models take, then remove what is too much, then fetch. Returns what the node holds then, and the changes."""
+    def _fetch(self, wishes: list[dict[str, Any]], there: holding.Held, prune: list[str], *, more: bool = False) -> dict[str, Any]:
+        """Judge what the models take, then remove what is too much, then fetch. Returns what the node holds then, and the changes.
+
+        Where a later stage is to judge more, nothing is removed yet but for room that this one needs.
+        """
         need: dict[str, dict[str, Any]] = {}
+        free = 0
         if wishes:
             answer = self._ask("room", store=self._store, models=[self._by_way(one) for one in wishes], remove=prune)
             need = {one["name"]: answer["models"][one["name"]] for one in wishes}
-            self._judge(wishes, need, int(answer["free_bytes"]) + int(answer["freed_bytes"]))
+            free = int(answer["free_bytes"])
+            self._judge(wishes, need, free + int(answer["freed_bytes"]))
+        if more and not self._short(need, free):
+            prune = []
         changes = [{"kind": "model", "name": name, "what": f"removed, {holding.amount(there[name]['bytes'])}"} for name in prune]
         if self._task.check_mode:
             would = {True: "would be copied from {}, {}", False: "would be pulled{}, {}"}
@@ -348,9 +354,11 @@ class ActionModule(ActionBase):
                 )
         if wrong:
             raise AnsibleActionFail(" ".join(wrong) + " Nothing was fetched or removed.")
-        kept = self._roles["resources"]["disk_free_min_mib"] * MIB
-        if short := holding.short_of(self._node, need, free, kept, self._store):
+        if short := self._short(need, free):
             raise AnsibleActionFail(short)
+
+    def _short(self, need: dict[str, dict[str, Any]], free: int) -> str | None:
+        return holding.short_of(self._node, need, free, self._roles["resources"]["disk_free_min_mib"] * MIB, self._store)
 
     def _follow(self) -> dict[str, Any]:
         """Ask how far it is, and tell, until it has ended."""

@@ -385,6 +385,21 @@ def test_nothing_is_removed_before_what_comes_instead_is_judged(monkeypatch: pyt
 
 
 @pytest.mark.requirement("3.6.5", part="digest and prune")
+@pytest.mark.parametrize(("lacking", "stages"), [(9, ["room", "start", "wait"]), (1 << 61, ["room", "remove", "start", "wait"])])
+def test_while_copies_are_to_come_only_room_is_made(monkeypatch: pytest.MonkeyPatch, lacking: int, stages: list[str]) -> None:
+    mine = {"models": [WISH, {**WISH, "name": "other"}], "get": ["new", "other"], "prune": ["old:latest"]}
+    nodes = {"n1": mine, "n2": {"models": [], "get": [], "prune": []}}
+    asked: list[str] = []
+    found = action(monkeypatch, asked, {"n1": {"old:latest": ONE}, "n2": {"other:latest": ONE}}, {"nodes": nodes})
+    ask = found._ask
+    need = {"bytes": 9, "lacking_bytes": lacking, "digests": [A], "parts": {}}
+    room = {"models": {"new": need}, "free_bytes": 1 << 60, "freed_bytes": 1 << 62}
+    monkeypatch.setattr(found, "_ask", lambda do, **_: {**ask(do), **(room if do == "room" else {})})
+    found._pull()
+    assert asked == stages
+
+
+@pytest.mark.requirement("3.6.5", part="digest and prune")
 def test_what_a_peer_is_to_copy_is_removed_once_the_peer_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = {"n1": {"models": [], "get": [], "prune": ["new:latest"]}, "n2": {"models": [WISH], "get": ["new"], "prune": []}}
     asked: list[str] = []
