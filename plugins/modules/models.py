@@ -19,7 +19,8 @@ options:
       - V(held) asks what the node's Ollama holds; V(assign), once a run, decides which node is to hold what. Of models that no node holds, and of
         which nothing is declared, it asks the registry what their memory is reckoned from; V(describe) does that alone, for the plan. V(look), for
         the plan as well, asks Ollamas that hold wanted models what these are made of, and which are loaded.
-      - V(pull) removes what C(models_prune) allows, and has Ollama pull what no node holds yet; in check mode it says what all stages would do.
+      - V(pull) has Ollama pull what no node holds yet; in check mode it says what all stages would do. What C(models_prune) allows is removed by the
+        stage that has judged what comes instead, and by V(stop) where others were to copy it.
       - V(serve) offers what others lack to them, V(copy) takes it from there or else pulls it, and V(stop) ends the offer.
     type: str
     choices: [held, look, describe, assign, pull, serve, copy, stop]
