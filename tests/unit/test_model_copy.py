@@ -97,6 +97,9 @@ def test_a_copy_is_whole_and_goes_on_from_where_it_was(served: dict[str, Any], i
     assert next(far for far in progress.far if far > len(CONFIG)) > 3000000 and progress.far[-1] == len(CONFIG) + len(WEIGHTS)
     assert Path(models.manifest_path(str(store), "tiny")).read_bytes() == manifest()
     assert sorted(path.read_bytes() for path in half.parent.iterdir()) == sorted((CONFIG, WEIGHTS))
+    take(tmp_path / "another", {**served, "name": "Tiny"})
+    path = Path(models.manifest_path(str(tmp_path / "another"), "tiny"))
+    assert path.parent.name == "Tiny" and path.read_bytes() == manifest(), "names are alike in any case, and stay as they are declared"
 
 
 @pytest.mark.requirement("3.6.3", part="copies over mutual TLS")
