@@ -114,11 +114,11 @@ def service(endpoints: list[str], members: list[dict[str, Any]]) -> Any:
 
 
 @contextlib.contextmanager
-def serving(about: Any, certificate: tuple[Path, Path] | None = None) -> Iterator[int]:
+def serving(about: Any, certificate: tuple[Path, Path] | None = None, handed: ollama.Ollama | None = None) -> Iterator[int]:
     """The port of /ollama of such a service, over TLS where there is a certificate."""
     (port,) = free_ports(1)
     files = {"ssl_certfile": str(certificate[0]), "ssl_keyfile": str(certificate[1])} if certificate else {}
-    app = application([Mount(ollama.PREFIX, ollama.Ollama(about))])
+    app = application([Mount(ollama.PREFIX, handed or ollama.Ollama(about))])
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", **files))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -45,8 +45,10 @@ class Ollama:
     def __init__(self, service: Service) -> None:
         self.service = service
         self.known = service.settings.ollama.token_sha256
-        # Calls under way at each instance of this node.
+        # Calls under way at each instance of this node, and those that were not there since the detector last looked.
         self.busy: collections.Counter[str] = collections.Counter()
+        self.away: set[str] = set()
+        self._seen: Any = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -62,14 +64,18 @@ class Ollama:
                 403, f"{request.method} {path} is not handed on: models are used here, and neither pulled, made nor deleted"
             )
         body = await body_of(request, BODY_BYTES)
-        endpoint = self._endpoint()
-        headers = [(name, value) for name, value in scope["headers"] if name in PASSED]
-        headers += [(b"host", endpoint.encode()), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
-        self.busy[endpoint] += 1
-        try:
-            await self._hand_on(endpoint, h11.Request(method=request.method, target=path.encode(), headers=headers), body, receive, send)
-        finally:
-            self.busy[endpoint] -= 1
+        for endpoint in self._endpoints():
+            headers = [(name, value) for name, value in scope["headers"] if name in PASSED]
+            headers += [(b"host", endpoint.encode()), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+            asked = h11.Request(method=request.method, target=path.encode(), headers=headers)
+            self.busy[endpoint] += 1
+            try:
+                if await self._hand_on(endpoint, asked, body, receive, send):
+                    return
+            finally:
+                self.busy[endpoint] -= 1
+            self.away.add(endpoint)
+        raise HTTPException(502, "This node's Ollama does not answer", {"Retry-After": "5"})
 
     def _let_in(self, request: Request) -> None:
         kind, _, token = request.headers.get("authorization", "").partition(" ")
@@ -78,22 +84,24 @@ class Ollama:
         if kind.lower() != "bearer" or not sum(hmac.compare_digest(given, known) for known in self.known):
             raise HTTPException(401, "Only the cluster's AI gateway is served here", {"WWW-Authenticate": "Bearer"})
 
-    def _endpoint(self) -> str:
-        """``host:port`` of this node's instance with the fewest calls. Raises 503 where there is none."""
-        found: Any = (self.service.detector.facts.get("system") or {}).get("ollama") or {}
+    def _endpoints(self) -> list[str]:
+        """``host:port`` of this node's instances; fewest calls first, away ones last. Raises 503 where there is none."""
+        if self._seen is not self.service.detector.facts:
+            self._seen, self.away = self.service.detector.facts, set()
+        found: Any = (self._seen.get("system") or {}).get("ollama") or {}
         urls = found.get("endpoints") or [found.get("endpoint")]
         endpoints = [urlsplit(str(url)).netloc for url in urls if url and str(url).startswith("http://")]
         if not endpoints:
             raise HTTPException(503, "No Ollama answers on this node", {"Retry-After": "30"})
-        return min(endpoints, key=lambda endpoint: self.busy[endpoint])
+        return sorted(endpoints, key=lambda endpoint: (endpoint in self.away, self.busy[endpoint]))
 
-    async def _hand_on(self, endpoint: str, asked: h11.Request, body: bytes, receive: Receive, send: Send) -> None:
-        """Until it is answered, or who asked has gone: then Ollama need not go on either."""
+    async def _hand_on(self, endpoint: str, asked: h11.Request, body: bytes, receive: Receive, send: Send) -> bool:
+        """Until it is answered, or who asked has gone: then Ollama need not go on either. Whether there was anybody to hand it on to."""
         host, _, port = endpoint.rpartition(":")
         try:
             reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
         except (OSError, ValueError):
-            raise HTTPException(502, "This node's Ollama does not answer", {"Retry-After": "5"}) from None
+            return False
         answering = asyncio.ensure_future(exchange(asked, body, send, reader, writer, "This node's Ollama"))
         leaving = asyncio.ensure_future(_gone(receive))
         try:
@@ -105,6 +113,7 @@ class Ollama:
             leaving.cancel()
             writer.close()
             await asyncio.gather(answering, leaving, return_exceptions=True)
+        return True
 
     def places(self) -> list[dict[str, Any]]:
         """``{node, address, port, models, vram_mib}`` of each member that has an Ollama."""

@@ -21,6 +21,7 @@ from ollama_standin import TOKEN, StandIn, service, serving
 
 from bzzz_setup.gateway.places import Places, deployments
 from bzzz_setup.gateway.settings import Shared, parse
+from bzzz_setup.node import ollama
 from bzzz_setup.node.ollama import ALLOWED
 
 ON: dict[str, Any] = {"gateway_enabled": True, "openai_api_key": "sk-c4nary-0f-a-key"}
@@ -95,6 +96,23 @@ def test_calls_go_to_the_instance_with_the_fewest(ollamas: list[StandIn]) -> Non
         for answer in answers:
             answer.close()
     assert [each.asked for each in ollamas] == [["POST /api/chat"]] * 2
+
+
+@pytest.mark.requirement("3.4.4", part="an instance that is stopped gets no calls")
+def test_calls_pass_by_an_instance_that_is_stopped(ollamas: list[StandIn]) -> None:
+    about = service(["http://127.0.0.1:9", ollamas[0].url], [])
+    handed = ollama.Ollama(about)
+    body = {"model": "tiny", "messages": [], "stream": False}
+    with serving(about, handed=handed) as port:
+        for _ in range(3):
+            answer = requests.post(
+                f"http://127.0.0.1:{port}/ollama/api/chat", json=body, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=20
+            )
+            assert answer.status_code == 200 and answer.json()["done"]
+    assert ollamas[0].asked == ["POST /api/chat"] * 3
+    assert handed._endpoints()[-1] == "127.0.0.1:9" and handed.away, "it is asked last"
+    about.detector.facts = dict(about.detector.facts)
+    assert handed._endpoints()[0] == "127.0.0.1:9" and not handed.away, "until the next detection"
 
 
 @given(st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH"]), st.text(alphabet="/.apivtchogetnrldusm1%?#\n\\ ", max_size=30))
