@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,12 @@ Facts = dict[str, Any]
 TIMEOUT_SECONDS = 60
 
 
-def detect() -> tuple[Facts, str | None]:
+def detect(ollama_ports: Sequence[int] = ()) -> tuple[Facts, str | None]:
     """Facts by program, see ``detect.py``; when there are none, one problem in their place, and the reason."""
     script = Path(__file__).with_name("detect.py")
     try:
-        done = subprocess.run([sys.executable, "-IB", str(script)], capture_output=True, timeout=TIMEOUT_SECONDS, check=True)
+        argv = [sys.executable, "-IB", str(script), *map(str, ollama_ports)]
+        done = subprocess.run(argv, capture_output=True, timeout=TIMEOUT_SECONDS, check=True)
         facts: Facts = json.loads(done.stdout)
         return facts, None
     except subprocess.TimeoutExpired:
@@ -76,7 +77,8 @@ def summary(facts: Facts) -> dict[str, Any]:
 class Detector:
     """Looks at once and then every ``interval`` seconds, in a thread of its own."""
 
-    def __init__(self, interval: float = 30.0) -> None:
+    def __init__(self, ollama_ports: Sequence[int] = (), interval: float = 30.0) -> None:
+        self._ollama_ports = ollama_ports
         self._interval = interval
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="detection", daemon=True)
@@ -95,7 +97,7 @@ class Detector:
         while not self._stop.is_set():
             begin = time.monotonic()
             try:
-                facts, reason = detect()
+                facts, reason = detect(self._ollama_ports)
                 found = summary(facts)
             except Exception:
                 # Another release's facts may have another shape: detection must go on, and say so.

@@ -49,6 +49,7 @@
       role_groups: {admin: ["cn=ops,ou=groups,dc=example,dc=com"]}
     ollama:
       token_sha256: [<64 hex digits>]  # who may use this node's Ollama from elsewhere, at /ollama; nobody without
+      ports: [11434, 11435]        # where it is looked for, on loopback
     alerting:
       url: https://192.0.2.11:9093 # this node's Alertmanager, which is shown the certificate above; without, nobody is alerted
     etcd:
@@ -157,8 +158,8 @@ def _choice(*choices: str) -> Callable[[Any], str]:
     return parse
 
 
-def _each(parse: Callable[[Any], str], least: int = 0) -> Callable[[Any], tuple[str, ...]]:
-    def parse_all(value: Any) -> tuple[str, ...]:
+def _each(parse: Callable[[Any], Any], least: int = 0) -> Callable[[Any], tuple[Any, ...]]:
+    def parse_all(value: Any) -> tuple[Any, ...]:
         if isinstance(value, str):
             value = [item.strip() for item in value.split(",") if item.strip()]
         if not isinstance(value, list) or len(value) < least:
@@ -364,9 +365,10 @@ class Ldap:
 
 @dataclasses.dataclass(frozen=True)
 class Ollama:
-    """Who may use this node's Ollama from elsewhere: nobody without a hash."""
+    """Where this node's Ollama is looked for, and who may use it from elsewhere: nobody without a hash."""
 
     token_sha256: Annotated[tuple[str, ...], _each(_hash)] = ()
+    ports: Annotated[tuple[int, ...], _each(_integer(1, 65535), least=1)] = (11434,)
 
 
 @dataclasses.dataclass(frozen=True)

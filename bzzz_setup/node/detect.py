@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Run the collection's node programs once and print their facts as JSON: ``{gpu: …, network: …, system: …}``.
 
+Arguments are the ports on which an Ollama is looked for: a service that is not root does not see who listens.
+
 A script of its own, since a process of its own can be killed when a driver hangs, gives its memory back, and may fork.
 """
 
@@ -44,4 +46,4 @@ def facts(payload: dict[str, Any]) -> dict[str, Any]:
 if __name__ == "__main__":
     # Beside bzzz_setup lies bzzz_node. Run isolated (-I), so that this script's own directory hides no other module.
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    json.dump(facts({}), sys.stdout)
+    json.dump(facts({"ollama_ports": [int(port) for port in sys.argv[1:]]}), sys.stdout)

@@ -37,7 +37,7 @@ class Service:
         self.version = version
         self.started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._began = clock()
-        self.detector = Detector()
+        self.detector = Detector(settings.ollama.ports)
         self.store: Store | None = None
         self.membership: Membership | None = None
         self.directory: Directory | None = None

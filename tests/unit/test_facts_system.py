@@ -331,7 +331,7 @@ def ollama_port() -> Iterator[int]:
 def test_an_existing_ollama_is_found_with_its_models(tmp_path: Path, ollama_port: int) -> None:
     node = tree(tmp_path, {"etc/systemd/system/ollama.service": "[Service]"})
     tool(tmp_path, "ollama", "echo ran > $0.ran")
-    found = system.ollama(node, [], ollama_port)
+    found = system.ollama(node, [], [ollama_port])
     assert found is not None
     assert (found["version"], found["endpoint"], found["unit"]) == ("0.13.0", f"http://127.0.0.1:{ollama_port}", "ollama.service")
     assert found["models"] == [
@@ -345,18 +345,27 @@ def test_an_existing_ollama_is_found_with_its_models(tmp_path: Path, ollama_port
 @pytest.mark.requirement("3.3.3", part="parser")
 def test_an_ollama_on_another_port_is_found_by_its_process(tmp_path: Path, ollama_port: int) -> None:
     listener = {"protocol": "tcp", "address": "0.0.0.0", "port": ollama_port, "pid": 1, "program": "ollama", "unit": "my-ollama.service"}
-    found = system.ollama(tree(tmp_path, {}), [listener], 1)
+    found = system.ollama(tree(tmp_path, {}), [listener], [1])
     assert found is not None
     assert (found["endpoint"], found["unit"], found["listens_on"]) == (f"http://127.0.0.1:{ollama_port}", "my-ollama.service", ["0.0.0.0"])
 
 
 @pytest.mark.requirement("3.3.3", part="parser")
+@pytest.mark.requirement("3.5.2", part="each of a node's instances is found")
+def test_all_ports_of_an_ollama_are_tried(tmp_path: Path, ollama_port: int) -> None:
+    """As the node service does, which is not root and sees nobody's listeners."""
+    payload = {"root": str(tmp_path), "path": str(tmp_path / "bin"), "ollama_ports": [1, ollama_port]}
+    found = system.main(payload, [])["ollama"]
+    assert found["endpoints"] == [f"http://127.0.0.1:{ollama_port}"], "one that is stopped hides no other"
+
+
+@pytest.mark.requirement("3.3.3", part="parser")
 def test_an_ollama_that_does_not_run(tmp_path: Path) -> None:
     node = tree(tmp_path, {})
-    assert system.ollama(node, [], 1) is None
+    assert system.ollama(node, [], [1]) is None
     assert node.problems == []
     tool(tmp_path, "ollama", "echo 'Warning: could not connect to a running Ollama instance'; echo 'Warning: client version is 0.12.6' >&2")
-    found = system.ollama(node, [], 1)
+    found = system.ollama(node, [], [1])
     assert found is not None
     assert (found["version"], found["endpoint"], found["models"]) == ("0.12.6", None, [])
     assert "nothing answers on 127.0.0.1:1" in node.problems[0]["message"]
@@ -366,7 +375,7 @@ def test_an_ollama_that_does_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("models", [None, "junk", {"a": 1}, [None, 1, {"name": 3}, {"name": "x", "details": "y"}]])
 def test_an_ollama_that_talks_nonsense(tmp_path: Path, ollama_port: int, monkeypatch: pytest.MonkeyPatch, models: object) -> None:
     monkeypatch.setattr(Ollama, "models", models)
-    found = system.ollama(tree(tmp_path, {}), [], ollama_port)
+    found = system.ollama(tree(tmp_path, {}), [], [ollama_port])
     assert found is not None
     assert [one["name"] for one in found["models"]] == (["x"] if isinstance(models, list) else [])
 

@@ -95,6 +95,7 @@ def test_the_files_are_what_the_gateway_reads(tmp_path: Path, monkeypatch: pytes
     assert read.shared and [(each["name"], each["model"], each["weight"]) for each in read.shared.models] == [("own", "tiny", 2)]
     assert files["/etc/bzzz/ollama-token"] == "@@ollama_token@@\n" and read.shared.token_file == "/etc/bzzz/ollama-token"
     other = {item["path"]: item["content"] for item in nodes["n2"]["files"]}
+    assert "ollama:\n  ports: [11434]\n" in other["/etc/bzzz/config.yaml"]
     assert "/etc/bzzz/ollama-token" not in other and "SHA-256 of a token" in other["/etc/bzzz/config.yaml"].partition("ollama:")[2]
     assert read.metrics and (read.metrics.port, read.metrics.client_ca) == (4001, "/etc/bzzz/tls/ca.crt")
     litellm = json.loads(files["/etc/bzzz/gateway/litellm.yaml"])

@@ -23,6 +23,8 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from node_cluster import wait_for
+from ollama_standin import StandIn
 from starlette.requests import Request
 
 from bzzz_setup.gateway import alerts
@@ -265,6 +267,21 @@ def test_capabilities_come_from_the_collections_node_programs() -> None:
     assert found["memory_total_mib"] == facts["system"]["memory"]["total_mib"]
     assert facts["network"]["interfaces"]
     assert json.loads(json.dumps(found)) == found, "it is compared with what etcd gives back"
+
+
+@pytest.mark.requirement("3.5.2", part="each of a node's instances is found by its node service")
+def test_detection_looks_for_ollama_where_the_configuration_says(right: dict[str, Any]) -> None:
+    ollama = StandIn("tiny:latest")
+    ports = [9, int(ollama.url.rpartition(":")[2])]
+    detector = Service(config.parse({**right, "ollama": {"ports": ports}}, {}), "1.0").detector
+    try:
+        detector.start()
+        wait_for(lambda: detector.summary, 60, "detection has finished")
+        assert detector.summary["ollama"] == {"version": "0.0.0-stand-in", "endpoint": ollama.url, "models": ["tiny:latest"]}
+    finally:
+        detector.stop()
+        ollama.close()
+    assert config.parse(right, {}).ollama.ports == (11434,)
 
 
 @pytest.mark.requirement("8.2.1", part="GPU and models")

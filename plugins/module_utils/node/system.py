@@ -62,8 +62,8 @@ TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 def main(payload: dict[str, Any], listeners: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     """``{os, cpu, memory, disks, mounts, clock, container_engine, ollama, firewall, dependencies, sets, ids, etcd, run_id, problems}``.
 
-    listeners: those of ``ports.main``, when they are known already. Further payload: ``ollama_port`` (default 11434),
-    ``run_id`` (handed back, so that a reader can tell this run's facts from older ones).
+    listeners: those of ``ports.main``, when they are known already. Further payload: ``ollama_port`` (default 11434) or
+    ``ollama_ports``, ``run_id`` (handed back, so that a reader can tell this run's facts from older ones).
     """
     machine = Machine(payload)
     if listeners is None:
@@ -77,7 +77,7 @@ def main(payload: dict[str, Any], listeners: list[dict[str, Any]] | None = None)
         "mounts": mounts(machine),
         "clock": clock(machine),
         "container_engine": container_engine(machine),
-        "ollama": ollama(machine, listeners, integer(payload.get("ollama_port")) or 11434),
+        "ollama": ollama(machine, listeners, payload.get("ollama_ports") or [integer(payload.get("ollama_port")) or 11434]),
         "firewall": firewall(machine),
         "dependencies": {
             tool: {"path": path, "version": package_version(packages, names) if path else None}
@@ -376,14 +376,15 @@ def _users_first(rules: list[str]) -> bool:
     return bool(own) and deciding[:1] == ["-A FORWARD -j DOCKER-USER"]
 
 
-def ollama(machine: Machine, listeners: list[dict[str, Any]], port: int) -> dict[str, Any] | None:
+def ollama(machine: Machine, listeners: list[dict[str, Any]], ports: list[int]) -> dict[str, Any] | None:
     """An Ollama that is already there: program, unit, and what its endpoint tells; None where there is none."""
     binary = machine.which("ollama")
     units = ("etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system")
     unit = "ollama.service" if any((machine.root / folder / "ollama.service").exists() for folder in units) else None
     mine = [one for one in listeners if one["protocol"] == "tcp" and one["program"] == "ollama"]
-    # A container's port may be forwarded without any listener; so the usual address is always tried.
-    candidates = {("127.0.0.1", port): None, **{(_loopback(one["address"]), one["port"]): one["unit"] for one in mine}}
+    # A container's port may be forwarded without any listener, and only root sees whose one is; so these are always tried.
+    candidates: dict[tuple[str, int], str | None] = {("127.0.0.1", port): None for port in ports}
+    candidates.update({(_loopback(one["address"]), one["port"]): one["unit"] for one in mine})
     endpoints, version, models = [], None, []
     for address, owner in candidates.items():
         said = dig(http_json(address, "/api/version", 2), "version")
@@ -400,7 +401,7 @@ def ollama(machine: Machine, listeners: list[dict[str, Any]], port: int) -> dict
         found = re.search(r"version (?:is )?v?([0-9][\w.+-]*)", said_by_binary.out + said_by_binary.err) if said_by_binary else None
         version = found[1] if found else None
         machine.problem(
-            f"Ollama is installed, but nothing answers on 127.0.0.1:{port}.",
+            f"Ollama is installed, but nothing answers on 127.0.0.1:{', '.join(map(str, ports))}.",
             "Start it (systemctl start ollama), or set ollama_port to the port that it listens on.",
         )
     return {
