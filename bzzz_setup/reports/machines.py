@@ -118,7 +118,7 @@ def _gpu(device: dict[str, Any]) -> dict[str, Any]:
         "model": _text(device.get("model")) or "unknown model",
         "memory": _used(device.get("memory_total_mib"), used=device.get("memory_used_mib")),
         "health": _text(device.get("health")),
-        "status": {"ok": "pass", "degraded": "fail"}.get(str(device.get("health")), "skip"),
+        "status": {"ok": "pass", "degraded": "warn", "failed": "fail"}.get(str(device.get("health")), "skip"),
         "details": _pairs(
             ("Driver", _text(device.get("driver_version"))),
             ("Runtime", _text(device.get("runtime_version"))),

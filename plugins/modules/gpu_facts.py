@@ -190,7 +190,9 @@ ansible_facts:
                       returned: success
                       sample: 19968
             health:
-              description: C(ok) or C(degraded); C(null) where the source does not tell.
+              description:
+                - C(ok); C(degraded), it works and wants a look (heat, a reset that is due); C(failed), it must be reset or its memory fails;
+                  C(null) where the source does not tell.
               type: str
               returned: success
               sample: ok

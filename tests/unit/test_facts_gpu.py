@@ -47,7 +47,7 @@ EXPECTED: dict[str, tuple[int, str, int, str, str | None, str, str | None]] = {
         1, "Navi 22 [Radeon RX 6700/6700 XT / 6800M]", 12868124672 >> 20, "6.3.6", None, "0000:07:00.0", None,
     ),
     "rocm-smi.vega-20-WKS-GL-XE.json": (
-        1, "Radeon Instinct MI50 32GB", 34342961152 >> 20, "5.9.17", "0x2f048617326b1ea", "0000:63:00.0", None,
+        1, "Radeon Instinct MI50 32GB", 34342961152 >> 20, "5.9.17", "0x02f048617326b1ea", "0000:63:00.0", None,
     ),
 }  # fmt: skip
 
@@ -177,12 +177,54 @@ def test_odd_values_and_a_sick_gpu(node: Node) -> None:
     (device,) = facts["devices"]
     assert (device["memory_total_mib"], device["memory_used_mib"], device["uuid"]) == (143769, None, None)
     assert (device["temperature_c"], device["power_draw_w"], device["power_limit_w"]) == (None, None, 700)
-    assert device["health"] == "degraded"
+    assert device["health"] == "failed"
     said = messages(facts)
     for part in ("must be reset", "could not be remapped", "is to be remapped", "are to be retired", "uncorrectable", "heat"):
         assert part in said
     assert "no MIG device has been made" in said
     assert "does not tell its uuid" in said
+
+
+@pytest.mark.requirement("5.4.1", part="parser")
+@pytest.mark.parametrize(
+    ("wrong", "health"),
+    [
+        ("", "ok"),
+        ("<clocks_event_reasons><clocks_event_reason_hw_thermal_slowdown>Active</clocks_event_reason_hw_thermal_slowdown></clocks_event_reasons>",
+         "degraded"),
+        ("<remapped_rows><remapped_row_pending>Yes</remapped_row_pending></remapped_rows>", "degraded"),
+        ("<retired_pages><pending_retirement>Yes</pending_retirement></retired_pages>", "degraded"),
+        ("<remapped_rows><remapped_row_pending>Yes</remapped_row_pending><remapped_row_failure>Yes</remapped_row_failure></remapped_rows>",
+         "failed"),
+        ("<gpu_reset_status><reset_required>Yes</reset_required></gpu_reset_status>", "failed"),
+        ("<ecc_errors><volatile><dram_uncorrectable>2</dram_uncorrectable></volatile></ecc_errors>", "failed"),
+    ],
+)  # fmt: skip
+def test_a_card_that_works_is_not_one_that_has_failed(wrong: str, health: str) -> None:
+    (device,), problems = gpu_nvidia.parse_nvidia_smi(f"<nvidia_smi_log><gpu>{wrong}</gpu></nvidia_smi_log>")
+    assert device["health"] == health and bool(problems) == (health != "ok")
+
+
+@pytest.mark.requirement("5.4.1", part="parser")
+@pytest.mark.requirement("3.5.5", part="a card that is off the bus")
+def test_a_card_that_makes_the_tool_fail_hides_no_other(node: Node) -> None:
+    text = (FIXTURES / "nvidia-smi-q-x.tesla-t4.xml").read_text().replace("<attached_gpus>1<", "<attached_gpus>3<")
+    for slot in ("1e", "1f", "20"):
+        node.card(f"pci0000:00/0000:00:{slot}.0", "0x10de", "0x1eb8", "nvidia")
+        (node.bin / slot).write_text(
+            text.replace("00000000:00:1E.0", f"00000000:00:{slot.upper()}.0").replace("GPU-d37e67a5", f"GPU-{slot}")
+        )
+    lost = "Unable to determine the device handle for GPU 0000:00:1F.0: Unknown Error"
+    alone = 'case "$4" in 0000:00:1[f].0|"") echo "$LOST"; exit 15;; esac; s=${4#0000:00:}; /bin/cat "${0%/*}/${s%.0}"'
+    node.script("nvidia-smi", f'LOST=\'{lost}\'; [ "$1" = -q ] || {{ echo "$LOST"; exit 15; }}; {alone}')
+    node.file("proc/driver/nvidia/gpus/0000:00:1f.0/information", "Model: \t T4\nGPU UUID: \t GPU-3")
+    facts = node.facts()
+    assert [(one["pci_address"], one["source"], one["index"]) for one in facts["devices"]] == [
+        ("0000:00:1e.0", "nvidia-smi", 0), ("0000:00:20.0", "nvidia-smi", 1), ("0000:00:1f.0", "pci", None),
+    ]  # fmt: skip
+    said = messages(facts)
+    assert lost in said and "0000:00:1f.0 (10de:1eb8) has driver nvidia, but nothing answers" in said and "counts" not in said
+    assert [link["between"] for link in facts["links"]] == [[0, 1]]
 
 
 @pytest.mark.requirement("5.4.2", part="parser")
@@ -198,10 +240,10 @@ def test_amd_smi(node: Node) -> None:
     first, second = facts["devices"]
     assert first["source"] == second["source"] == "amd-smi"
     assert (first["model"], first["memory_total_mib"], first["driver_version"]) == ("AMD Instinct MI300X", 196592, "6.10.5")
-    assert (first["uuid"], first["compute_capability"], first["ecc"]) == ("0x4edfb117a17a07d", "gfx942", True)
+    assert (first["uuid"], first["compute_capability"], first["ecc"]) == ("0x04edfb117a17a07d", "gfx942", True)
     assert (first["temperature_c"], first["power_draw_w"], first["power_limit_w"], first["health"]) == (41, 142, 750, "ok")
     assert (second["model"], second["memory_total_mib"], second["memory_used_mib"]) == ("AMD Instinct MI300X OAM", 196592, None)
-    assert (second["temperature_c"], second["power_draw_w"], second["power_limit_w"], second["health"]) == (39, 139, 750, "degraded")
+    assert (second["temperature_c"], second["power_draw_w"], second["power_limit_w"], second["health"]) == (39, 139, 750, "failed")
     assert facts["links"] == [{"vendor": "amd", "between": [0, 1], "kind": "xgmi", "path": "XGMI", "hops": 1, "weight": 15}]
     assert "GPU 0000:44:00.0: amd-smi does not tell its uuid" in messages(facts)
 
@@ -211,7 +253,7 @@ def test_an_old_rocm_smi_that_lacks_an_option(node: Node) -> None:
     node.script("rocm-smi", f"[ \"$1\" = -a ] || exit 2; /bin/cat '{FIXTURES / 'rocm-smi.mi100_rocm602.json'}'")
     facts = node.facts()
     assert [device["uuid"] for device in facts["devices"]] == [
-        "0x79ccd55167a2124a", "0x4edfb117a17a07d", "0xd4a9ec48d03d261d", "0x1b9dd972253c3736",
+        "0x79ccd55167a2124a", "0x04edfb117a17a07d", "0xd4a9ec48d03d261d", "0x1b9dd972253c3736",
     ]  # fmt: skip
     assert len(facts["links"]) == 6
 
@@ -238,7 +280,7 @@ def test_amd_without_any_tool(node: Node) -> None:
     first, second = facts["devices"]
     assert (first["model"], second["model"]) == ("Instinct MI210", "Aldebaran [Instinct MI210]")
     assert (first["memory_total_mib"], first["memory_used_mib"], first["driver_version"]) == (64 * GIB, 10, "6.1.0-31-amd64")
-    assert (first["uuid"], first["compute_capability"]) == ("0xedfb117a17a070d", "gfx90a")
+    assert (first["uuid"], first["compute_capability"]) == ("0x0edfb117a17a070d", "gfx90a")
     assert (first["temperature_c"], first["power_limit_w"], first["pcie_width"]) == (42, 300, 16)
     assert facts["links"] == [{"vendor": "amd", "between": [0, 1], "kind": "xgmi", "path": "XGMI", "hops": None, "weight": 15}]
     assert facts["problems"] == []
@@ -311,6 +353,8 @@ def test_the_nvidia_driver_without_its_tools(node: Node) -> None:
     assert (device["model"], device["uuid"], device["driver_version"]) == ("NVIDIA GeForce RTX 3090", "GPU-1-2", "535.183.01")
     assert "neither NVML nor nvidia-smi" in messages(facts)
     assert "does not tell its memory_total_mib" in messages(facts)
+    node.file("proc/driver/nvidia/gpus/0000:01:00.0/information", "GPU UUID: \t GPU-????????-????-????-????-????????????")
+    assert node.facts()["devices"][0]["uuid"] is None, "an idle driver does not know it"
 
 
 def alive(pid: int) -> bool:

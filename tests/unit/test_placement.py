@@ -197,15 +197,17 @@ def test_nodes_of_facts() -> None:
         {**base, "uuid": None, "pci_address": "0000:01:00.0"},
         {**base, "uuid": "GPU-2", "memory_used_mib": None},
         {**base, "uuid": "GPU-3", "mig": {"enabled": True}},
-        {**base, "uuid": "GPU-4", "health": "degraded"},
+        {**base, "uuid": "GPU-4", "health": "failed"},
     ]
     facts = {"bzzz_gpu": {"devices": [base, *wrong]}, "bzzz_system": {"memory": {"available_mib": 4096}}}
     seen = node_of("n1", facts, disk_mib=100, vram_reserve_mib=1000, ram_reserve_mib=96)
     assert seen.gpus == (Gpu("GPU-1", 7000 * MIB, "A", "amd"),)
     assert (seen.ram_bytes, seen.disk_bytes) == (4000 * MIB, 100 * MIB)
     assert node_of("n1", facts, disk_mib=100, ram_reserve_mib=96, ram_max_mib=3000).ram_bytes == 3000 * MIB
-    words = ["UUID", "free", "MIG", "degraded"]
+    words = ["UUID", "free", "MIG", "failed"]
     assert [word for word, why in zip(words, seen.left_out, strict=True) if word in why] == words
+    hot = {"bzzz_gpu": {"devices": [{**base, "health": "degraded"}]}}
+    assert node_of("n1", hot, disk_mib=100).gpus == (Gpu("GPU-1", 8000 * MIB, "A", "amd"),), "it works"
     assert node_of("n2", {}, disk_mib=5) == Node("n2", 0, 5 * MIB)
 
 

@@ -242,8 +242,8 @@ def node_of(
             reason = "nothing tells how much of its memory is free"
         elif (device.get("mig") or {}).get("enabled"):
             reason = "MIG is on, and MIG devices are not planned"
-        elif device.get("health") == "degraded":
-            reason = "its health is degraded"
+        elif device.get("health") == "failed":
+            reason = "it has failed"
         if reason:
             left_out.append(f"{label} ({key or device.get('pci_address') or device.get('index')}): {reason}")
         else:

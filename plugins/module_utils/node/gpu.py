@@ -42,7 +42,7 @@ def ask(vendor: str, machine: Machine, cards: list[dict[str, Any]]) -> tuple[lis
     if vendor == "nvidia":
         from .gpu_nvidia import nvidia  # noqa: PLC0415
 
-        return nvidia(machine)
+        return nvidia(machine, cards)
     from .gpu_amd import amd  # noqa: PLC0415
 
     return amd(machine, cards)

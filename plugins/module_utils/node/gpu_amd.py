@@ -80,7 +80,7 @@ def parse_amd_smi(static: str, metric: str) -> list[dict[str, Any]]:
                 "power_draw_w": first_of(WATT, *(dig(now, "power", f"{name}socket_power") for name in ("", "current_", "average_"))),
                 "power_limit_w": first_of(WATT, dig(said, "limit", "max_power"), dig(said, "limit", "ppt0", "max_power_limit")),
                 "ecc": switch(dig(said, "ras", "ecc_block_state", "UMC") or dig(said, "ras", "ecc_block_state", 0, "status")),
-                "health": None if errors is None else "degraded" if errors else "ok",
+                "health": None if errors is None else "failed" if errors else "ok",
                 "source": "amd-smi",
             }
         )
@@ -163,9 +163,9 @@ def parse_rocm_smi(said: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]
 
 
 def unique_id(value: object) -> str | None:
-    """AMD's 64-bit unique id as rocm-smi writes it; amd-smi pads it, sysfs leaves the prefix out."""
+    """AMD's 64-bit unique id, with all its digits as ROCm's runtime has them; rocm-smi leaves zeros out, sysfs the prefix."""
     number = integer(text(value), 16)
-    return f"{number:#x}" if number else None
+    return f"0x{number:016x}" if number else None
 
 
 def amd_sysfs(machine: Machine, cards: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

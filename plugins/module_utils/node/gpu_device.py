@@ -38,7 +38,7 @@ EMPTY: dict[str, Any] = {
     "power_limit_w": None,
     "ecc": None,
     "mig": None,
-    "health": None,
+    "health": None,  # ok, degraded (it works, and wants a look), failed (it is not to be used)
     "source": None,
 }
 _NOTHING = re.compile(

@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from xml.etree.ElementTree import Element
 
+HEALTH = ("ok", "degraded", "failed")
 XID = "Look at `nvidia-smi -q`, and at `dmesg` for Xid messages"
 _GPU = re.compile(r"GPU[0-9]{1,4}")
 _PATH = re.compile(r"NV[0-9]{1,3}|PIX|PXB|PHB|NODE|SYS|SOC")
 
 
-def nvidia(machine: Machine) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def nvidia(machine: Machine, cards: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Devices and links by the first source that knows any."""
-    for source in (nvml, nvidia_smi):
-        devices, links = source(machine)
-        if devices:
-            return devices, links
-    return nvidia_proc(machine), []
+    devices, links = nvml(machine)
+    if not devices:
+        devices, links = nvidia_smi(machine, cards)
+    return devices or nvidia_proc(machine), links
 
 
 def nvml(machine: Machine) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -104,7 +104,7 @@ def _nvml() -> dict[str, Any]:
                 }
                 if mode
                 else None,
-                "health": "degraded" if errors else "ok",
+                "health": "failed" if errors else "ok",
                 "source": "nvml",
             }
         )
@@ -131,16 +131,21 @@ def _nvml_links(n: Any, ask: Any, handles: list[Any], devices: list[dict[str, An
                 yield link(a, b, f"NV{count}" if count else level)
 
 
-def nvidia_smi(machine: Machine) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def nvidia_smi(machine: Machine, cards: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     said = machine.run("nvidia-smi", "-q", "-x")
     if said is None or said.code is None:
         return [], []
     devices, problems = parse_nvidia_smi(said.out)
+    quoted = " ".join((said.out[:300] if "<" not in said.out else said.err).split())[:200] or "no output"
+    if not devices and said.code and len(cards) > 1:
+        devices, problems = _one_by_one(machine, cards)
+        if devices:
+            machine.problem(f"nvidia-smi tells of all GPUs only one by one: {quoted}", f"{XID}; reset the GPU that fails, or reboot.")
     for message, remedy in problems:
         machine.problem(message, remedy)
     if not devices:
         machine.problem(
-            f"nvidia-smi tells of no GPU: {' '.join((said.out[:300] if '<' not in said.out else said.err).split())[:200] or 'no output'}",
+            f"nvidia-smi tells of no GPU: {quoted}",
             "If it cannot reach the driver: is the module loaded (lsmod), does it fit the running kernel (dkms status), was it updated "
             "without a reboot?",
         )
@@ -149,12 +154,29 @@ def nvidia_smi(machine: Machine) -> tuple[list[dict[str, Any]], list[dict[str, A
     told = dict(re.findall(r"^(GPU-[0-9a-f-]+), *([0-9]{1,2}\.[0-9]{1,2})\s*$", capable.out if capable else "", re.M))
     for device in devices:
         device["compute_capability"] = told.get(device["uuid"])
-    joined = machine.run("nvidia-smi", "topo", "-m") if len(devices) > 1 else None
+    joined = machine.run("nvidia-smi", "topo", "-m") if len(devices) > 1 and not said.code else None
     return devices, parse_nvidia_topology(joined.out) if joined else []
 
 
-def parse_nvidia_smi(xml: str) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    """Devices, and (message, remedy) pairs, from the text of ``nvidia-smi -q -x``; no devices where it isn't that."""
+def _one_by_one(machine: Machine, cards: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    """The cards that answer when they are asked alone: one that is off the bus makes the question after all of them fail."""
+    devices: list[dict[str, Any]] = []
+    problems: list[tuple[str, str]] = []
+    for card in cards:
+        said = machine.run("nvidia-smi", "-q", "-x", "-i", card["pci_address"])
+        if said is None or said.code is None:  # the driver hangs, and would for each
+            return [], []
+        found, wrong = parse_nvidia_smi(said.out, len(devices))
+        devices += found
+        problems += wrong
+    return devices, problems
+
+
+def parse_nvidia_smi(xml: str, only: int | None = None) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    """Devices, and (message, remedy) pairs, from the text of ``nvidia-smi -q -x``; no devices where it isn't that.
+
+    only: where one card alone was asked after, the index that it gets.
+    """
     import xml.etree.ElementTree as tree  # noqa: PLC0415 - only where there is an NVIDIA GPU
 
     try:
@@ -164,8 +186,8 @@ def parse_nvidia_smi(xml: str) -> tuple[list[dict[str, Any]], list[tuple[str, st
         return [], []
     devices: list[dict[str, Any]] = []
     problems = []
-    for index, gpu in enumerate(log.iter("gpu")):
-        reasons = list(_sick(gpu))
+    for index, gpu in enumerate(log.iter("gpu"), only or 0):
+        reasons = dict(_sick(gpu))
         address = pci_address(gpu.findtext("pci/pci_bus_id") or gpu.get("id"))
         identity = re.fullmatch(r"([0-9A-F]{4})10DE", (gpu.findtext("pci/pci_device_id") or "").strip().upper())
         for reason in reasons:
@@ -208,12 +230,12 @@ def parse_nvidia_smi(xml: str) -> tuple[list[dict[str, Any]], list[tuple[str, st
                         for part in gpu.iter("mig_device")
                     ],
                 },
-                "health": "degraded" if reasons else "ok",
+                "health": max(reasons.values(), default="ok", key=HEALTH.index),
                 "source": "nvidia-smi",
             }
         )
     attached = integer(log.findtext("attached_gpus"))
-    if attached is not None and attached != len(devices):
+    if only is None and attached is not None and attached != len(devices):
         problems.append(
             (
                 f"nvidia-smi counts {attached} GPUs, but describes {len(devices)}.",
@@ -223,21 +245,22 @@ def parse_nvidia_smi(xml: str) -> tuple[list[dict[str, Any]], list[tuple[str, st
     return devices, problems
 
 
-def _sick(gpu: Element) -> Iterator[str]:
+def _sick(gpu: Element) -> Iterator[tuple[str, str]]:
+    """What is wrong with the card, and the health that it has by that."""
     if switch(gpu.findtext("gpu_reset_status/reset_required")):
-        yield "it must be reset"
+        yield "it must be reset", "failed"
     if switch(gpu.findtext("remapped_rows/remapped_row_failure")):
-        yield "a memory row could not be remapped; the card is worn out"
+        yield "a memory row could not be remapped; the card is worn out", "failed"
     if switch(gpu.findtext("remapped_rows/remapped_row_pending")):
-        yield "a memory row is to be remapped at the next reset"
+        yield "a memory row is to be remapped at the next reset", "degraded"
     if switch(gpu.findtext("retired_pages/pending_retirement") or gpu.findtext("retired_pages/pending_blacklist")):
-        yield "memory pages are to be retired at the next reset"
+        yield "memory pages are to be retired at the next reset", "degraded"
     volatile = gpu.find("ecc_errors/volatile")
     if volatile is not None and any((integer(one.text) or 0) > 0 for one in volatile.iter() if "uncorrectable" in one.tag):
-        yield "uncorrectable memory errors since the driver was loaded"
+        yield "uncorrectable memory errors since the driver was loaded", "failed"
     # clocks_throttle_reasons before driver 535, clocks_event_reasons after
     if any(one.tag.endswith("_hw_thermal_slowdown") and text(one.text) == "Active" for one in gpu.iter()):
-        yield "it is slowed down by heat"
+        yield "it is slowed down by heat", "degraded"
 
 
 def parse_nvidia_topology(said: str) -> list[dict[str, Any]]:
@@ -260,6 +283,7 @@ def nvidia_proc(machine: Machine) -> list[dict[str, Any]]:
     version = re.search(r"\b([0-9]{3,4}\.[0-9]{1,4}(?:\.[0-9]{1,4})?)\b", machine.read("proc/driver/nvidia/version"))
     devices: list[dict[str, Any]] = []
     for address in machine.names("proc/driver/nvidia/gpus"):
+        # An idle driver has not asked the card: GPU-????????-…
         said = dict(re.findall(r"^([^:\n]+):[ \t]*(.+)$", machine.read(f"proc/driver/nvidia/gpus/{address}/information"), re.M))
         devices.append(
             {
@@ -267,7 +291,7 @@ def nvidia_proc(machine: Machine) -> list[dict[str, Any]]:
                 "index": len(devices),
                 "vendor": "nvidia",
                 "model": text(said.get("Model")),
-                "uuid": text(said.get("GPU UUID")),
+                "uuid": text(said.get("GPU UUID")) if "?" not in said.get("GPU UUID", "") else None,
                 "pci_address": pci_address(address),
                 "driver_version": version[1] if version else None,
                 "source": "the driver in /proc",

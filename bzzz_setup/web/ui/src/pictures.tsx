@@ -299,7 +299,7 @@ function GpuBar({ gpu }: { gpu: Gpu }) {
         <Typography variant="body2">{gpu.memory?.text ?? t.memoryNotTold}</Typography>
       </Box>
       <Typography variant="body2" color="textSecondary">
-        {gpu.status === "fail" && <Chip size="small" color="error" label={gpu.health} />}{" "}
+        {(gpu.status === "fail" || gpu.status === "warn") && <Chip size="small" color={gpu.status === "fail" ? "error" : "warning"} label={gpu.health} />}{" "}
         {gpu.details.filter((one) => DETAILS.includes(one.label)).map((one) => `${one.label} ${one.value}`).join(" · ")}
       </Typography>
     </li>
