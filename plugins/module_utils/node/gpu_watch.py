@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Take GPUs that fail out of the instances of Ollama that have them, and put them back when they are well again.
 
-Run by a timer on the node, as root, by role ollama's unit. A GPU fails when the vendor's tool does not tell of it any more, or tells
-that it must be reset or that its memory is worn out. An instance goes on with what it has left; one without any is stopped, so that
-requests go elsewhere.
+Run by a timer on the node, as root, by role ollama's unit. A GPU fails when the vendor's tool tells of others and not of it any more, or
+tells that it must be reset or that its memory is worn out. An instance goes on with what it has left; one without any is stopped, so
+that requests go elsewhere. While a vendor's tool tells of nothing, nothing is known of its GPUs, and they are left as they are.
 """
 
 from __future__ import annotations
@@ -13,17 +13,32 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Optional
 
 from .gpu import main as look
 
-# One look may be wrong, for example under load; a GPU that comes and goes must not restart its instance each time.
-FAILED_AFTER, WELL_AFTER = 2, 4
+# One look may be wrong, for example under load; a GPU that comes and goes must not restart its instance each time. Each further loss
+# within an hour doubles the good looks that are wanted.
+FAILED_AFTER, WELL_AFTER, WELL_AT_MOST = 2, 4, 128
+AGAIN_SECONDS = 3600.0
+# Sources that tell of cards and do not ask them.
+HEARSAY = ("pci", "the driver in /proc")
 VARIABLES = {"nvidia": "CUDA_VISIBLE_DEVICES", "amd": "ROCR_VISIBLE_DEVICES"}
 NONE = "-1"  # a number that no GPU has
+NOBODY = "nothing tells of the {} GPUs whether they are well: they are left as they are"
 
 Gpu = dict[str, Any]
+
+
+class Held(NamedTuple):
+    """What a GPU is held to be: why it is lost, how often in a row it has looked other than that, and its losses, by when the last was."""
+
+    why: Optional[str] = None
+    looks: int = 0
+    losses: int = 0
+    at: float = 0.0
 
 
 def visible(uuid: str) -> str:
@@ -39,27 +54,34 @@ def failing(wanted: list[Gpu], seen: dict[str, Any]) -> dict[str, str]:
         device = by_uuid.get(one["uuid"])
         if device is None:
             found[one["uuid"]] = f"{one['vendor']} GPU {one['uuid']} does not answer any more"
-        elif device.get("health") == "degraded":
-            found[one["uuid"]] = f"{one['vendor']} GPU {one['uuid']} answers, but is not well"
+        elif device.get("health") == "failed":
+            found[one["uuid"]] = f"{one['vendor']} GPU {one['uuid']} answers, but must be reset, or its memory fails"
     return found
 
 
-def judge(lost: dict[str, str], counts: dict[str, int], bad: dict[str, str], wanted: list[Gpu]) -> tuple[dict[str, str], dict[str, int]]:
-    """What is lost now, and the new counts: how often in a row a GPU has looked other than it is held to be."""
-    now, counted = {}, {}
+def silent(wanted: list[Gpu], seen: dict[str, Any]) -> list[str]:
+    """The vendors of which nothing tells of any GPU by having asked it."""
+    told = {one["vendor"] for one in seen["devices"] if one.get("source") not in HEARSAY}
+    return sorted({one["vendor"] for one in wanted} - told)
+
+
+def judge(before: dict[str, Held], bad: dict[str, str], wanted: list[Gpu], now: float) -> dict[str, Held]:
+    """What each GPU is held to be after this look, `now` in seconds."""
+    after = {}
     for one in wanted:
-        uuid = one["uuid"]
-        if (uuid in bad) == (uuid in lost):
-            if uuid in bad:
-                now[uuid] = bad[uuid]
-            continue
-        count = counts.get(uuid, 0) + 1
-        turned = count >= (FAILED_AFTER if uuid in bad else WELL_AFTER)
-        if not turned:
-            counted[uuid] = count
-        if (uuid in bad) == turned:
-            now[uuid] = bad.get(uuid) or lost[uuid]
-    return now, counted
+        held, why = before.get(one["uuid"], Held()), bad.get(one["uuid"])
+        looks = held.looks + 1 if (why is None) != (held.why is None) else 0
+        well_after = min(WELL_AFTER << max(held.losses - 1, 0), WELL_AT_MOST)
+        if why is None:
+            held = held._replace(why=None, looks=0) if looks >= well_after else held._replace(looks=looks)
+        elif held.why is not None:
+            held = held._replace(why=why, looks=0)
+        elif looks >= FAILED_AFTER:
+            held = Held(why, 0, held.losses + 1 if held.losses and now - held.at < AGAIN_SECONDS else 1, now)
+        else:
+            held = held._replace(looks=looks)
+        after[one["uuid"]] = held
+    return after
 
 
 def environment(wanted: list[Gpu], lost: dict[str, str]) -> dict[str, str] | None:
@@ -83,22 +105,30 @@ def main(argv: list[str]) -> int:
     wanted = list({one["uuid"]: one for gpus in instances.values() for one in gpus}.values())
     kept = state / "gpus.json"
     try:
-        before = json.loads(kept.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        before = {}
-    lost, counts = judge(before.get("lost", {}), before.get("counts", {}), failing(wanted, look({})), wanted)
-    done = True
-    for number, gpus in sorted(instances.items()):
-        done = _settle(number, environment(gpus, lost), state) and done
-    for uuid in sorted(lost.keys() - before.get("lost", {}).keys()):
+        known = json.loads(kept.read_text(encoding="utf-8"))
+        before, silent_before = {uuid: Held(*held) for uuid, held in known["held"].items()}, known["silent"]
+    except (OSError, ValueError, KeyError, TypeError):
+        before, silent_before = {}, []
+    seen = look({})
+    unknown = silent(wanted, seen)
+    asked = [one for one in wanted if one["vendor"] not in unknown]
+    untouched = {one["uuid"]: before.get(one["uuid"], Held()) for one in wanted if one["vendor"] in unknown}
+    held = {**untouched, **judge(before, failing(asked, seen), asked, time.monotonic())}
+    was = {uuid for uuid, one in before.items() if one.why}
+    lost = {uuid: one.why for uuid, one in held.items() if one.why}
+    for uuid in sorted(lost.keys() - was):
         sys.stdout.write(f"<2>{lost[uuid]}: it is taken out of the instances of Ollama that have it\n")
-    for uuid in sorted(before.get("lost", {}).keys() - lost.keys()):
+    for uuid in sorted(was - lost.keys()):
         sys.stdout.write(f"<5>GPU {uuid} is well again: it is back\n")
-    # Another reads it: the node service tells of what is lost.
-    _write(state / "lost", "".join(f"{lost[uuid]}\n" for uuid in sorted(lost)))
-    if done:
-        _write(kept, json.dumps({"lost": lost, "counts": counts}))
-    return 0 if done else 1
+    for vendor in sorted(set(unknown) - set(silent_before)):
+        sys.stdout.write(f"<4>{NOBODY.format(vendor)}\n")
+    # Another reads it: the node service tells of what is lost, and of a tool that did not answer twice.
+    told = [lost[uuid] for uuid in sorted(lost)] + [NOBODY.format(vendor) for vendor in unknown if vendor in silent_before]
+    _write(state / "lost", "".join(f"{line}\n" for line in told))
+    _write(kept, json.dumps({"held": held, "silent": unknown}))
+    # What does not succeed has a mark of its own, and is done again at the next look.
+    done = [_settle(number, environment(gpus, lost), state) for number, gpus in sorted(instances.items())]
+    return 0 if all(done) else 1
 
 
 def _settle(number: str, wanted: dict[str, str] | None, state: Path) -> bool:
