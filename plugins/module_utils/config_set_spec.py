@@ -39,6 +39,7 @@ ARGUMENTS: dict[str, Any] = {
     "directories": _list(path=_PATH, mode={"type": "str", "default": "0755"}, notify=_words(), **_OWNER),
     "archives": _list(
         path=_PATH,
+        within={"type": "str", "default": ""},
         src={"type": "path"},
         sha256={"type": "str", "required": True},
         uploaded={"type": "path"},

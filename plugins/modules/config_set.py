@@ -99,9 +99,13 @@ options:
     default: []
     suboptions:
       path:
-        description: Directory to unpack into; replaced as a whole.
+        description: Directory to unpack into; replaced as a whole. It may lie in that of an archive before this one.
         type: path
         required: true
+      within:
+        description: The directory in the archive whose content is unpacked, and nothing else; all of it when not given.
+        type: str
+        default: ""
       src:
         description: The archive on the controller, or an HTTPS URL that the controller fetches it from, once a run.
         type: path

@@ -333,6 +333,27 @@ def test_an_archive_is_unpacked_whole_or_not_at_all(machine: Systemd, tmp_path: 
     assert land(machine, specification(archives=[archive])) == []
 
 
+def test_part_of_an_archive_is_unpacked_into_another(machine: Systemd, tmp_path: Path) -> None:
+    def archive(name: str, path: str, *members: str, **more: Any) -> dict[str, Any]:
+        with tarfile.open(tmp_path / name, "w") as tar:
+            for member in members:
+                tar.addfile(tarfile.TarInfo(member))
+        sha = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+        return {"path": path, "sha256": sha, "uploaded": str(tmp_path / name), **more}
+
+    base = archive("base.tar", "/opt/app/1", "bin/program", "lib/app/base.so", keep=2)
+    more = archive("more.tar", "/opt/app/1/lib/app/more", "./lib/app/more/a/b.so", "./lib/app/moreover", "c", within="lib/app/more")
+    changes = land(machine, specification(archives=[base, more]))
+    assert [change["name"] for change in changes if change["kind"] == "archive"] == ["/opt/app/1", "/opt/app/1/lib/app/more"]
+    there = {str(path.relative_to(machine.root / "opt/app/1")) for path in (machine.root / "opt/app").rglob("*") if path.is_file()}
+    marks = {node_state.ARCHIVE_MARK, f"lib/app/more/{node_state.ARCHIVE_MARK}"}
+    assert there - marks == {"bin/program", "lib/app/base.so", "lib/app/more/a/b.so"}
+    assert land(machine, specification(archives=[base, more])) == []
+    outside = archive("evil.tar", "/opt/app/2", "lib/app/more/../../../../../evil", within="lib/app/more")
+    land(machine, specification(archives=[outside]))
+    assert not list(machine.root.rglob("evil"))
+
+
 @pytest.mark.parametrize("when", ["before", "during", "after"])
 @pytest.mark.parametrize("at", range(1, 25))
 def test_only_the_last_archives_are_kept(machine: Systemd, tmp_path: Path, at: int, when: str) -> None:

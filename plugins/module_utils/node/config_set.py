@@ -104,12 +104,17 @@ class Effects:
             return not os.path.lexists(path)
         return True
 
-    def unpack(self, archive: str, path: str, sha256: str) -> None:
+    def unpack(self, archive: str, path: str, sha256: str, within: str = "") -> None:
         partial = path + PARTIAL
         shutil.rmtree(partial, ignore_errors=True)
         os.makedirs(partial, 0o755)
         with tarfile.open(self._plain(archive)) as tar:
             for member in tar.getmembers():
+                if within:
+                    name = os.path.normpath(member.name)
+                    if not name.startswith(within + "/"):
+                        continue
+                    member.name = name[len(within) + 1 :]
                 member.uid = member.gid = 0
                 member.uname = member.gname = "root"
                 member.mode = (member.mode | 0o444) & 0o755
@@ -245,7 +250,7 @@ class ConfigSet:
                 )
             self.do.directory(self.root + os.path.dirname(item["path"]), 0o755)
             self.pend(item["notify"])
-            self.do.unpack(source, self.root + item["path"], item["sha256"])
+            self.do.unpack(source, self.root + item["path"], item["sha256"], item.get("within", ""))
 
     def stage(self) -> list[dict[str, Any]]:
         """Write what differs into the next generation's directory, validate it, and return the operations that land it."""
