@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import declare, load_specs
+from ansible_collections.bzzz.cluster.plugins.module_utils.node import gpu_watch
 
 ROLES = Path(__file__).parents[2] / "roles"
 INSTALL = {"ollama_manage": "install", "ollama_version": "0.11.4", "ollama_sha256_amd64": "a" * 64}
@@ -80,3 +82,84 @@ def test_a_card_without_uuid_gets_no_instance() -> None:
         "1": ["GPU-b"],
         "2": ["GPU-c"],
     }
+
+
+@pytest.mark.requirement("3.5.2", part="roles: cards of two vendors")
+def test_an_instance_is_kept_from_the_other_vendors_cards() -> None:
+    role = Role(PER_GPU, [card("GPU-a", "0000:01:00.0"), card("0x02f048617326b1ea", "0000:02:00.0", "amd")])
+    seen = [{key: value for key, value in role.environment(number).items() if "VISIBLE" in key} for number in (0, 1)]
+    assert seen == [
+        {"CUDA_VISIBLE_DEVICES": "GPU-a", "ROCR_VISIBLE_DEVICES": "-1"},
+        {"CUDA_VISIBLE_DEVICES": "-1", "ROCR_VISIBLE_DEVICES": "GPU-02f048617326b1ea"},
+    ]
+    assert gpu_watch.NONE == "-1" and gpu_watch.visible("0x02f048617326b1ea") == "GPU-02f048617326b1ea"
+    assert "ROCR_VISIBLE_DEVICES" not in Role(PER_GPU, TWO).environment(0)
+    assert not any("VISIBLE" in name for name in Role(INSTALL, TWO).environment(0))
+
+
+@pytest.mark.requirement("3.3.1", part="roles: archives")
+@pytest.mark.parametrize(
+    ("version", "form"),
+    [("0.5.7", "tgz"), ("0.9.0", "tgz"), ("0.13.5", "tgz"), ("0.14.0", "tar.zst"), ("0.32.7", "tar.zst"), ("1.0.0", "tar.zst")],
+)
+def test_the_public_archive_is_in_the_form_of_its_version(version: str, form: str) -> None:
+    (archive,) = Role({**INSTALL, "ollama_version": version}, TWO)["__ollama_archives"]
+    assert archive["src"] == f"https://github.com/ollama/ollama/releases/download/v{version}/ollama-linux-amd64.{form}"
+
+
+@pytest.mark.requirement("3.3.1", part="roles: libraries for AMD GPUs")
+def test_rocm_is_unpacked_into_the_release_of_nodes_with_amd_gpus() -> None:
+    rocm = {**INSTALL, "ollama_version": "0.14.0", "ollama_rocm_sha256": "B" * 64}
+    amd = [card(None, "0000:02:00.0", "amd")]
+    base, libraries = Role(rocm, amd)["__ollama_archives"]
+    assert libraries["path"] == base["path"] + "/lib/ollama/rocm" and libraries["within"] == "lib/ollama/rocm"
+    assert libraries["src"].endswith("/v0.14.0/ollama-linux-amd64-rocm.tar.zst") and libraries["sha256"] == "b" * 64
+    assert libraries["notify"] == ["restart:bzzz-ollama@0.service"]
+    _, libraries = Role({**rocm, "ollama_rocm_archive": "rocm.tgz"}, amd)["__ollama_archives"]
+    assert libraries["src"] == "/cluster/rocm.tgz"
+    for options, devices, architecture in ((rocm, TWO, "x86_64"), (INSTALL, amd, "x86_64"), (rocm, amd, "aarch64")):
+        assert len(Role(options, devices, architecture)["__ollama_archives"]) == 1
+
+
+@pytest.mark.requirement("3.5.4", part="roles")
+def test_flash_attention_is_left_to_ollama_unless_declared() -> None:
+    assert "OLLAMA_FLASH_ATTENTION" not in Role(INSTALL, []).environment(0)
+    assert Role({**INSTALL, "ollama_flash_attention": True}, []).environment(0)["OLLAMA_FLASH_ATTENTION"] == "1"
+
+
+@pytest.mark.requirement("3.5.1", part="roles: devices are there before Ollama")
+@pytest.mark.parametrize("devices", [TWO, [card(None, None, "amd")], []])
+def test_the_unit_waits_for_the_module_that_cuda_wants(devices: list[dict[str, Any]]) -> None:
+    unit = Role(INSTALL, devices).file("bzzz-ollama@.service.j2").splitlines()
+    wanted = {"Wants=modprobe@nvidia_uvm.service", "After=modprobe@nvidia_uvm.service", "ExecStartPre=-+/usr/bin/nvidia-modprobe -u"}
+    assert wanted & set(unit) == (wanted if devices is TWO else set())
+    assert "DeviceAllow=char-nvidia-uvm rwm" in unit, "a file for it can be made"
+
+
+AT_START = 'time=2026-11-29 level=INFO source=types.go:60 msg="inference compute" id={} library={} compute="" total="31.0 GiB"\n'
+
+
+@pytest.mark.requirement("3.5.2", part="roles: an instance that works on the processor is told of")
+@pytest.mark.parametrize(
+    ("driver", "journal", "told"),
+    [
+        (True, AT_START.format("cpu", "cpu"), True),
+        (True, AT_START.format("GPU-a", "CUDA"), False),
+        (True, AT_START.format("GPU-a", "rocm"), False),
+        (True, "", False),
+        (False, AT_START.format("cpu", "cpu"), False),
+    ],
+)
+def test_an_instance_that_has_found_no_gpu(tmp_path: Path, driver: bool, journal: str, told: bool) -> None:
+    role = Role(INSTALL, TWO)
+    assert role["__ollama_device_files"] == ["/dev/nvidiactl"] and Role(INSTALL, [card(None, None, "amd")])["__ollama_device_files"] == []
+    probes = role.loader.load_from_file(str(ROLES / "ollama/probes/main.yml"))
+    (probe,) = (one for one in probes if one["id"].startswith("ollama-compute-"))
+    for name, does in (("systemctl", "echo 4711"), ("journalctl", '[ "$4" = _SYSTEMD_INVOCATION_ID=4711 ] && cat "${0%/*}/journal"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "journal").write_text(journal)
+    file = str(tmp_path / "journal" if driver else tmp_path / "absent")
+    argv = [*probe["command"]["argv"][:4], "0", file, file]
+    done = subprocess.run(argv, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=True)
+    assert (bool(done.stdout), done.stderr, probe["severity"]) == (told, "", "warn")

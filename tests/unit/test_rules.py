@@ -797,6 +797,9 @@ INSTALLED = {"ollama_manage": "install", "ollama_version": "0.11.4", "ollama_sha
         ({"ollama_migrate": True}, "ollama_models_path", "are to be kept"),
         ({"ollama_keep_alive": "5 minutes\nX=1"}, "ollama_keep_alive", "not a duration"),
         ({"ollama_releases_kept": 1}, "ollama_releases_kept", "at least 2"),
+        ({"ollama_rocm_archive": "rocm.tgz"}, "ollama_rocm_sha256", "has no checksum"),
+        ({"ollama_rocm_archive": "http://example.com/a.tgz", "ollama_rocm_sha256": "b" * 64}, "ollama_rocm_archive", "over HTTPS"),
+        ({"ollama_rocm_sha256": "b"}, "ollama_rocm_sha256", "not a SHA-256"),
     ],
 )
 @pytest.mark.requirement("3.3.1", "3.3.2", part="what is refused before any node is asked")
@@ -828,6 +831,37 @@ def test_an_instance_per_gpu_needs_gpus() -> None:
     assert judge_on({"n1": two}, {**INSTALLED, "ollama_instances": "per_gpu"}) == []
     (found,) = judge_on({"n1": two}, {**INSTALLED, "ollama_instances": "per_gpu", "ollama_port": 8079})
     assert found["option"] == "ollama_port" and "8080 is service_" in found["message"]
+
+
+@pytest.mark.requirement("3.5.2", part="cards that are not for models")
+def test_cards_without_uuid_get_no_instance() -> None:
+    """The processor's own GPU, and a card that is kept for virtual machines."""
+    others = [{"vendor": "amd", "uuid": None, "pci_address": "0000:00:02.0"}, {"vendor": "nvidia", "uuid": None, "source": "pci"}]
+    seen = {**NODE, "bzzz_gpu": {"devices": [{"uuid": "GPU-a", "vendor": "nvidia"}, *others]}}
+    found = judge_on({"n1": seen}, {**INSTALLED, "ollama_instances": "per_gpu", "ollama_port": 8079})
+    assert [(one["option"], one["severity"]) for one in found] == [("ollama_instances", "warning")] * 2, "one instance, on 8079 alone"
+    assert "amd GPU 0000:00:02.0 tells no UUID" in found[0]["message"] and found[0]["remedy"]
+    (found,) = judge_on({"n1": {**NODE, "bzzz_gpu": {"devices": others}}}, {**INSTALLED, "ollama_instances": "per_gpu"})
+    assert (found["severity"], found["option"]) == ("error", "ollama_instances") and "None of" in found["message"]
+
+
+@pytest.mark.requirement("3.3.1", part="nodes with AMD GPUs")
+@pytest.mark.parametrize(
+    ("devices", "warned"),
+    [
+        ([("amd", "0x0edfb117a17a070d", "sysfs")], True),
+        ([("amd", None, "sysfs")], True),
+        ([("nvidia", "GPU-a", "nvidia-smi"), ("amd", "0x0edfb117a17a070d", "sysfs")], True),
+        ([("nvidia", "GPU-a", "nvidia-smi"), ("amd", None, "sysfs")], False),
+        ([("amd", None, "pci")], False),
+        ([("nvidia", "GPU-a", "nvidia-smi")], False),
+    ],
+)
+def test_amd_gpus_want_rocm(devices: list[tuple[str, str | None, str]], warned: bool) -> None:
+    seen = {**NODE, "bzzz_gpu": {"devices": [dict(zip(("vendor", "uuid", "source"), one, strict=True)) for one in devices]}}
+    found = judge_on({"n1": seen}, INSTALLED)
+    assert [(one["option"], one["severity"]) for one in found] == ([("ollama_rocm_sha256", "warning")] if warned else [])
+    assert judge_on({"n1": seen}, {**INSTALLED, "ollama_rocm_sha256": "b" * 64}) == []
 
 
 # --- coordination ---

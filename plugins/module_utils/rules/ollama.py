@@ -25,6 +25,7 @@ FORMS = {
     "version": (r"[0-9A-Za-z][\w.+-]*", "a version", "Write it as Ollama tells it, for example 0.11.4, without a v."),
     "sha256_amd64": (r"[0-9a-fA-F]{64}", "a SHA-256 checksum", "Write the 64 hexadecimal digits that sha256sum prints."),
     "sha256_arm64": (r"[0-9a-fA-F]{64}", "a SHA-256 checksum", "Write the 64 hexadecimal digits that sha256sum prints."),
+    "rocm_sha256": (r"[0-9a-fA-F]{64}", "a SHA-256 checksum", "Write the 64 hexadecimal digits that sha256sum prints."),
     "migrate_unit": (r"[\w:.\\-]+\.service", "a service", "Write for example ollama.service."),
     "user": (r"[a-z_][a-z0-9_-]{0,31}", "a user's name", "Write for example ollama."),
     "models_path": (r"/[\w./+-]*[\w+-]", "an absolute path of plain letters", "Write for example /srv/bzzz/models."),
@@ -46,11 +47,11 @@ def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Prob
             value = options[option]
             if value and not re.fullmatch(pattern, value, re.ASCII):
                 yield problem(f"ollama_{option}", f"This is not {what}.", remedy, value=value, node=node)
-        for architecture in ARCHITECTURES.values():
-            archive = options[f"archive_{architecture}"]
+        for option in (*(f"archive_{architecture}" for architecture in ARCHITECTURES.values()), "rocm_archive"):
+            archive = options[option]
             if archive and "://" in archive and (not archive.startswith("https://") or "@" in archive):
                 message = "Archives are fetched over HTTPS, from addresses without a password."
-                yield problem(f"ollama_archive_{architecture}", message, "Give an https:// URL, or a path on the admin host.", node=node)
+                yield problem(f"ollama_{option}", message, "Give an https:// URL, or a path on the admin host.", node=node)
         if options["manage"] == "install":
             yield from _install(options, node)
 
@@ -67,6 +68,9 @@ def _install(options: Mapping[str, Any], node: str) -> Iterator[Problem]:
             yield problem(
                 f"ollama_sha256_{architecture}", message, f"Set it to what sha256sum prints of the {architecture} archive.", node=node
             )
+    if options["rocm_archive"] and not options["rocm_sha256"]:
+        message = "The archive of ROCm's libraries has no checksum."
+        yield problem("ollama_rocm_sha256", message, "Set it to what sha256sum prints of that archive.", node=node)
     if not given and not any(options[f"archive_{architecture}"] for architecture in ARCHITECTURES.values()):
         remedy = "Set ollama_sha256_amd64 or ollama_sha256_arm64: Ollama's release page lists them in sha256sum.txt."
         yield problem("ollama_sha256_amd64", "No archive has a checksum.", remedy, node=node)
@@ -103,12 +107,25 @@ def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping
             message = f"This node is {architecture}, and Parallama has no known public release."
             yield problem(f"ollama_archive_{architecture}", message, "Set it to your archive for this architecture.", node=node)
         devices = (seen.get("bzzz_gpu") or {}).get("devices") or []
-        if options["instances"] == "per_gpu" and not all(device.get("uuid") for device in devices or [{}]):
-            message = "One of the node's GPUs tells no UUID." if devices else "This node has no GPU."
-            yield problem("ollama_instances", message, "Set ollama_instances: one for this node.", value="per_gpu", node=node)
-            continue
+        if architecture == "amd64" and options["flavor"] == "ollama" and not options["rocm_sha256"] and _for_rocm(devices):
+            message = (
+                "This node has AMD GPUs, and Ollama has ROCm's libraries in an archive of their own: models would run on the processor."
+            )
+            remedy = "Set ollama_rocm_sha256: Ollama's release page lists it in sha256sum.txt."
+            yield problem("ollama_rocm_sha256", message, remedy, node=node, severity="warning")
+        named = [device for device in devices if device.get("uuid")]
+        if options["instances"] == "per_gpu":
+            if not named:
+                message = "None of the node's GPUs tells a UUID." if devices else "This node has no GPU."
+                yield problem("ollama_instances", message, "Set ollama_instances: one for this node.", value="per_gpu", node=node)
+                continue
+            for device in devices:
+                if not device.get("uuid"):
+                    message = f"The {device.get('vendor')} GPU {device.get('pci_address')} tells no UUID, and gets no instance."
+                    remedy = "Nothing is to be done where it is not for models; else see what detection says of it."
+                    yield problem("ollama_instances", message, remedy, value="per_gpu", node=node, severity="warning")
         own = own_ports(declared[node], node in cluster["coordinators"], node)
-        count = len(devices) if options["instances"] == "per_gpu" else 1
+        count = len(named) if options["instances"] == "per_gpu" else 1
         for port in range(options["port"], options["port"] + count):
             other = next((option for option, number in own.items() if number == port), None)
             if port > 65535 or other:
@@ -116,6 +133,12 @@ def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping
                 yield problem("ollama_port", message, f"Choose another first port, with {count} free from it on.", value=port, node=node)
             yield from _taken(options, port, seen, node)
     yield from _nobody(declared, facts)
+
+
+def _for_rocm(devices: list[dict[str, Any]]) -> bool:
+    """Whether AMD GPUs are there for models: the processor's own beside an NVIDIA card, without a UUID, is not."""
+    amd = [device for device in devices if device.get("vendor") == "amd" and device.get("source") != "pci"]
+    return bool(amd) and (len(amd) == len(devices) or any(device.get("uuid") for device in amd))
 
 
 def _nobody(declared: Mapping[str, Declared], facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
