@@ -27,6 +27,7 @@ from rich.console import Console
 from bzzz_setup import reports, terminal
 from bzzz_setup.events import Event, RunFinished, RunStarted, StepStarted, TaskFinished
 from bzzz_setup.report import Report
+from bzzz_setup.reports import machines
 from bzzz_setup.reports.network import MATRIX_NODES, network
 from bzzz_setup.reports.topology import topology
 from bzzz_setup.reports.view import DIFF_LINES, VARIANTS, remedy, view
@@ -351,6 +352,11 @@ def test_what_is_not_meant_to_be_shown_is_not_shown() -> None:
 
 
 # -- pictures and sums -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("health", "status"), [("ok", "pass"), ("degraded", "warn"), ("failed", "fail"), (None, "skip")])
+def test_a_gpu_that_works_has_not_failed(health: str | None, status: str) -> None:
+    assert machines._gpu({"health": health})["status"] == status
 
 
 @pytest.mark.requirement("3.5.1", part="links as a picture")
