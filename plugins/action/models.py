@@ -73,8 +73,8 @@ class ActionModule(ActionBase):
         if options["manage"] != "install":
             endpoint = ((own.get("bzzz_system") or {}).get("ollama") or {}).get("endpoint")
             return [str(endpoint)] if endpoint else []
-        gpus = (own.get("bzzz_gpu") or {}).get("devices") or []
-        count = len(gpus) if options["instances"] == "per_gpu" else 1
+        gpus = [one for one in (own.get("bzzz_gpu") or {}).get("devices") or [] if one.get("uuid")]
+        count = max(len(gpus), 1) if options["instances"] == "per_gpu" else 1
         return [f"http://127.0.0.1:{options['port'] + number}" for number in range(count)]
 
     def _ask(self, do: str, **payload: Any) -> dict[str, Any]:
@@ -123,16 +123,11 @@ class ActionModule(ActionBase):
         ollama = ((self._variables["ansible_facts"].get("bzzz_system") or {}).get("ollama")) or {}
         there = {wanted.full(one["name"]) for one in ollama.get("models") or [] if one.get("name")}
         wishes = {wanted.full(one["name"]): one for one in wanted.wanted(self._declared)}
-        urls = list(ollama.get("endpoints") or ()) if there & wishes.keys() else []
+        urls = self._instances if there & wishes.keys() else []
         show = sorted(name for name in there & wishes.keys() if not wishes[name]["geometry"])
         answer = self._ask("look", endpoints=urls, show=show) if urls else {"endpoints": {}, "shown": {}}
-        models: dict[str, Any] = {}
-        for url in urls:  # a model may be loaded by any instance of them
-            for name, one in answer["endpoints"][url].get("models", {}).items():
-                if one["loaded_bytes"] is not None or name not in models:
-                    models[name] = one
-        told = {"endpoint": self._endpoint, "models": models, "endpoints": answer["endpoints"], "shown": answer["shown"]}
-        return {"ansible_facts": {"bzzz_models_held": told}}
+        models = holding.together([answer["endpoints"][url] for url in urls]).get("models", {})
+        return {"ansible_facts": {"bzzz_models_held": {"models": models, "shown": answer["shown"]}}}
 
     def _discovered(self, subnets: list[str]) -> dict[str, Any]:
         """Other Ollamas on the cluster's subnets, or on those given: ``{subnets, ollamas}``. This node looks."""

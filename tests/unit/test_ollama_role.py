@@ -31,7 +31,8 @@ class Role:
 
     def __init__(self, options: dict[str, Any], devices: list[dict[str, Any]], architecture: str = "x86_64") -> None:
         readers = {name: lambda value=value: value for name, value in options.items()}
-        effective, problems = declare({"ollama": load_specs()["ollama"]}, readers, "n1")
+        specs = load_specs()
+        effective, problems = declare({role: specs[role] for role in ("ollama", "models")}, readers, "n1")
         assert problems == []
         loader = DataLoader()
         given: dict[str, Any] = {}
@@ -163,3 +164,21 @@ def test_an_instance_that_has_found_no_gpu(tmp_path: Path, driver: bool, journal
     argv = [*probe["command"]["argv"][:4], "0", file, file]
     done = subprocess.run(argv, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=True)
     assert (bool(done.stdout), done.stderr, probe["severity"]) == (told, "", "warn")
+
+
+def test_an_instance_that_starts_clears_nothing_away_that_another_pulls() -> None:
+    """Ollama removes what no manifest names when it starts, halves of pulls as well; instances share the store."""
+    role = Role(PER_GPU, TWO)
+    assert [role.environment(number).get("OLLAMA_NOPRUNE") for number in (0, 1)] == [None, "1"]
+
+
+@pytest.mark.requirement("3.5.4", part="roles: what is set is what the plan counts")
+def test_ollama_is_set_to_what_is_planned() -> None:
+    wishes = {"models_wanted": [{"name": "a", "context": 8192}, {"name": "b", "parallel": 3}]}
+    for options, context, parallel in (
+        (INSTALL, "4096", "1"),
+        ({**INSTALL, **wishes}, "8192", "3"),
+        ({**INSTALL, **wishes, "ollama_context_length": 2048}, "2048", "3"),
+    ):
+        made = Role(options, []).environment(0)
+        assert (made["OLLAMA_CONTEXT_LENGTH"], made["OLLAMA_NUM_PARALLEL"]) == (context, parallel)
