@@ -319,7 +319,9 @@ def test_a_node_with_an_ollama_for_each_gpu_is_asked_once_for_all(monkeypatch: p
     declared, _ = declared_of(cluster_of(1), given)
     found = action(monkeypatch, [], {"n1": {}}, {})
     found._declared, found._roles = declared, declared["n1"]
-    urls = found._instances = found._ollamas({"bzzz_gpu": {"devices": [{}, {}, {}]}})
+    urls = found._instances = found._ollamas(
+        {"bzzz_gpu": {"devices": [{"uuid": f"GPU-{number}"} for number in range(3)] + [{"uuid": None}]}}
+    )
     assert urls == [f"http://127.0.0.1:{port}" for port in (11434, 11435, 11436)]
     down: dict[str, Any] = {"error": "it does not answer"}
     loaded = {"a:latest": {**ONE, "loaded_bytes": 7}}

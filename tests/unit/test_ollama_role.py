@@ -12,6 +12,7 @@ import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import declare, load_specs
+from ansible_collections.bzzz.cluster.plugins.module_utils.models.wanted import served
 from ansible_collections.bzzz.cluster.plugins.module_utils.node import gpu_watch
 
 ROLES = Path(__file__).parents[2] / "roles"
@@ -40,6 +41,8 @@ class Role:
             given |= loader.load_from_file(str(ROLES / role / "vars/main.yml"), trusted_as_template=True)
         given |= {"declared": effective, "inventory_hostname": "n1", "inventory_dir": "/cluster", "__ollama_proxies": ""}
         given["ansible_facts"] = {"bzzz_gpu": {"devices": devices}, "bzzz_system": {"os": {"architecture": architecture}}}
+        # Its filter is only found where Ansible itself runs.
+        given["__ollama_served"] = served(effective["ollama"], effective["models"]["wanted"])
         self.loader, self.variables = loader, given
 
     def __getitem__(self, name: str) -> Any:
