@@ -181,8 +181,9 @@ def test_pulled_once_and_copied(bzzz: Tools, tmp_path: Path) -> None:
     folder = declared(bzzz, tmp_path / "tiny", [wanted(bzzz, "tiny", replicas=2, update="schedule")])
     outlook = bzzz.document("models", "plan", folder=folder)
     assert outlook["unknown"] == [] and [placed["model"] for placed in outlook["placed"]] == [named(bzzz, "tiny")] * 2
-    # 256 tokens of 4096 and of one layer: keys and values of 256 numbers of two bytes each; its files are 6 MiB and a few hundred bytes.
-    assert {node["memory"]["cache_bytes"] for node in outlook["nodes"].values()} == {4096 * 2 * 256 * 2}
+    # 256 tokens, which is all that it can read, of one layer: keys and values of 256 numbers of two bytes each; its files are 6 MiB and
+    # a few hundred bytes.
+    assert {node["memory"]["cache_bytes"] for node in outlook["nodes"].values()} == {256 * 2 * 256 * 2}
     assert 6 << 20 <= outlook["placed"][0]["disk_bytes"] < (6 << 20) + 1000
     planned = [one["what"] for one in bzzz.document("plan", "--only", "4", folder=folder)["changes"] if one["kind"] == "model"]
     assert sorted(what[: len("would be copied from bzzz")] for what in planned) == ["would be copied from bzzz", "would be pulled, 6.0 MiB"]
