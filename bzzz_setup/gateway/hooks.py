@@ -334,6 +334,7 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         if opened.attempt not in ((), attempt):
             await self._again(opened)
         opened.attempt, opened.failed = attempt, None
+        opened.organization = opened.openai_project = ""
         info = kwargs.get("model_info") or about.get("model_info") or {}
         known = self._deployments(opened.call.model).get(str(info.get("id")))
         opened.deployment = known or _deployment(str(kwargs.get("model") or ""), info)
@@ -366,7 +367,6 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         if refused := await self._reserve(call):
             raise self._refusal(call, refused)
         opened.call, opened.started, opened.ended = call, time.monotonic(), False
-        opened.organization = opened.openai_project = ""
 
     # --- after ---
 
@@ -427,12 +427,14 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
         if opened is None or opened.ended:
             self._open.pop(opened.key if opened else "", None)
             return
-        status = f"{type(original_exception).__name__} {getattr(original_exception, 'status_code', '')}".strip()
-        if _answered(original_exception):
+        # Where fallbacks fail as well, LiteLLM tells the first one's error; what is open is the last one's.
+        error = opened.failed or original_exception
+        status = f"{type(error).__name__} {getattr(error, 'status_code', '')}".strip()
+        if _answered(error):
             self._close(opened)
             self.measures.ended(opened.call, Outcome(status=status), time.monotonic() - opened.started)
-            outcome = self._outcome(opened, None, status)
-            await _written(self.writer.ask(lambda connection: self.ledger.release(connection, opened.call.id, outcome), lasting=True))
+            call, outcome = opened.call, self._outcome(opened, None, status)
+            await _written(self.writer.ask(lambda connection: self.ledger.release(connection, call.id, outcome), lasting=True))
         else:
             await _written(self._lose(opened, status))
 
@@ -446,8 +448,9 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
             return
         self._close(opened)
         self.measures.ended(opened.call, outcome, time.monotonic() - opened.started)
+        call = opened.call
         # Nobody waits for it: a call that is not settled when the gateway dies stays held, and so is not lost.
-        self.writer.ask(lambda connection: self.ledger.settle(connection, opened.call, outcome), lasting=True).add_done_callback(self._warn)
+        self.writer.ask(lambda connection: self.ledger.settle(connection, call, outcome), lasting=True).add_done_callback(self._warn)
 
     def _warn(self, done: Future[list[Warned]]) -> None:
         if done.cancelled() or done.exception():
@@ -462,9 +465,9 @@ class Accounting(CustomLogger):  # type: ignore[misc, unused-ignore]
 
     def _lose(self, opened: _Open, status: str) -> Future[bool]:
         self._close(opened)
-        outcome = self._outcome(opened, None, status)
-        self.measures.ended(opened.call, outcome, time.monotonic() - opened.started)
-        return self.writer.ask(lambda connection: self.ledger.lose(connection, opened.call.id, status, outcome), lasting=True)
+        call, outcome = opened.call, self._outcome(opened, None, status)
+        self.measures.ended(call, outcome, time.monotonic() - opened.started)
+        return self.writer.ask(lambda connection: self.ledger.lose(connection, call.id, status, outcome), lasting=True)
 
     def _close(self, opened: _Open) -> None:
         opened.ended = True

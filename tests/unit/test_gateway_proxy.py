@@ -45,7 +45,7 @@ SETTINGS = {
 }
 USERS = ("anna", "bert", "poor", "capped", "free", "tight")
 # Each has its own fallback.
-FALLBACKS = ({"faulty": ["doubtful"]}, {"doubtful": ["cheap"]}, {"local": ["doubtful"]})
+FALLBACKS = ({"faulty": ["doubtful"]}, {"doubtful": ["cheap"]}, {"local": ["doubtful"]}, {"lone": ["cheap"]})
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,7 @@ def running(upstream: StandIn, faulty: StandIn, tmp_path_factory: pytest.TempPat
         served("doubtful", "gpt-4o-mini", faulty),
         served("local", "gpt-4o", faulty, model_info=free),
     ]
+    more.append(served("lone", "gpt-4o", faulty))
     more.append(served("bounded", "gpt-4o-mini", upstream, parameters={"max_completion_tokens": 20_000}))
     gateway = Gateway(tmp_path_factory.mktemp("gateway"), upstream, SETTINGS, USERS, elsewhere=[faulty], more=more, fallbacks=FALLBACKS)
     gateway.start()
@@ -314,6 +315,20 @@ def test_an_attempt_that_may_have_been_billed_stays_counted(
     assert [row["deployment"] for row in rows] == ["openai/gpt-4o", "openai/gpt-4o-mini", "openai/gpt-4o-mini"][-len(rows) :]
     doubtful = {row["id"] for row in rows if row["state"] == UNKNOWN}
     assert doubtful == {each["id"] for each in faulty.answers[reached:]}, "what the other has answered"
+    same(gateway)
+
+
+@pytest.mark.requirement("4.2.3", part="attempts that all fail")
+@pytest.mark.parametrize(("first", "second", "states"), [("rate_limit", "silent", [UNKNOWN]), ("silent", "rate_limit", [UNKNOWN, FREE])])
+def test_it_is_the_last_attempt_that_tells_what_is_open(
+    gateway: Gateway, upstream: StandIn, faulty: StandIn, first: str, second: str, states: list[str]
+) -> None:
+    """LiteLLM tells the first one's error where the fallback fails as well."""
+    faulty.mode(first)
+    upstream.mode(second)
+    before = len(gateway.rows())
+    assert not gateway.chat(model="lone").ok
+    wait_for(lambda: [row["state"] for row in gateway.rows()[before:]] == states, 5, "the states are told")
     same(gateway)
 
 
