@@ -107,6 +107,9 @@ def test_another_digest_is_another_model_and_what_may_be_removed() -> None:
     called = {"gateway_enabled": True, "gateway_models": [{"name": "mine", "model": "old", "endpoint": "cluster"}, {"name": "qwen3:8b"}]}
     routed = assigned([pinned], held, models_prune=True, **called)["nodes"]
     assert routed["n1"]["prune"] == [] and routed["n2"]["prune"] == ["qwen3:8b"], "what the gateway calls there stays"
+    own = {"gateway_endpoints": [{"name": "own", "kind": "ollama", "url": "http://127.0.0.1:11434"}]}
+    called["gateway_models"] = [{"name": "mine", "model": "old", "endpoint": "own"}]
+    assert assigned([pinned], held, models_prune=True, **called, **own)["nodes"]["n1"]["prune"] == []
     there = {"n1": facts(ollama={"models": []}), "n2": facts()}
     (found,) = about(judge_on(there, {"models_prune": True}, cluster_of(2)), "models_prune")
     assert (found["node"], found["severity"]) == ("n1", "warning") and "models_prune: false" in found["remedy"]

@@ -200,9 +200,10 @@ def test_ollama_gives_each_model_what_is_planned() -> None:
 def environment(declared: Any) -> set[str]:
     """The lines of an instance's environment."""
     templates = jinja2.Environment(autoescape=False)
-    templates.filters.update({"bzzz.cluster.served": wanted.served, "regex_replace": None})
+    templates.filters["regex_replace"] = None
     text = (ROOT / "roles/ollama/templates/instance.env.j2").read_text(encoding="utf-8")
-    variables = {"__ollama_number": 0, "__ollama_models": "/m", "__ollama_device": {}}
+    served = wanted.served(declared["ollama"], declared["models"]["wanted"])
+    variables = {"__ollama_number": 0, "__ollama_models": "/m", "__ollama_device": {}, "__ollama_served": served}
     return set(templates.from_string(text).render(declared=declared, **variables).splitlines())
 
 

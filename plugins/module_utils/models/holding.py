@@ -51,7 +51,7 @@ def together(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return dict(answers[0]) if answers else {"models": {}}
     models = {}
     for name, one in there[0].items():
-        loaded = [bytes_ for other in there if (bytes_ := other.get(name, one)["loaded_bytes"]) is not None]
+        loaded = [bytes_ for other in there if (bytes_ := other.get(name, {}).get("loaded_bytes")) is not None]
         models[name] = {**one, "loaded_bytes": sum(loaded) if loaded else None}
     return {"models": models}
 
@@ -92,13 +92,13 @@ def assigned(
         ]
     elif lacking:
         unplaced += _planned(declared, facts, held, shown, places, lacking)
-    # What the gateway calls at the cluster's nodes is not theirs to lose, whoever has put it there.
+    # What the gateway calls at an Ollama is not theirs to lose, whoever has put it there: a declared endpoint may be a node's own.
     called = {
         wanted.full(entry["model"] or entry["name"])
         for roles in declared.values()
         if roles["gateway"]["enabled"]
         for entry in roles["gateway"]["models"]
-        if entry["endpoint"] == "cluster"
+        if entry["endpoint"] in {"cluster", *(each["name"] for each in roles["gateway"]["endpoints"] if each["kind"] == "ollama")}
     }
     nodes = {}
     for node, there in held.items():

@@ -93,7 +93,7 @@ def nodes(
                 ram_max_mib=ollama["memory_max_mib"] if own else 0,
                 present=[key for one in _there(seen) for key in (full(one["name"]), one.get("digest")) if key],
                 loaded=(loaded or {}).get(name, ()),
-                apart=ollama["instances"] == "per_gpu",
+                apart=own and ollama["instances"] == "per_gpu",
             )
         )
     return found
