@@ -20,8 +20,8 @@ INSTALL = {"ollama_manage": "install", "ollama_version": "0.11.4", "ollama_sha25
 PER_GPU = {**INSTALL, "ollama_instances": "per_gpu"}
 
 
-def card(uuid: str | None, address: str | None, vendor: str = "nvidia") -> dict[str, Any]:
-    return {"uuid": uuid, "pci_address": address, "vendor": vendor}
+def card(uuid: str | None, address: str | None, vendor: str = "nvidia", health: str | None = "ok") -> dict[str, Any]:
+    return {"uuid": uuid, "pci_address": address, "vendor": vendor, "health": health}
 
 
 TWO = [card("GPU-b", "0000:02:00.0"), card("GPU-a", "0000:01:00.0")]
@@ -185,3 +185,19 @@ def test_ollama_is_set_to_what_is_planned() -> None:
     ):
         made = Role(options, []).environment(0)
         assert (made["OLLAMA_CONTEXT_LENGTH"], made["OLLAMA_NUM_PARALLEL"]) == (context, parallel)
+
+
+@pytest.mark.requirement("3.5.5", part="roles: a run leaves alone what the watch has stopped")
+def test_an_instance_whose_gpus_have_failed_is_left_to_the_watch() -> None:
+    hot, failed = card("GPU-b", "0000:02:00.0", health="degraded"), card("GPU-a", "0000:01:00.0", health="failed")
+
+    def started(options: dict[str, Any], *devices: dict[str, Any]) -> list[bool]:
+        role = Role(options, list(devices))
+        units = [unit for unit in role["__ollama_units"] if unit["name"].startswith("bzzz-ollama@")]
+        assert all(unit["enabled"] for unit in units) and role["__ollama_live"] == [n for n, unit in enumerate(units) if "active" in unit]
+        return ["active" in unit for unit in units]
+
+    assert started(PER_GPU, hot, failed) == [False, True]
+    assert started(INSTALL, hot, failed) == started(INSTALL) == [True]
+    assert started(INSTALL, failed) == [False]
+    assert started({**INSTALL, "ollama_gpu_check_seconds": 0}, failed) == [True], "nobody would start it again"

@@ -108,6 +108,7 @@ class Effects:
         partial = path + PARTIAL
         shutil.rmtree(partial, ignore_errors=True)
         os.makedirs(partial, 0o755)
+        found = False
         with tarfile.open(self._plain(archive)) as tar:
             for member in tar.getmembers():
                 if within:
@@ -115,6 +116,7 @@ class Effects:
                     if not name.startswith(within + "/"):
                         continue
                     member.name = name[len(within) + 1 :]
+                found = True
                 member.uid = member.gid = 0
                 member.uname = member.gname = "root"
                 member.mode = (member.mode | 0o444) & 0o755
@@ -131,6 +133,8 @@ class Effects:
                     tar.extract(member, partial, filter="fully_trusted")
                 else:
                     tar.extract(member, partial)
+        if not found:
+            raise ConfigSetError(f"the archive for {path} holds nothing in '{within or '.'}'; nothing was unpacked.")
         with open(f"{partial}/{ARCHIVE_MARK}", "w", encoding="ascii") as file:
             file.write(sha256 + "\n")
         os.sync()
