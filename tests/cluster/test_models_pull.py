@@ -309,18 +309,6 @@ def test_pulled_by_the_declared_proxy(bzzz: Tools, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.requirement("3.6.3", part="through the firewall, with the cluster's certificates and a stand-in for Ollama")
-def test_with_firewall_and_certificates(bzzz: Tools, tmp_path: Path) -> None:
-    for node in (FIRST, SECOND):
-        bzzz.lab.exec(node, ["sh", "-c", f"rm -rf /etc/bzzz/tls /srv/registry/asked; cd {STORE} && rm -rf blobs/* manifests/*"])
-    tiny = wanted(bzzz, "tiny", replicas=2, size_mib=7, geometry=GEOMETRY, overhead_mib=0)
-    folder = declared(bzzz, tmp_path / "all", [tiny])
-    bzzz.setup("apply", "--only", "2", "--only", "3", "--only", "4", folder=folder)
-    pulled_and_copied(bzzz)
-    assert "8085" in bzzz.lab.exec(SECOND, ["nft", "list", "table", "inet", "bzzz"]).stdout
-
-
-@pytest.mark.slow
 @pytest.mark.requirement("3.4.1", "3.4.3", "3.6.1", "3.6.3", "3.6.4", "3.6.5")
 @pytest.mark.requirement("F8", part="tokens a second of a real Ollama's model")
 def test_a_real_ollama(bzzz: Tools, tmp_path: Path) -> None:
@@ -393,3 +381,16 @@ def test_a_real_ollama(bzzz: Tools, tmp_path: Path) -> None:
     gone = bzzz.document("models", "pull", folder=declared(bzzz, tmp_path / "gone", [], program, models_prune=True))
     assert [one["what"].partition(",")[0] for one in gone["models"]] == ["removed", "removed"]
     assert bzzz.lab.exec(SECOND, ["sh", "-c", f"ls {STORE}/blobs"]).stdout == "", "Ollama has removed its blobs"
+
+
+@pytest.mark.slow
+@pytest.mark.requirement("3.6.3", part="through the firewall, with the cluster's certificates and a stand-in for Ollama")
+def test_with_firewall_and_certificates(bzzz: Tools, tmp_path: Path) -> None:
+    """The last: what is looked for on the subnet is behind the firewall then."""
+    for node in (FIRST, SECOND):
+        bzzz.lab.exec(node, ["sh", "-c", f"rm -rf /etc/bzzz/tls /srv/registry/asked; cd {STORE} && rm -rf blobs/* manifests/*"])
+    tiny = wanted(bzzz, "tiny", replicas=2, size_mib=7, geometry=GEOMETRY, overhead_mib=0)
+    folder = declared(bzzz, tmp_path / "all", [tiny])
+    bzzz.setup("apply", "--only", "2", "--only", "3", "--only", "4", folder=folder)
+    pulled_and_copied(bzzz)
+    assert "8085" in bzzz.lab.exec(SECOND, ["nft", "list", "table", "inet", "bzzz"]).stdout
