@@ -24,6 +24,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from ansible_collections.bzzz.cluster.plugins.module_utils import forecast
 from ansible_collections.bzzz.cluster.plugins.module_utils.forecast import DAYS, NANO
+from ansible_collections.bzzz.cluster.plugins.module_utils.problems import errors
 from declarations import cluster_of, declared_of, judge
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,7 +119,7 @@ def test_sums_add_up_and_more_use_never_costs_less(use: list[dict[str, Any]], li
     ],
 )
 def test_what_cannot_be_expected_is_refused(given: dict[str, Any], option: str) -> None:
-    assert [each["option"] for each in judge({**ON, **given}, cluster_of(1))] == [option]
+    assert [each["option"] for each in errors(judge({**ON, **given}, cluster_of(1)))] == [option]
 
 
 def test_the_list_of_prices_is_that_of_the_gateway() -> None:

@@ -114,6 +114,10 @@ def test_the_files_are_what_the_gateway_reads(tmp_path: Path, monkeypatch: pytes
     assert litellm["router_settings"] == router and litellm["litellm_settings"]["num_retries"] == 0
 
 
+def price(fresh: float, out: float) -> dict[str, float]:
+    return {"input_usd_per_million": fresh, "output_usd_per_million": out}
+
+
 @pytest.mark.requirement("3.1.1", part="a missing key")
 @pytest.mark.requirement("4.2.1", part="sums are checked")
 @pytest.mark.parametrize(
@@ -136,17 +140,38 @@ def test_the_files_are_what_the_gateway_reads(tmp_path: Path, monkeypatch: pytes
         ({**ON, "gateway_models": [{"name": "x", "parameters": {"api_base": "http://x"}}]}, "gateway_models", "api_base is no parameter"),
         ({**ON, "gateway_models": [{"name": "x", "parameters": {"silent_model": "y"}}]}, "gateway_models", "cost more than is counted"),
         ({**ON, "gateway_models": [{"name": "x", "output_usd_per_million": 8}]}, "gateway_models", "half a price"),
+        ({**ON, "gateway_models": [{"name": "x", **price(-1, 2)}]}, "gateway_models", "input_usd_per_million must be 0 to"),
+        ({**ON, "gateway_models": [{"name": "x", **price(1, float("nan"))}]}, "gateway_models", "output_usd_per_million must be 0 to"),
+        ({**ON, "gateway_models": [{"name": "gpt-5-mini", **price(0, 0)}]}, "gateway_models", "no budget holds its calls"),
+        ({**ON, "gateway_models": [{"name": "x", "model": "gpt5-mini"}]}, "gateway_models", "Nobody knows what gpt5-mini costs"),
+        ({**ON, "gateway_default_model": "gtp-5"}, "gateway_default_model", "Nobody knows what gtp-5 costs"),
+        ({**ON, "gateway_default_model": ""}, "gateway_default_model", "no model of this name"),
+        ({**ON, "gateway_default_model": "review", "gateway_tasks": {"review": "gpt-5"}}, "gateway_default_model", "This is a task"),
+        ({**ON, "gateway_models": [{"name": "x", "parameters": {"temperature": "hot"}}]}, "gateway_models", "temperature must be a number"),
+        ({**ON, "gateway_models": [{"name": "x", "parameters": {"temprature": 0.2}}]}, "gateway_models", "temprature is no parameter"),
+        ({**ON, "gateway_endpoints": [{**LOCAL, "url": "http://gpu9:11434/v1"}]}, "gateway_endpoints", "not below /v1"),
         ({**ON, "gateway_endpoints": [LOCAL, LOCAL]}, "gateway_endpoints", "Two endpoints"),
         ({**ON, "gateway_endpoints": [{**LOCAL, "url": "gpu9"}]}, "gateway_endpoints", "no base URL"),
         ({**ON, "gateway_endpoints": [{**LOCAL, "url": f"http://u:{KEY}@h"}]}, "gateway_endpoints", "readable by everybody"),
         ({**ON, "gateway_tasks": {"coding": "gpt-6"}}, "gateway_tasks", "coding"),
-        ({**ON, "gateway_fallbacks": {"gpt-5": ["gpt-5"]}}, "gateway_fallbacks", "gpt-5"),
+        (
+            {**ON, "gateway_tasks": {"gpt-5-mini": "gpt-5"}, "gateway_models": [{"name": "gpt-5-mini"}]},
+            "gateway_tasks",
+            "A task and a model",
+        ),
+        ({**ON, "gateway_fallbacks": {"gpt-5": ["gpt-5"]}}, "gateway_fallbacks", "gpt-5 falls back to itself"),
+        ({**ON, "gateway_fallbacks": {"gpt-5": ["smal"]}}, "gateway_fallbacks", "smal, to which gpt-5 falls back, is no model"),
+        ({**ON, "gateway_fallbacks": {"gpt-5": ["t"]}, "gateway_tasks": {"t": "gpt-5"}}, "gateway_fallbacks", "falls back, is a task"),
+        ({**ON, "gateway_fallbacks": {"gpt-5": []}}, "gateway_fallbacks", "no list of models, each once"),
         ({**ON, "gateway_members": {"anna": "search"}}, "gateway_members", "anna"),
         ({**ON, "cost_time_zone": "Europe/Atlantis"}, "cost_time_zone", "no such time zone"),
         ({**ON, "cost_all": {"day_usd": 5, "project_shares": {"a": 60, "b": 50}}}, "cost_all", "sum to 110 percent"),
         ({**ON, "cost_all": {"project_shares": {"a": 60}}}, "cost_all", "no limit"),
         ({**ON, "cost_users": {"anna": {"daily": 5}}}, "cost_users", "no daily"),
         ({**ON, "cost_warn_percent": [0]}, "cost_warn_percent", "no part"),
+        ({**ON, "gateway_members": {"a": ["search"]}, "cost_projects": {"serch": {"day_usd": 1}}}, "cost_projects", "project of no member"),
+        ({**ON, "cost_users": {"anna": {}}}, "cost_users", "anna has a budget without a limit"),
+        ({**ON, "cost_expected": [{"model": "gpt-6", "calls_per_day": 1}]}, "cost_expected", "No call could name"),
         ({**ON, "cost_all": {"day_usd": 5}, "cost_users": {"anna": {"day_usd": 6}}}, "cost_users", "anna: day_usd is more than all"),
         ({**ON, "cost_projects": {"*": {"day_usd": 6, "month_usd": 5}}}, "cost_projects", "A day may have more than its month"),
     ],

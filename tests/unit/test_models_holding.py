@@ -119,6 +119,23 @@ def test_another_digest_is_another_model_and_what_may_be_removed() -> None:
     assert "Sun 03:00" in found["remedy"]
 
 
+@pytest.mark.requirement("3.6.5", part="a schedule that systemd does not know is refused")
+@pytest.mark.parametrize(
+    ("schedule", "good"),
+    [
+        *(
+            (one, True)
+            for one in ("daily", "Sun 03:00", "*-*-01 04:30", "Mon..Fri 22:30", "Sat,Sun *-*-* 1:00:00", "*:0/15", "monthly UTC")
+        ),
+        *((one, True) for one in ("Mon *-05~03", "2027-01-01", "quarterly", "Sunday", "03:00 Europe/Berlin", "*-*-* 00,12:00:00")),
+        *((one, False) for one in ("every sunday", "0 3 * * 0", "Sunday 25:00", "03", "", "daily\nExecStart=x", "Sun 3:60", "tomorrow")),
+    ],
+)
+def test_a_schedule_is_systemds(schedule: str, good: bool) -> None:
+    found = about(judge({"models_update_schedule": schedule}, cluster_of(1)), "models_update_schedule")
+    assert (found == []) == good and all("systemd-analyze calendar" in one["remedy"] for one in found)
+
+
 @pytest.mark.requirement("3.6.3", part="one download")
 @given(st.lists(st.sets(st.sampled_from(["n1", "n2", "n3"]), min_size=1), min_size=1, max_size=4), st.data())
 def test_each_model_is_pulled_by_one_node_and_copied_by_the_rest(places: list[set[str]], data: Any) -> None:

@@ -789,6 +789,8 @@ INSTALLED = {"ollama_manage": "install", "ollama_version": "0.11.4", "ollama_sha
     [
         ({"ollama_version": None}, "ollama_version", "no version is declared"),
         ({"ollama_version": "../x"}, "ollama_version", "not a version"),
+        ({"ollama_version": "v0.11.4"}, "ollama_version", "not a version"),
+        ({"ollama_manage": "adopt"}, "ollama_manage", "ollama_sha256_amd64, ollama_version have no effect"),
         ({"ollama_sha256_amd64": None}, "ollama_sha256_amd64", "No archive has a checksum"),
         ({"ollama_archive_arm64": "a.tgz"}, "ollama_sha256_arm64", "has no checksum"),
         ({"ollama_archive_amd64": "http://example.com/a.tgz"}, "ollama_archive_amd64", "over HTTPS"),

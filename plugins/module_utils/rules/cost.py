@@ -38,6 +38,7 @@ def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Prob
         for name, budget in options["users"].items():
             yield from _budget("cost_users", budget, (), False, node, f"{name}: ")
         yield from _compared(options, node)
+        yield from _nobodys(roles, node)
         yield from _expected(roles, node)
         yield from _database(options, cluster, node)
         for percent in options["warn_percent"]:
@@ -45,9 +46,29 @@ def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Prob
                 yield problem("cost_warn_percent", "This is no part of a budget.", "Write 1 to 100.", value=percent, node=node)
 
 
+def _nobodys(roles: Declared, node: str) -> Iterator[Problem]:
+    """Projects that no call can be for."""
+    members = roles["gateway"]["members"]
+    known = sorted({name for names in members.values() if isinstance(names, list) for name in names if isinstance(name, str)})
+    shares = roles["cost"]["all"].get("project_shares")
+    named = {"cost_projects": roles["cost"]["projects"], "cost_all": shares if isinstance(shares, dict) else {}}
+    named["openai_projects"] = roles["openai"]["projects"]
+    for option, projects in named.items() if known else ():
+        for name in sorted(set(projects) - {*known, "*"}):
+            message = f"{name} is a project of no member, so that no call is for it."
+            remedy = f"Write one of {', '.join(known)}, or give somebody {name} in gateway_members."
+            yield problem(option, message, remedy, value=name, node=node, severity="warning")
+
+
 def _compared(options: Mapping[str, Any], node: str) -> Iterator[Problem]:
     """Limits that can never be reached."""
     whole = options["all"]
+    for kind in ("projects", "users"):
+        for name, budget in options[kind].items():
+            if budget == {}:
+                message = f"{name} has a budget without a limit."
+                remedy = "Write for example {day_usd: 5}, or take it out."
+                yield problem(f"cost_{kind}", message, remedy, node=node, severity="warning")
     named = [("cost_all", "", whole)]
     named += [(f"cost_{kind}", f"{name}: ", budget) for kind in ("projects", "users") for name, budget in options[kind].items()]
     for option, who, budget in named:
@@ -101,16 +122,17 @@ def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping
 def _expected(roles: Declared, node: str) -> Iterator[Problem]:
     """What the forecast is made of."""
     for name in wrong(roles) if roles["gateway"]["enabled"] else ():
+        gateway = roles["gateway"]
+        known = sorted({gateway["default_model"], *gateway["tasks"], *(entry["name"] for entry in gateway["models"])})
         message = "No call could name this model or task."
-        yield problem("cost_expected", message, "Write one of gateway_models or gateway_tasks.", value=name, node=node)
+        yield problem("cost_expected", message, f"Write one of {', '.join(known)}.", value=name, node=node)
     for option, names in (("expected", ("calls_per_day", "tokens_in", "tokens_out")), ("machines", ("count", "usd_per_hour"))):
         for entry in roles["cost"][option]:
-            for name in names:
-                if not 0 <= entry[name] <= HIGHEST_USD:
-                    yield problem(f"cost_{option}", f"{name} cannot be.", f"Write 0 to {HIGHEST_USD}.", value=entry[name], node=node)
-            for name, most in (("cached_percent", 100), ("hours_per_day", 24)):
+            bounds = {**dict.fromkeys(names, HIGHEST_USD), "cached_percent": 100, "hours_per_day": 24}
+            for name, most in bounds.items():
                 if not 0 <= entry.get(name, 0) <= most:
-                    yield problem(f"cost_{option}", f"{name} cannot be.", f"Write 0 to {most}.", value=entry[name], node=node)
+                    message = f"{entry.get('model') or entry.get('name')}: {name} must be 0 to {most}."
+                    yield problem(f"cost_{option}", message, f"Correct {name}.", value=entry[name], node=node)
 
 
 def _zone(name: str, node: str) -> Iterator[Problem]:

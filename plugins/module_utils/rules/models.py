@@ -20,8 +20,23 @@ if TYPE_CHECKING:
 NAME = re.compile(r"([A-Za-z0-9][\w.-]*(:[0-9]+)?/)?([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*(:[A-Za-z0-9_][\w.-]*)?", re.ASCII)
 DIGEST = re.compile(r"(sha256:)?[0-9a-f]{64}", re.IGNORECASE)
 OPTION = "models_wanted"
-# Of what systemd.time(7) allows; it goes into a unit. The node's systemd has the last word.
-CALENDAR = re.compile(r"[A-Za-z0-9*/:.,~ -]+")
+# Calendar events as systemd.time(7) has them, which go into a unit: days of the week, a date, a time, a zone. The node's systemd has the
+# last word.
+_WORDS = "minutely|hourly|daily|weekly|monthly|quarterly|semiannually|annually|yearly"
+_DAY = "(?:mon(?:day)?|tue(?:s(?:day)?)?|wed(?:nesday)?|thu(?:r(?:s(?:day)?)?)?|fri(?:day)?|sat(?:urday)?|sun(?:day)?)"
+_DAYS = rf"{_DAY}(?:(?:,|\.\.){_DAY})*"
+
+
+def _some(one: str) -> str:
+    return (part := rf"(?:\*|{one}(?:\.\.{one})?)(?:/[0-9]{{1,4}})?") + f"(?:,{part})*"
+
+
+_NUMBERS = _some("[0-9]{1,4}")
+_DATE = f"(?:{_NUMBERS}-)?{_NUMBERS}[-~]{_NUMBERS}"
+_TIME = f"{_some('(?:[01]?[0-9]|2[0-3])')}:{_some('[0-5]?[0-9]')}(?::{_some('[0-5]?[0-9]')})?"
+CALENDAR = re.compile(
+    rf"(?:{_WORDS}|{_DAYS}|(?:{_DAYS} )?{_DATE}(?: {_TIME})?|(?:{_DAYS} )?{_TIME})(?: [a-z_]+(?:/[a-z_+0-9-]+)*)?", re.IGNORECASE | re.ASCII
+)
 # Entry -> least, greatest. Greater ones are slips, and would keep the planner busy for long.
 BOUNDS = {"replicas": (1, 1000), "context": (1, 1 << 24), "parallel": (1, 1024), "size_mib": (1, 1 << 30), "overhead_mib": (0, 1 << 20)}
 GEOMETRY = {
@@ -63,14 +78,16 @@ def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Prob
             if value is not None and not least <= value <= most:
                 message = f"{name}: {'geometry.' if entry in GEOMETRY else ''}{entry} must be {least} to {most}."
                 yield problem(OPTION, message, f"Set {entry} to the right number, or remove it.", value=value)
+        if told and 0 < told["heads"] < told["heads_kv"]:
+            message = f"{name}: geometry.heads_kv is more than geometry.heads, {told['heads']}."
+            yield problem(OPTION, message, "Correct the two: heads share keys and values.", value=told["heads_kv"])
 
     for node, roles in declared.items():
         schedule = roles["models"]["update_schedule"]
         if not CALENDAR.fullmatch(schedule):
-            message = "This is no time of systemd's."
-            yield problem(
-                "models_update_schedule", message, "Write for example daily, Sun 03:00 or *-*-01 04:30.", value=schedule, node=node
-            )
+            message = "This is no time of systemd's, by whose timers models are updated."
+            remedy = "Write for example daily, Sun 03:00 or *-*-01 04:30; 'systemd-analyze calendar' tells when that is."
+            yield problem("models_update_schedule", message, remedy, value=schedule, node=node)
 
 
 def _places(one: Mapping[str, Any], nodes: list[str], must: bool) -> Iterator[Problem]:

@@ -22,7 +22,7 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 DURATION = (r"-1|([0-9]+(\.[0-9]+)?(ms|s|m|h))+", "a duration", "Write for example 30s, 5m or 1h30m.")
 # These go into paths, units and environments as they are.
 FORMS = {
-    "version": (r"[0-9A-Za-z][\w.+-]*", "a version", "Write it as Ollama tells it, for example 0.11.4, without a v."),
+    "version": (r"[0-9][\w.+-]*", "a version", "Write it as Ollama tells it, for example 0.11.4, without a v."),
     "sha256_amd64": (r"[0-9a-fA-F]{64}", "a SHA-256 checksum", "Write the 64 hexadecimal digits that sha256sum prints."),
     "sha256_arm64": (r"[0-9a-fA-F]{64}", "a SHA-256 checksum", "Write the 64 hexadecimal digits that sha256sum prints."),
     "rocm_sha256": (r"[0-9a-fA-F]{64}", "a SHA-256 checksum", "Write the 64 hexadecimal digits that sha256sum prints."),
@@ -31,6 +31,13 @@ FORMS = {
     "models_path": (r"/[\w./+-]*[\w+-]", "an absolute path of plain letters", "Write for example /srv/bzzz/models."),
     "keep_alive": DURATION,
     "load_timeout": DURATION,
+}
+
+
+# What is set of the cluster's own Ollama alone, where nothing is declared.
+OWN: dict[str, Any] = {
+    **dict.fromkeys(("version", "archive_amd64", "archive_arm64", "sha256_amd64", "sha256_arm64")),
+    **{"instances": "one", "migrate": False, "flash_attention": False, "kv_cache_type": "f16", "memory_max_mib": 0},
 }
 
 
@@ -54,6 +61,11 @@ def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Prob
                 yield problem(f"ollama_{option}", message, "Give an https:// URL, or a path on the admin host.", node=node)
         if options["manage"] == "install":
             yield from _install(options, node)
+        elif vain := sorted(f"ollama_{name}" for name, value in OWN.items() if options[name] != value):
+            message = f"{', '.join(vain)} {'has' if len(vain) == 1 else 'have'} no effect: the Ollama that is there is used as it is."
+            yield problem(
+                "ollama_manage", message, "Set ollama_manage: install, or take them out.", value="adopt", node=node, severity="warning"
+            )
 
 
 def _install(options: Mapping[str, Any], node: str) -> Iterator[Problem]:
