@@ -847,6 +847,21 @@ def test_cards_without_uuid_get_no_instance() -> None:
     assert (found["severity"], found["option"]) == ("error", "ollama_instances") and "None of" in found["message"]
 
 
+@pytest.mark.requirement("3.4.3", part="a model that the gateway calls and no node has is told")
+def test_a_model_of_the_gateways_that_nobody_holds() -> None:
+    local = {"name": "local", "model": "llama3.2:3b", "endpoint": "cluster"}
+    given = {**INSTALLED, "gateway_enabled": True, "openai_api_key": "sk-stand-in-0123456789abcdef", "gateway_models": [local]}
+
+    def told(seen: dict[str, Any], **more: Any) -> list[str]:
+        found = judge_on({"n1": seen}, {**given, **more}, cluster_of(1))
+        return [one["remedy"] for one in about(found, "gateway_models") if one["severity"] == "warning"]
+
+    (remedy,) = told(NODE)
+    assert "Add {name: llama3.2:3b} to models_wanted" in remedy
+    assert told(NODE, models_wanted=[{"name": "Llama3.2:3b"}]) == told(NODE, gateway_enabled=False) == []
+    assert told({**NODE, "bzzz_system": {**NODE["bzzz_system"], "ollama": {"models": [{"name": "llama3.2:3b"}]}}}) == []
+
+
 @pytest.mark.requirement("3.3.1", part="nodes with AMD GPUs")
 @pytest.mark.parametrize(
     ("devices", "warned"),

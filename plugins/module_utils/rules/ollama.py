@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..addresses import address_of, is_host_name
+from ..node.models import short
 from ..problems import Problem, problem
 from .ports import own_ports, strangers
 
@@ -145,6 +146,7 @@ def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping
                 yield problem("ollama_port", message, f"Choose another first port, with {count} free from it on.", value=port, node=node)
             yield from _taken(options, port, seen, node)
     yield from _nobody(declared, facts)
+    yield from _never_held(declared, facts)
 
 
 def _for_rocm(devices: list[dict[str, Any]]) -> bool:
@@ -169,6 +171,27 @@ def _nobody(declared: Mapping[str, Declared], facts: Mapping[str, Mapping[str, A
         message = "The cluster's nodes are to serve models, and none of them has an Ollama."
         remedy = "Set ollama_manage: install, or have an Ollama run on one of them."
         yield problem("ollama_manage", message, remedy, value="adopt", severity="warning")
+
+
+def _never_held(declared: Mapping[str, Declared], facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    """Models that the gateway calls at the cluster's nodes, where no node has them, nor is to get them: their fallbacks are called."""
+    if set(facts) != set(declared):
+        return
+    wanted = {short(one["name"]) for roles in declared.values() for one in roles["models"]["wanted"]}
+    ollamas = [(seen.get("bzzz_system") or {}).get("ollama") or {} for seen in facts.values()]
+    held = {short(one["name"]) for ollama in ollamas for one in ollama.get("models") or [] if one.get("name")}
+    called = {
+        entry["name"]: entry["model"] or entry["name"]
+        for roles in declared.values()
+        if roles["gateway"]["enabled"]
+        for entry in roles["gateway"]["models"]
+        if entry["endpoint"] == "cluster"
+    }
+    for name, model in sorted(called.items()):
+        if short(model) not in wanted | held:
+            message = f"{name} is {model} of the cluster's nodes, none of which has it, and models_wanted does not name it."
+            remedy = f"Add {{name: {model}}} to models_wanted. Until a node has it, calls go to its fallbacks."
+            yield problem("gateway_models", message, remedy, value=model, severity="warning")
 
 
 def _taken(options: Mapping[str, Any], port: int, seen: Mapping[str, Any], node: str) -> Iterator[Problem]:
