@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.validation import (
     check_type_bool,
+    check_type_dict,
     check_type_float,
     check_type_int,
 )
@@ -69,13 +70,18 @@ def unknown(specs: Specs, names: Iterable[str], node: str) -> list[Problem]:
         if name in known or name.startswith(("ansible_", "_")):
             continue
         claimed = name.startswith(prefixes)
+        if claimed:
+            role, _, rest = name.partition("_")
+            own = specs[role]["options"]
+            # The role's name, which all of them have, makes no two alike.
+            like = nearest(rest, [one[len(role) + 1 :] for one in own])
+            others = f"Write one of {', '.join(own)}" if own else "This role has no options"
+            remedy = f"Write {role}_{like}." if like else f"{others}, or remove it; docs/options.md says what they are."
+            found.append(problem(name, "There is no such option.", remedy, node=node))
+            continue
         # Like an option, or one without its role, as cluster_name is; a single word could be anything.
         without = (one for one in known if "_" in name and one.endswith(f"_{name}"))
-        like = nearest(name, known, 0.6 if claimed else 0.9) or next(without, None)
-        if claimed:
-            remedy = f"Write {like}." if like else f"Remove it; docs/options.md lists the options of role {name.partition('_')[0]}."
-            found.append(problem(name, "There is no such option.", remedy, node=node))
-        elif like:
+        if like := nearest(name, known, 0.9) or next(without, None):
             message = f"This is no option of the collection, but looks like {like}."
             found.append(problem(name, message, f"Write {like}, or choose a name that is less like it.", node=node, severity="warning"))
     return found
@@ -154,39 +160,80 @@ def _read(name: str, spec: Spec, value: Callable[[], Any], node: str) -> tuple[A
 
 
 class Misfit(ValueError):
-    """A field that does not fit the form of its entry. value: the field's, where it may be shown."""
+    """An entry or field that does not fit its form. value: what is wrong, where it may be shown."""
 
     def __init__(self, message: str, remedy: str, value: Any) -> None:
         super().__init__(message)
         self.remedy, self.value = remedy, value
 
 
-def _fields(spec: Spec, value: Any, before: str = "") -> None:
-    """Raises Misfit for the first field that is unknown, missing, or none of its choices: Ansible tells no remedy for these."""
-    options = spec.get("options") or {}
-    numbered = isinstance(value, list)
-    for place, entry in enumerate(value if numbered else [value], 1):
-        if not options or not isinstance(entry, dict):
+def _fit(spec: Spec, value: Any, before: str = "") -> None:
+    """Raises Misfit for the first entry or field that is unknown, missing, or not what it must be: Ansible tells no remedy for these.
+
+    before: what a message about a field begins with, which is where the value is.
+    """
+    options: dict[str, Spec] = spec.get("options", {})
+    needed = [key for key, field in options.items() if field.get("required")]
+    subject = before.removesuffix(": ") or "This"
+    if spec.get("type") == "list":
+        odd = [entry for entry in value if not isinstance(entry, dict)] if isinstance(value, list) else [value]
+        if odd:
+            what = "Each entry must be a dictionary" if isinstance(value, list) else f"{subject} must be a list of dictionaries"
+            raise Misfit(f"{what}{_but(spec, odd[0])}.", f"Write [{_sample(spec, needed, odd[0])}, …].", value)
+        for place, entry in enumerate(value, 1):
+            called = entry.get(needed[0]) if needed and not options[needed[0]].get("no_log") else None
+            _fit(
+                {**spec, "type": "dict"}, entry, f"Entry {place} ({called}): " if called and isinstance(called, str) else f"Entry {place}: "
+            )
+        return
+    try:
+        entry = check_type_dict(value)  # it reads JSON and key=value, too
+    except TypeError as error:
+        raise Misfit(f"{subject} must be a dictionary{_but(spec, value)}.", f"Write {_sample(spec, needed, value)}.", value) from error
+    for key, inner in entry.items() if options else ():
+        if key not in options:
+            like = nearest(str(key), options)
+            missing = "".join(f" {one} is required." for one in needed if entry.get(one) is None)
+            remedy = f"Write {like}." if like else f"Write one of {', '.join(options)}, or leave it out.{missing}"
+            raise Misfit(f"{before}there is no {key}.", remedy, None)  # nobody knows whether its value is a secret
+        field = options[key]
+        if inner is None:
             continue
-        at = f"Entry {place}: {before}" if numbered else before
-        for key, inner in entry.items():
-            if key not in options:
-                like = nearest(str(key), options)
-                remedy = f"Write {like}." if like else f"Write one of {', '.join(options)}, or leave it out."
-                raise Misfit(f"{at}there is no {key}.", remedy, None)  # nobody knows whether its value is a secret
-            choices = options[key].get("choices")
-            if choices and isinstance(inner, str) and inner not in choices and not options[key].get("no_log"):
-                raise Misfit(f"{at}{key} cannot be {inner}.", f"Write one of {', '.join(map(str, choices))}.", inner)
-            _fields(options[key], inner, f"{at}{key}: ")
-        for key, inner in options.items():
-            if inner.get("required") and entry.get(key) is None:
-                raise Misfit(f"{at}{key} is missing.", f"Set {key}.", None)
+        if field.get("choices") and isinstance(inner, str) and inner not in field["choices"] and not field.get("no_log"):
+            raise Misfit(f"{before}{key} cannot be {inner}.", f"Write one of {', '.join(map(str, field['choices']))}.", inner)
+        if _nested(field):
+            _fit(field, inner, f"{before}{key}: ")
+            continue
+        try:
+            coerce(key, field, inner, f"{before}{key}")
+        except ValueError as error:
+            example = _example(field) or {"int": ", for example 5000", "float": ", for example 1.5", "str": ", in quotes"}.get(
+                field.get("type", "str"), ""
+            )
+            raise Misfit(str(error), f"Write {_wanted(field)}{example}.", inner) from error
+    for key in needed:
+        if entry.get(key) is None:
+            raise Misfit(f"{before}{key} is missing.", f"Set {key}.", None)
 
 
-def coerce(name: str, spec: Spec, value: Any) -> Any:
+def _sample(spec: Spec, needed: list[str], given: Any) -> str:
+    """How an entry is written, with the text that was given in place of one."""
+    text = given.partition(",")[0].strip() if isinstance(given, str) and not _secret(spec) else ""
+    options = spec.get("options", {})
+    fields = dict.fromkeys(needed or [*options][:1] or ["name"], "…")
+    if text and needed and options[needed[0]].get("type", "str") == "str":
+        fields[needed[0]] = json.dumps(text, ensure_ascii=False)
+    return f"{{{', '.join(f'{key}: {value}' for key, value in fields.items())}}}"
+
+
+def _nested(spec: Spec) -> bool:
+    return spec.get("type") == "dict" or spec.get("elements") == "dict"
+
+
+def coerce(name: str, spec: Spec, value: Any, subject: str = "This") -> Any:
     """`value` in the option's type; ValueError says what it should be, and quotes no secret."""
     kind = spec.get("type", "str")
-    if kind == "dict" or spec.get("elements") == "dict":
+    if _nested(spec):
         return _coerce_dict(name, spec, value)
     if kind == "list":
         if isinstance(value, str):
@@ -194,9 +241,10 @@ def coerce(name: str, spec: Spec, value: Any) -> Any:
         elif isinstance(value, (int, float)):
             value = [value]
         if not isinstance(value, list):
-            raise ValueError(f"This must be {_wanted(spec)}{_but(spec, value)}.")
-        return [_scalar(spec, spec.get("elements", "str"), entry, f"Entry {place}") for place, entry in enumerate(value, 1)]
-    return _scalar(spec, kind, value, "This")
+            raise ValueError(f"{subject} must be {_wanted(spec)}{_but(spec, value)}.")
+        at = "Entry" if subject == "This" else f"{subject}, entry"
+        return [_scalar(spec, spec.get("elements", "str"), entry, f"{at} {place}") for place, entry in enumerate(value, 1)]
+    return _scalar(spec, kind, value, subject)
 
 
 def _scalar(spec: Spec, kind: str, value: Any, subject: str) -> Any:
@@ -234,7 +282,7 @@ def _scalar(spec: Spec, kind: str, value: Any, subject: str) -> Any:
 
 
 def _coerce_dict(name: str, spec: Spec, value: Any) -> Any:
-    _fields(spec, value)
+    _fit(spec, value)
     try:
         result = ArgumentSpecValidator({name: spec}).validate({name: value})
     except (TypeError, AttributeError) as error:  # it looks into what it has just found to be no dictionary

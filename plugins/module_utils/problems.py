@@ -67,7 +67,7 @@ def _shown(value: Any) -> str:
     return "" if value is None else " = " + json.dumps(value, ensure_ascii=False, default=str)
 
 
-def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
+def nearest(word: str, words: Iterable[str], cutoff: float = 0.7) -> str | None:
     """The word most like this one, or None where none is like it."""
     found = difflib.get_close_matches(word, list(words), n=1, cutoff=cutoff)
     return found[0] if found else None

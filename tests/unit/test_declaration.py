@@ -150,10 +150,101 @@ def test_a_name_that_only_looks_like_an_option_is_pointed_out(name: str, like: s
     assert like in found["remedy"]
 
 
-def test_an_unknown_name_like_nothing_is_refused_all_the_same() -> None:
-    (found,) = unknown(SPECS, ["ollama_zzzzzzzzzzzzzzzzzzzz"], "n1")
+@pytest.mark.parametrize("name", ["cost_budget", "ollama_zzzzzzzzzzzzzzzzzzzz"])
+def test_an_unknown_name_like_nothing_is_refused_all_the_same_with_its_roles_options(name: str) -> None:
+    (found,) = unknown(SPECS, [name], "n1")
+    role = name.partition("_")[0]
     assert found["severity"] == "error"
-    assert "docs/options.md" in found["remedy"]
+    assert f"Write one of {', '.join(SPECS[role]['options'])}, or remove it" in found["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "says", "remedy", "value"),
+    [
+        (
+            "models_wanted",
+            [{"name": "qwen3:8b", "size_mib": "5 GB"}],
+            "Entry 1 (qwen3:8b): size_mib must be a whole number, not text.",
+            "Write a whole number, for example 5000.",
+            "5 GB",
+        ),
+        (
+            "models_wanted",
+            [{"name": "a"}, {"name": "b", "context": "8k"}],
+            "Entry 2 (b): context must be a whole number, not text.",
+            "Write a whole number, for example 4096.",
+            "8k",
+        ),
+        (
+            "gateway_models",
+            [{"name": "a", "input_usd_per_million": "1,5"}],
+            "Entry 1 (a): input_usd_per_million must be a number, not text.",
+            "Write a number, for example 1.5.",
+            "1,5",
+        ),
+        ("models_wanted", [{"name": "a", "split": 7}], "Entry 1 (a): split must be true or false, not a number.", "Write true or false", 7),
+        (
+            "models_wanted",
+            [{"name": "a", "nodes": ["b", None]}],
+            "Entry 1 (a): nodes, entry 2 must be text, not empty.",
+            "Write a list of texts.",
+            ["b", None],
+        ),
+        ("models_wanted", [{"name": 0.11}], "Entry 1: name was read as a number", "Write text, in quotes.", 0.11),
+        (
+            "models_wanted",
+            [{"name": "a", "geometry": {"layers": "many"}}],
+            "Entry 1 (a): geometry: layers must be a whole number, not text.",
+            "Write a whole number, for example 5000.",
+            "many",
+        ),
+        (
+            "models_wanted",
+            [{"name": "a", "geometry": "8k"}],
+            "Entry 1 (a): geometry must be a dictionary, not text.",
+            "Write {layers: …, embedding: …, heads: …, heads_kv: …}.",
+            "8k",
+        ),
+        (
+            "gateway_models",
+            [{"name": "a", "parameters": [1]}],
+            "Entry 1 (a): parameters must be a dictionary, not a list.",
+            "Write {name: …}.",
+            [1],
+        ),
+        (
+            "models_wanted",
+            ["qwen3:8b", "llama3.2:3b"],
+            "Each entry must be a dictionary, not text.",
+            'Write [{name: "qwen3:8b"}, …].',
+            ["qwen3:8b", "llama3.2:3b"],
+        ),
+        (
+            "models_wanted",
+            "qwen3:8b, llama3.2:3b",
+            "This must be a list of dictionaries, not text.",
+            'Write [{name: "qwen3:8b"}, …].',
+            "qwen3:8b, llama3.2:3b",
+        ),
+        (
+            "models_wanted",
+            {"name": "a"},
+            "This must be a list of dictionaries, not a dictionary.",
+            "Write [{name: …}, …].",
+            {"name": "a"},
+        ),
+        ("models_wanted", [{"model": "qwen3:8b"}], "Entry 1: there is no model.", "name is required.", None),
+        ("gateway_tasks", [1], "This must be a dictionary, not a list.", "Write {name: …}.", [1]),
+        ("gateway_tasks", "fast", "This must be a dictionary, not text.", "Write {name: …}.", "fast"),
+    ],
+)
+def test_a_field_that_does_not_fit_is_told_with_its_entry_its_value_and_what_to_write(
+    name: str, given: Any, says: str, remedy: str, value: Any
+) -> None:
+    (found,) = read(**{name: given})[1]
+    assert says in found["message"] and remedy in found["remedy"]
+    assert found["value"] == value
+    assert "nodes." not in found["remedy"]
 
 
 SECRETS = [name for name, spec in OPTIONS.items() if spec.get("no_log")]

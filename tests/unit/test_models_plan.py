@@ -12,6 +12,7 @@ import jinja2
 import pytest
 from ansible_collections.bzzz.cluster.plugins.module_utils.models import holding, wanted
 from ansible_collections.bzzz.cluster.plugins.module_utils.models.placement import MIB
+from ansible_collections.bzzz.cluster.plugins.module_utils.rules import models
 from declarations import about, cluster_of, declared_of, facts_of, interface, judge, judge_on
 from rich.console import Console
 from rich.text import Text
@@ -56,19 +57,27 @@ def planned(given: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
         ({"name": "../x"}, "no name of a model", "qwen3:8b"),
         ({"digest": "46e0c10c"}, "no SHA-256", "64"),
         ({"nodes": ["n11"]}, "no node n11", "Write n1."),
-        ({"nodes": ["elsewhere"]}, "no node elsewhere", "group bzzz"),
+        ({"nodes": ["elsewhere"]}, "no node elsewhere", "Write n1."),
         ({"nodes": ["n1"], "replicas": 2}, "as well", "Remove nodes or replicas"),
         ({"context": 0}, "context must be 1 to", "right number"),
         ({"geometry": {**GEOMETRY, "heads": 0}}, "geometry.heads must be 1 to", "right number"),
-        ({"gpu": "maybe"}, "Entry 1: gpu cannot be maybe", "Write one of required, preferred, never"),
-        ({"geometry": {**GEOMETRY, "layer": 1}}, "Entry 1: geometry: there is no layer", "Write layers"),
-        ({"contxt": 1}, "Entry 1: there is no contxt", "Write context"),
+        ({"gpu": "maybe"}, "Entry 1 (qwen3:8b): gpu cannot be maybe", "Write one of required, preferred, never"),
+        ({"geometry": {**GEOMETRY, "layer": 1}}, "Entry 1 (qwen3:8b): geometry: there is no layer", "Write layers"),
+        ({"contxt": 1}, "Entry 1 (qwen3:8b): there is no contxt", "Write context"),
     ],
 )
 def test_what_is_wrong_with_a_model(one: dict[str, Any], says: str, remedy: str) -> None:
     (found,) = judge({"models_wanted": [{**QWEN, **one}]}, ONE)
     assert found["option"] == "models_wanted" and found["severity"] == "error"
     assert says in found["message"] and remedy in found["remedy"]
+
+
+@pytest.mark.parametrize(("count", "remedy"), [(3, "Write n1 or n2 or n3."), (20, "Write n19."), (0, "Name nodes of group bzzz")])
+def test_a_node_that_is_none_is_told_with_those_there_are(count: int, remedy: str) -> None:
+    """Of few, one as near as the others is not picked."""
+    declared, _ = declared_of(cluster_of(1), {"models_wanted": [{"name": "a", "nodes": ["n19x"]}]})
+    (found,) = models.literal(declared, cluster_of(count))
+    assert remedy in found["remedy"]
 
 
 def test_the_value_of_an_unknown_field_is_not_shown() -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 NAME = re.compile(r"([A-Za-z0-9][\w.-]*(:[0-9]+)?/)?([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*(:[A-Za-z0-9_][\w.-]*)?", re.ASCII)
 DIGEST = re.compile(r"(sha256:)?[0-9a-f]{64}", re.IGNORECASE)
 OPTION = "models_wanted"
+# So many nodes are all told, where one is named that is none.
+FEW = 8
 # Calendar events as systemd.time(7) has them, which go into a unit: days of the week, a date, a time, a zone. The node's systemd has the
 # last word.
 _WORDS = "minutely|hourly|daily|weekly|monthly|quarterly|semiannually|annually|yearly"
@@ -94,7 +96,8 @@ def _places(one: Mapping[str, Any], nodes: list[str], must: bool) -> Iterator[Pr
     name = one["name"]
     for node in one["nodes"] or ():
         if node not in nodes:
-            like = nearest(node, nodes)
+            # Names such as gpu1 are all near each other.
+            like = nearest(node, nodes) if len(nodes) > FEW else " or ".join(nodes)
             remedy = f"Write {like}." if like else "Name nodes of group bzzz, as the inventory does."
             yield problem(OPTION, f"{name}: there is no node {node}.", remedy, value=node)
     if one["nodes"] and one["replicas"] != 1:
