@@ -85,7 +85,7 @@ def judged(view: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]] | Non
         declared[name], found = declare(specs, readers, name)
         told += [one for one in found if not view["secrets"].get(one["option"])]
     cluster = _cluster(view, declared)
-    told += rules.literal(declared, cluster)
+    told += rules.founded(rules.literal(declared, cluster), told)
     known = {name: seen for name, seen in (facts or {}).items() if name in declared}
     detected: dict[str, dict[str, Any]] = {}
     networks: dict[str, Any] = {"subnets": [], "others": []}

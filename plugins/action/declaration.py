@@ -59,6 +59,7 @@ class ActionModule(ActionBase):
         declared: dict[str, Declared] = {}
         nodes: list[Node] = []
         problems: list[Problem] = []
+        unread: list[Problem] = []
         for name in names:
             given = hostvars[name]
             if name == variables["inventory_hostname"]:
@@ -67,7 +68,7 @@ class ActionModule(ActionBase):
             declared[name], found = declare(
                 specs, {option: _reader(given, option) for option in given if option in options_of(specs)}, name
             )
-            problems += found
+            unread += found
             node, found = self._node(name, declared[name], given)
             nodes.append(node)
             problems += found
@@ -76,12 +77,10 @@ class ActionModule(ActionBase):
             node["address"] = addresses.get(node["address"] or "")
         folders = {name: Path(str(hostvars[name].get("inventory_dir") or ".")) for name in names}
         now = datetime.now(timezone.utc)
-        problems += downloads.files(declared, folders, now)
-        problems += ssh.files(declared)
-        problems += auth.files(declared, folders, now)
+        judged = [*downloads.files(declared, folders, now), *ssh.files(declared), *auth.files(declared, folders, now)]
         # `declare` has found it readable, or has taken it for not given.
         passphrases = {name: str(hostvars[name]["tls_key_passphrase"]) for name in names if declared[name]["tls"]["key_passphrase"]}
-        problems += tls.files(declared, folders, passphrases, now)
+        judged += tls.files(declared, folders, passphrases, now)
         coordinators = [name for name in groups.get("coordinators", []) if name in declared]
         for name in groups.get("coordinators", []):
             if name not in declared:
@@ -94,7 +93,8 @@ class ActionModule(ActionBase):
             "coordinators": coordinators,
             "settled": [],
         }
-        answer = _answer(declared, cluster, problems + rules.literal(declared, cluster))
+        judged += rules.literal(declared, cluster)
+        answer = _answer(declared, cluster, problems + unread + rules.founded(judged, unread))
         asked = next((options for options in declared.values() if options["gateway"]["enabled"]), None)
         if asked and "ansible_facts" in answer:
             found = forecast.forecast(asked)

@@ -9,7 +9,7 @@ from typing import Any
 from ansible_collections.bzzz.cluster.plugins.module_utils.cluster import Cluster
 from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import Declared, declare, load_specs
 from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem
-from ansible_collections.bzzz.cluster.plugins.module_utils.rules import effective, literal
+from ansible_collections.bzzz.cluster.plugins.module_utils.rules import effective, founded, literal
 
 
 def cluster_of(count: int = 3, coordinators: int | None = None, **changes: Any) -> Cluster:
@@ -57,7 +57,7 @@ def judge(given: dict[str, Any] | None = None, cluster: Cluster | None = None, *
     """Problems of the literal stage."""
     cluster = cluster or cluster_of()
     declared, problems = declared_of(cluster, given or {}, per_node)
-    return problems + literal(declared, cluster)
+    return problems + founded(literal(declared, cluster), problems)
 
 
 def judge_on(

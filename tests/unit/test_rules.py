@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.bzzz.cluster.plugins.module_utils import rules
 from ansible_collections.bzzz.cluster.plugins.module_utils.cluster import resolve
 from ansible_collections.bzzz.cluster.plugins.module_utils.declaration import load_specs, options_of
 from ansible_collections.bzzz.cluster.plugins.module_utils.problems import errors
@@ -1078,6 +1079,32 @@ def test_the_mount_of_a_path() -> None:
     assert mount_of("/srv/bzzz/data", mounts) == {"path": "/srv/bzzz"}
     assert mount_of("/srv/bzz", mounts) == {"path": "/srv"}
     assert mount_of("/x", []) is None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"ollama_manage": "install", "ollama_version": 0.11},
+        {
+            "gateway_enabled": True,
+            "gateway_default_model": "local",
+            "gateway_models": [{"name": "local", "endpoint": "cluster", "weight": "one"}],
+            "gateway_tasks": {"chat": "local"},
+            "gateway_fallbacks": {"local": ["local"]},
+            "cost_expected": [{"model": "local", "calls_per_day": 5}],
+        },
+        {"coordination_client_port": "x", "service_port": 2379},
+    ],
+)
+def test_of_an_option_that_cannot_be_read_nothing_else_is_told(given: dict[str, Any]) -> None:
+    """Its default is judged in its place: models that are declared would be called undeclared."""
+    declared, unread = declared_of(ONE, given)
+    judged = rules.literal(declared, ONE)
+    assert len(unread) == 1 and judged, "there is something to leave out"
+    assert judge(given, ONE) == unread
+    elsewhere = {"network_subnet": "0.0.0.0/0", "gateway_max_tokens": 0, "metrics_node_exporter_port": 22}
+    told = {found["option"] for found in judge({**given, **elsewhere}, ONE)}
+    assert told == {*elsewhere, unread[0]["option"]}, "what is wrong elsewhere is told, and what a number is wrong by itself"
 
 
 def test_numbers_have_limits() -> None:

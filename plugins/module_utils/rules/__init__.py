@@ -36,7 +36,7 @@ from . import (
 from . import cluster as cluster_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from ..cluster import Cluster, Node
     from ..declaration import Declared
@@ -66,6 +66,24 @@ EFFECTIVE = (downloads, network, ports, firewall, ssh, ollama, models, cost, res
 def literal(declared: Mapping[str, Declared], cluster: Cluster) -> list[Problem]:
     """What is wrong before any node is asked."""
     return [found for rules in LITERAL for found in rules.literal(declared, cluster)]
+
+
+def founded(problems: Iterable[Problem], unread: Iterable[Problem]) -> list[Problem]:
+    """Those problems that do not come of options that could not be read, in whose place the rules judge defaults.
+
+    Left out is what names such an option, or is about one of the same role: it may be true, and is told once that one is mended.
+    Numbers stay, and so ports: they are judged by themselves, or with others that are named.
+    """
+    names = {found["option"] for found in unread}
+    roles = {name.partition("_")[0] for name in names}
+
+    def of_default(found: Problem) -> bool:
+        role, _, option = found["option"].partition("_")
+        if role in roles and (found["option"] in names or not ranges.limits(role, option)):
+            return True
+        return any(name in f"{found['message']} {found['remedy']}" for name in names)
+
+    return [found for found in problems if not of_default(found)]
 
 
 def effective(declared: Mapping[str, Declared], cluster: Cluster, facts: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
