@@ -87,7 +87,7 @@ def test_a_loopback_address_is_no_use_to_peers() -> None:
 def test_what_must_be_the_same_everywhere() -> None:
     (found,) = judge(n2={"coordination_lease_seconds": 9})
     assert found["option"] == "coordination_lease_seconds"
-    assert "n2 9" in found["message"]
+    assert "n2 has another value than n1" in found["message"]
 
 
 def test_names_are_resolved_side_by_side() -> None:
@@ -1107,6 +1107,23 @@ def test_of_an_option_that_cannot_be_read_nothing_else_is_told(given: dict[str, 
     assert told == {*elsewhere, unread[0]["option"]}, "what is wrong elsewhere is told, and what a number is wrong by itself"
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("cost_users", {"anna": {"day_usd": 5}}),
+        ("gateway_members", {"anna": ["search"]}),
+        ("models_wanted", [{"name": "qwen3:8b", "digest": "0" * 64}]),
+    ],
+)
+def test_what_is_the_clusters_is_the_same_on_every_node(option: str, value: Any) -> None:
+    """A gateway reads its own node's: a budget in another's host_vars would hold nobody."""
+    (found,) = about(errors(judge(n3={option: value})), option)
+    assert found["message"] == "This must be the same on every node, but n3 has another value than n1."
+    assert "nowhere in host_vars" in found["remedy"] and str(value) not in str(found)
+    (found,) = about(errors(judge({option: value}, n1={option: None})), option)
+    assert "but n1 has another value than n2." in found["message"]
+
+
 def test_numbers_have_limits() -> None:
     for (role, option), (least, greatest, _) in ranges.RANGES.items():
         name = f"{role}_{option}"
@@ -1114,6 +1131,12 @@ def test_numbers_have_limits() -> None:
         assert least <= spec["default"] and (greatest is None or spec["default"] <= greatest), name
         assert about(judge({name: least - 1}, ONE), name), name
         assert greatest is None or about(judge({name: greatest + 1}, ONE), name), name
+
+
+def test_a_number_below_its_least_is_not_told_why_there_is_a_greatest() -> None:
+    (low,), (high,) = (about(judge({"models_update_jitter_minutes": value}, ONE), "models_update_jitter_minutes") for value in (-5, 10**6))
+    assert low["message"] == "This must be at least 0: there is no less than nothing."
+    assert "a later one would meet the next" in high["message"]
 
 
 # --- anything at all ---

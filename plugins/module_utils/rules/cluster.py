@@ -9,7 +9,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from ..addresses import address_of, is_host_name
-from ..problems import Problem, by_node, problem
+from ..problems import Problem, problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 COMMON = (
     *(("declaration", "cluster_name"), ("coordination", "lease_seconds"), ("coordination", "primary"), ("tls", "mode")),
     *(("models", "wanted"), ("models", "placement"), ("validation", "network_port")),
+    # A gateway reads those of its own node: another's would have no effect.
+    *(("gateway", option) for option in ("enabled", "nodes", "models", "endpoints", "endpoint_keys", "default_model", "tasks")),
+    *(("gateway", option) for option in ("fallbacks", "balancing", "members", "max_tokens")),
+    *(("cost", option) for option in ("all", "projects", "users", "expected", "machines", "warn_percent", "time_zone")),
+    *(("cost", option) for option in ("database_node", "database_port", "database_url")),
     # Those who agree on who tells what must know the same.
     *(("alerting", option) for option in ("port", "cluster_port", "email_to", "email_from", "smtp_server", "webhook_urls")),
     *(("alerting", option) for option in ("slack_url", "slack_channel", "repeat_hours")),
@@ -58,9 +63,12 @@ def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Prob
     known = {name: address for name, address in addresses.items() if address and not _loopback(address)}
     yield from _same("network_address", known, "Two nodes have the same address")
     for role, option in COMMON:
-        values = {node: roles[role][option] for node, roles in declared.items()}
-        if len({str(value) for value in values.values()}) > 1:
-            message = f"This must be the same on every node, but is: {by_node(values)}."
+        values = {node: str(roles[role][option]) for node, roles in declared.items()}
+        usual = max(values.values(), key=[*values.values()].count, default="")
+        if other := [node for node, value in values.items() if value != usual]:
+            like = next(node for node, value in values.items() if value == usual)
+            have = "has" if len(other) == 1 else "have"
+            message = f"This must be the same on every node, but {', '.join(other)} {have} another value than {like}."
             yield problem(f"{role}_{option}", message, "Set it once, in group_vars/bzzz/main.yml, and nowhere in host_vars.")
 
 

@@ -15,45 +15,55 @@ if TYPE_CHECKING:
     from ..cluster import Cluster
     from ..declaration import Declared
 
-# (role, option) -> least, greatest (None: any), why
-RANGES: dict[tuple[str, str], tuple[float, float | None, str]] = {
+    # Least, greatest (None: any), and why: of both, or of each.
+    Limits = tuple[float, float | None, str | tuple[str, str]]
+
+NOTHING = "there is no less than nothing"
+KEPT = ("without the release before there is no way back", "each takes room on the disk")
+LIFE = ("nothing is valid for less than a day", "longer lives overflow the calendars of some programs")
+# By role and option.
+RANGES: dict[tuple[str, str], Limits] = {
     ("alerting", "repeat_hours"): (1, 1000, "an hour is soon enough, and what was told is forgotten after some weeks"),
     ("coordination", "lease_seconds"): (3, 300, "a shorter lease is lost to a short pause, a longer one hides a lost node"),
     ("detection", "cpu_min"): (1, None, "a node has at least one thread"),
-    ("detection", "memory_min_mib"): (0, None, "there is no less than nothing"),
+    ("detection", "memory_min_mib"): (0, None, NOTHING),
     ("detection", "tool_timeout_seconds"): (1, 120, "a tool needs some time, and detection must end"),
     ("firewall", "revert_seconds"): (20, 3600, "a new connection may take 15 seconds, and a locked-out operator should not wait for long"),
-    ("gateway", "max_tokens"): (1, 10_000_000, "an answer has a token at least"),
-    ("gateway", "releases_kept"): (2, 100, "without the release before there is no way back"),
-    ("models", "ram_reserve_mib"): (0, None, "there is no less than nothing"),
-    ("models", "update_jitter_minutes"): (0, 7 * 1440, "a later one would meet the next"),
-    ("models", "vram_reserve_mib"): (0, None, "there is no less than nothing"),
-    ("network", "clock_offset_max_seconds"): (0.01, 3600, "clocks are not compared more exactly than that"),
-    ("network", "latency_max_ms"): (0.1, 60000, "no network is faster"),
-    ("network", "loss_max_percent"): (0, 100, "there is no more than all"),
+    ("gateway", "max_tokens"): (1, 10_000_000, ("an answer has a token at least", "no model gives a longer answer")),
+    ("gateway", "releases_kept"): (2, 100, KEPT),
+    ("models", "ram_reserve_mib"): (0, None, NOTHING),
+    ("models", "update_jitter_minutes"): (0, 7 * 1440, (NOTHING, "a later one would meet the next")),
+    ("models", "vram_reserve_mib"): (0, None, NOTHING),
+    ("network", "clock_offset_max_seconds"): (
+        0.01,
+        3600,
+        ("clocks are not compared more exactly", "an hour is no inaccuracy"),
+    ),
+    ("network", "latency_max_ms"): (0.1, 60000, ("no network is faster", "a network that needs a minute is none")),
+    ("network", "loss_max_percent"): (0, 100, (NOTHING, "there is no more than all")),
     ("ollama", "context_length"): (0, None, "0 is Ollama's own choice"),
     ("ollama", "gpu_check_seconds"): (0, 3600, "0 is never, and a GPU that fails is to be taken out before long"),
-    ("ollama", "gpu_overhead_mib"): (0, None, "there is no less than nothing"),
+    ("ollama", "gpu_overhead_mib"): (0, None, NOTHING),
     ("ollama", "max_loaded_models"): (0, None, "0 is Ollama's own choice"),
     ("ollama", "max_queue"): (1, None, "a request waits for a moment at least"),
     ("ollama", "memory_max_mib"): (0, None, "0 is no limit"),
     ("ollama", "num_parallel"): (0, None, "0 is Ollama's own choice"),
-    ("ollama", "releases_kept"): (2, 100, "without the release before there is no way back"),
+    ("ollama", "releases_kept"): (2, 100, KEPT),
     ("ollama", "start_timeout_seconds"): (5, 600, "a start takes seconds, and one that fails must end"),
     ("resources", "coordination_memory_max_mib"): (128, None, "etcd does not start with less"),
     ("resources", "cpu_quota_percent"): (0, None, "0 is no limit"),
     ("resources", "cpu_weight"): (1, 10000, "systemd knows no other weights"),
-    ("resources", "disk_free_min_mib"): (0, None, "there is no less than nothing"),
+    ("resources", "disk_free_min_mib"): (0, None, NOTHING),
     ("resources", "memory_max_mib"): (0, None, "0 is no limit"),
     ("resources", "service_cpu_quota_percent"): (0, None, "0 is no limit"),
     ("resources", "service_memory_max_mib"): (128, None, "the node service does not start with less"),
     ("service", "lockout_failures"): (1, 1000, "a lock-out needs a failure, and many are guesses"),
-    ("service", "lockout_seconds"): (5, 7 * 86400, "a lock-out must end"),
-    ("service", "session_seconds"): (60, 7 * 86400, "a browser is not to stay signed in for ever"),
-    ("service", "releases_kept"): (2, 100, "without the release before there is no way back"),
-    ("tls", "acme_dns_wait_seconds"): (0, 3600, "name servers that need longer make authorities give up"),
-    ("tls", "ca_valid_days"): (1, 36500, "longer lives overflow the calendars of some programs"),
-    ("tls", "leaf_valid_days"): (1, 36500, "longer lives overflow the calendars of some programs"),
+    ("service", "lockout_seconds"): (5, 7 * 86400, ("a shorter one stops no guessing", "a lock-out must end")),
+    ("service", "session_seconds"): (60, 7 * 86400, ("nobody gets anything done in less", "a browser is not to stay signed in for ever")),
+    ("service", "releases_kept"): (2, 100, KEPT),
+    ("tls", "acme_dns_wait_seconds"): (0, 3600, (NOTHING, "name servers that need longer make authorities give up")),
+    ("tls", "ca_valid_days"): (1, 36500, LIFE),
+    ("tls", "leaf_valid_days"): (1, 36500, LIFE),
     ("tls", "renew_before_days"): (0, None, "0 renews only what has expired"),
     ("validation", "disk_min_mib_per_second"): (0, None, "0 only measures"),
     ("validation", "service_latency_max_ms"): (0, None, "0 only measures"),
@@ -105,7 +115,7 @@ def is_port(option: str) -> bool:
     return option == "port" or option.endswith("_port")
 
 
-def limits(role: str, option: str) -> tuple[float, float | None, str] | None:
+def limits(role: str, option: str) -> Limits | None:
     """Least, greatest, and why; None where any number will do."""
     return PORT if is_port(option) else RANGES.get((role, option))
 
@@ -133,9 +143,10 @@ def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Prob
                     yield from _outside(f"{role}_{option}", value, bounds, node)
 
 
-def _outside(option: str, value: Any, bounds: tuple[float, float | None, str], node: str) -> Iterator[Problem]:
+def _outside(option: str, value: Any, bounds: Limits, node: str) -> Iterator[Problem]:
     least, greatest, why = bounds
+    too_small, too_great = (why, why) if isinstance(why, str) else why
     if value < least:
-        yield problem(option, f"This must be at least {least:g}: {why}.", f"Set it to {least:g} or more.", value=value, node=node)
+        yield problem(option, f"This must be at least {least:g}: {too_small}.", f"Set it to {least:g} or more.", value=value, node=node)
     elif greatest is not None and value > greatest:
-        yield problem(option, f"This can be {greatest:g} at most: {why}.", f"Set it to {greatest:g} or less.", value=value, node=node)
+        yield problem(option, f"This can be {greatest:g} at most: {too_great}.", f"Set it to {greatest:g} or less.", value=value, node=node)
