@@ -22,7 +22,6 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from ansible_collections.bzzz.cluster.plugins.module_utils import discovery
-from ansible_collections.bzzz.cluster.plugins.module_utils.node.machine import natural
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress as Bar
@@ -30,7 +29,7 @@ from rich.prompt import Confirm, Prompt
 
 from bzzz_setup import host_keys, keys, paths, run, steps, terminal
 from bzzz_setup import init as new
-from bzzz_setup.declaration import Declaration, write
+from bzzz_setup.declaration import Declaration, inventory_names, write
 from bzzz_setup.events import Event, ExitCode, Refusal
 from bzzz_setup.report import Report, count, few
 
@@ -203,17 +202,17 @@ def _keep_page(file: Path, told: dict[str, Any], as_json: bool) -> None:
 
 def _meant(limit: str, source: Path) -> None:
     """Raises Refusal where a plain name is neither node nor group: Ansible would go on with the others."""
-    from ansible.inventory.manager import InventoryManager, split_host_pattern  # noqa: PLC0415 - takes 0.4 s
-    from ansible.parsing.dataloader import DataLoader  # noqa: PLC0415
+    from ansible.inventory.manager import split_host_pattern  # noqa: PLC0415 - takes 0.4 s
 
     if source.is_dir():  # a plugin's, which would look for machines twice
         return
-    known = InventoryManager(DataLoader(), [str(source)])
+    groups, nodes = inventory_names(source)
+    if not groups:  # Ansible cannot read it, and says so
+        return
     names = [name for part in split_host_pattern(limit) if re.fullmatch(r"[\w.-]+", name := part.lstrip("&!"))]
-    if unknown := [name for name in names if name not in known.hosts and name not in known.groups]:
-        there = few(sorted(known.hosts, key=natural), 12)
-        groups = ", ".join(sorted(set(known.groups) - {"ungrouped"}))
-        raise Refusal(f"{source} has no node or group {unknown[0]}", f"It has the nodes {there}, in groups {groups}.", option="limit")
+    if unknown := [name for name in names if name not in (*nodes, *groups, "ungrouped")]:
+        remedy = f"It has the nodes {few(nodes, 12)}, in groups {', '.join(groups)}."
+        raise Refusal(f"{source} has no node or group {unknown[0]}", remedy, option="limit")
 
 
 def _job(command: str, chosen: tuple[steps.Step, ...], inventory: Path | None, limit: str | None, **more: Any) -> run.Job:

@@ -14,12 +14,14 @@ import re
 import secrets as randomness
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible_collections.bzzz.cluster.plugins.module_utils.node.machine import natural
+from ansible_collections.bzzz.cluster.plugins.module_utils.problems import Problem, nearest, problem
 
 from bzzz_setup import paths
 from bzzz_setup.events import Refusal
@@ -160,6 +162,35 @@ def mapping(file: Path) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
+def inventory_names(source: Path) -> tuple[list[str], list[str]]:
+    """The groups and the nodes of an inventory file, as Ansible reads it. Nothing where it cannot."""
+    from ansible.errors import AnsibleError  # noqa: PLC0415
+    from ansible.inventory.manager import InventoryManager  # noqa: PLC0415 - takes 0.4 s
+    from ansible.parsing.dataloader import DataLoader  # noqa: PLC0415
+
+    try:
+        known = InventoryManager(DataLoader(), [str(source)])
+    except AnsibleError:  # the run will tell
+        return [], []
+    return sorted(set(known.groups) - {"ungrouped"}), sorted(known.hosts, key=natural)
+
+
+def _keys(data: Any) -> set[str]:
+    return {name for key, inner in data.items() for name in (str(key), *_keys(inner))} if isinstance(data, dict) else set()
+
+
+def _variable_files(folder: Path) -> Iterator[tuple[Path, str]]:
+    """What Ansible would read for a group or a node, and for which."""
+    for file in (file for kind in ("group_vars", "host_vars") for file in sorted(folder.glob(f"{kind}/*"))):
+        if file.name.startswith(".") or file.name.endswith("~"):
+            continue
+        if file.is_dir():
+            if any(file.glob("*")):  # nothing, too, of one that may not be read, which Ansible will tell
+                yield file, file.name
+        elif file.is_file() and file.suffix in ("", ".yml", ".yaml", ".json"):
+            yield file, file.stem
+
+
 @dataclass
 class Declaration:
     """`hosts` and `options` are hosts.yml and group_vars/bzzz/main.yml as they stand there.
@@ -208,6 +239,24 @@ class Declaration:
     def source(self) -> Path:
         """What Ansible is given with -i."""
         return self.folder / HOSTS if (self.folder / HOSTS).is_file() else self.folder
+
+    def astray(self) -> list[Problem]:
+        """Warnings of files and folders of variables that Ansible passes over, since no group or node has their name."""
+        if not (self.folder / HOSTS).is_file():  # a plugin's, which would look for machines
+            return []
+        found = []
+        likely = _keys(self.hosts) | {"all", "ungrouped", "localhost"}
+        for file, name in _variable_files(self.folder):
+            if name in likely or file.name in likely:
+                continue
+            groups, nodes = inventory_names(self.folder / HOSTS)  # ranges of names, too
+            kind, there = ("group", groups) if file.parent.name == "group_vars" else ("node", nodes)
+            if there and not {name, file.name} & {*there, "localhost"}:
+                like = nearest(name, there)
+                what = f"Name it {file.parent.name}/{like}{file.name[len(name) :]}" if like else f"Name it after one of {', '.join(there)}"
+                message = f"No {kind} is called {name}, so nothing that is in there holds."
+                found.append(problem(f"{file.parent.name}/{file.name}", message, f"{what}, or remove it.", severity="warning"))
+        return found
 
     def create(self, *, force: bool = False) -> Path | None:
         """Write the whole folder at once. With `force` an existing one is put aside; returns where.

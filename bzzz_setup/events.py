@@ -58,6 +58,8 @@ class RunStarted(Event):
     cluster: str
     inventory: str
     steps: list[int]
+    # What the front itself has found in the inventory's files.
+    problems: list[Problem] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)

@@ -90,6 +90,7 @@ class Report:
         self.seconds = round(event.at - self.started, 3) if self.started else 0.0
         if isinstance(event, RunStarted):
             self.started = event.at
+            self._problems += event.problems
             self.run, self.command, self.cluster, self.inventory = event.run, event.command, event.cluster, event.inventory
             self._option = paths.inventory_option(event.inventory) if event.inventory else ""
             titles = {step.number: step.title for step in steps()}

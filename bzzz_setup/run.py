@@ -250,7 +250,8 @@ def execute(job: Job, on_event: Callable[[Event], None]) -> Path | None:
             on_event(event)
 
         told = os.environ.get(paths.TOLD_INVENTORY) or str(job.inventory)
-        emit(RunStarted(run=identity, command=job.command, cluster=cluster, inventory=told, steps=job.steps))
+        astray = declaration.astray()
+        emit(RunStarted(run=identity, command=job.command, cluster=cluster, inventory=told, steps=job.steps, problems=astray))
         emit(_ansible(job, declaration, private, emit))
         return folder if job.journal else None
 

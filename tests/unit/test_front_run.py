@@ -117,6 +117,26 @@ def test_bad_options_are_refused_with_a_remedy(front: Front, arguments: list[str
     assert "Remedy:" in told or "--help" in told
 
 
+def test_files_of_variables_that_belong_to_nobody_are_warned_of(front: Front) -> None:
+    """Ansible passes over them: budgets in group_vars/cost.yml would hold nobody, and nothing would say so."""
+    front.hosts("n[1:2]")
+    for name in ("bzz/main.yml", "cost.yml", "all.yml", "README.md", ".bzz.yml.swp"):
+        (front.inventory / "group_vars" / name).parent.mkdir(exist_ok=True)
+        (front.inventory / "group_vars" / name).write_text("{}\n")
+    (front.inventory / "group_vars/empty").mkdir()
+    (front.inventory / "host_vars").mkdir()
+    for name in ("n2.yml", "n22.yml"):
+        (front.inventory / "host_vars" / name).write_text("{}\n")
+    told = {found["option"]: found for found in front.report("apply", "--only", "1", code=0)["problems"]}
+    assert {found["severity"] for found in told.values()} == {"warning"}
+    assert {name: found["remedy"] for name, found in told.items()} == {
+        "group_vars/bzz": "Name it group_vars/bzzz, or remove it.",
+        "group_vars/cost.yml": "Name it after one of all, bzzz, or remove it.",
+        "host_vars/n22.yml": "Name it host_vars/n2.yml, or remove it.",
+    }
+    assert "No group is called cost" in told["group_vars/cost.yml"]["message"]
+
+
 @pytest.mark.requirement("1.1.3", part="exit code and remedy of a refused declaration")
 def test_declaration_problems_are_2(front: Front) -> None:
     problem = {
