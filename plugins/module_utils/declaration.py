@@ -300,6 +300,8 @@ def _but(spec: Spec, value: Any) -> str:
     """What was given, in words, without giving it away."""
     if spec.get("choices") and isinstance(value, str):
         return ""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f", not {value}"
     names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "a dictionary"}
     return ", not empty" if value is None or value == "" else f", not {names.get(type(value), 'something else')}"
 
