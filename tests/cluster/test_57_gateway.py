@@ -525,12 +525,14 @@ def test_what_is_over_a_limit_is_refused_until_it_is_reset(
         # By what it may cost: shares of 10 and 5 %, all's month, all's day.
         (EVI, 6_000, f"monthly limit of user {EVI}"),
         (HAL, 3_000, "monthly limit of project shared"),
-        (FREE, 50_000, "monthly limit of the whole cluster"),
-        (FREE, 90_000, "daily limit of the whole cluster"),
+        (FREE, 3_200, "monthly limit of the whole cluster"),
+        (FREE, 5_400, "daily limit of the whole cluster"),
     ):
+        # The small one's longest answer costs less than all may spend.
+        model = "gpt-5" if user == FREE else "gpt-4o-mini"
         token = service.token(user)
         wait_for("the token", lambda token=token: called(cluster, api, token, max_tokens=10**7).status_code != 401, 30)
-        over = called(cluster, api, token, model="gpt-4o-mini", max_tokens=tokens)
+        over = called(cluster, api, token, model=model, max_tokens=tokens)
         assert over.status_code == 429 and over.json()["error"]["type"] == "budget_exceeded", over.text
         assert f"The {whose} is" in over.text and "(Europe/Berlin)" in over.text and int(over.headers["retry-after"]) > 0, over.text
         if user in (EVI, HAL, FREE):
