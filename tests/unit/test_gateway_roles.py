@@ -141,7 +141,7 @@ def price(fresh: float, out: float) -> dict[str, float]:
         ({**ON, "gateway_models": [{"name": "x", "parameters": {"silent_model": "y"}}]}, "gateway_models", "cost more than is counted"),
         ({**ON, "gateway_models": [{"name": "x", "output_usd_per_million": 8}]}, "gateway_models", "half a price"),
         ({**ON, "gateway_models": [{"name": "x", **price(-1, 2)}]}, "gateway_models", "input_usd_per_million must be 0 to"),
-        ({**ON, "gateway_models": [{"name": "x", **price(1, float("nan"))}]}, "gateway_models", "output_usd_per_million must be a number, not nan"),
+        ({**ON, "gateway_models": [{"name": "x", **price(1, float("nan"))}]}, "gateway_models", "must be a number, not nan"),
         ({**ON, "gateway_models": [{"name": "gpt-5-mini", **price(0, 0)}]}, "gateway_models", "no budget holds its calls"),
         ({**ON, "gateway_models": [{"name": "x", "model": "gpt5-mini"}]}, "gateway_models", "Nobody knows what gpt5-mini costs"),
         ({**ON, "gateway_default_model": "gtp-5"}, "gateway_default_model", "Nobody knows what gtp-5 costs"),
