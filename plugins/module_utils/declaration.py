@@ -71,7 +71,7 @@ def unknown(specs: Specs, names: Iterable[str], node: str) -> list[Problem]:
             continue
         claimed = name.startswith(prefixes)
         if claimed:
-            role, _, rest = name.partition("_")
+            role, _line, rest = name.partition("_")
             own = specs[role]["options"]
             # The role's name, which all of them have, makes no two alike.
             like = nearest(rest, [one[len(role) + 1 :] for one in own])

@@ -78,7 +78,7 @@ def founded(problems: Iterable[Problem], unread: Iterable[Problem]) -> list[Prob
     roles = {name.partition("_")[0] for name in names}
 
     def of_default(found: Problem) -> bool:
-        role, _, option = found["option"].partition("_")
+        role, _line, option = found["option"].partition("_")
         if role in roles and (found["option"] in names or not ranges.limits(role, option)):
             return True
         return any(name in f"{found['message']} {found['remedy']}" for name in names)

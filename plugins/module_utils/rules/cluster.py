@@ -66,7 +66,7 @@ def literal(declared: Mapping[str, Declared], cluster: Cluster) -> Iterator[Prob
         values = {node: str(roles[role][option]) for node, roles in declared.items()}
         usual = max(values.values(), key=[*values.values()].count, default="")
         if other := [node for node, value in values.items() if value != usual]:
-            like = next(node for node, value in values.items() if value == usual)
+            like = min(values, key=lambda node: values[node] != usual)  # the first of them
             have = "has" if len(other) == 1 else "have"
             message = f"This must be the same on every node, but {', '.join(other)} {have} another value than {like}."
             yield problem(f"{role}_{option}", message, "Set it once, in group_vars/bzzz/main.yml, and nowhere in host_vars.")

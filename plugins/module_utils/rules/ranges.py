@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ..problems import Problem, problem
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..declaration import Declared
 
     # Least, greatest (None: any), and why: of both, or of each.
-    Limits = tuple[float, float | None, str | tuple[str, str]]
+    Limits = tuple[float, Optional[float], Union[str, tuple[str, str]]]
 
 NOTHING = "there is no less than nothing"
 KEPT = ("without the release before there is no way back", "each takes room on the disk")
